@@ -1,0 +1,62 @@
+"""An embedded sync engine for asyncio: local SQLite that keeps itself in step with a PowerSync Service.
+
+Everything public is exported here. The engine knows nothing of any particular app and imports nothing from one.
+"""
+
+from sync.client.options import SyncOptions
+from sync.connection import Row, Transaction
+from sync.connector import BackendConnector, PowerSyncCredentials
+from sync.database import CrudTransaction, PowerSyncDatabase
+from sync.errors import (
+    AuthError,
+    ChecksumError,
+    ConnectorError,
+    DatabaseClosedError,
+    DatabaseOpenError,
+    NestedUseError,
+    NetworkError,
+    NoRowError,
+    PowerSyncError,
+    ProtocolError,
+    SchemaError,
+    ServiceError,
+    UploadStalledError,
+)
+from sync.schema import Column, Index, Schema, Table
+from sync.status import SyncStatus, SyncStreamStatus
+from sync.storage.upload_queue import CrudEntry
+from sync.streams import SyncStream, SyncStreamSubscription
+from sync.watch import Watch
+
+__all__ = [
+    "AuthError",
+    "BackendConnector",
+    "ChecksumError",
+    "Column",
+    "ConnectorError",
+    "CrudEntry",
+    "CrudTransaction",
+    "DatabaseClosedError",
+    "DatabaseOpenError",
+    "Index",
+    "NestedUseError",
+    "NetworkError",
+    "NoRowError",
+    "PowerSyncCredentials",
+    "PowerSyncDatabase",
+    "PowerSyncError",
+    "ProtocolError",
+    "Row",
+    "Schema",
+    "SchemaError",
+    "ServiceError",
+    "SyncOptions",
+    "SyncStatus",
+    "SyncStream",
+    "SyncStreamStatus",
+    "SyncStreamSubscription",
+    "Table",
+    "Transaction",
+    "UploadStalledError",
+    "Watch",
+]

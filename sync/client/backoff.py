@@ -1,0 +1,24 @@
+"""Waiting between attempts: exponential, with full jitter. Owns the arithmetic; the loops own the waiting."""
+
+from __future__ import annotations
+
+import random
+
+
+class Backoff:
+    """Grows with each failure and starts anew after a success. All times are in seconds."""
+
+    def __init__(self, first: float, longest: float) -> None:
+        self._first = first
+        self._longest = longest
+        self._failures = 0
+
+    def succeeded(self) -> None:
+        """Start anew."""
+        self._failures = 0
+
+    def failed(self) -> float:
+        """Count a failure and return how long to wait before the next attempt."""
+        limit = min(self._longest, self._first * 2 ** min(self._failures, 32))
+        self._failures += 1
+        return random.uniform(0, limit)  # noqa: S311 - spreads clients over time, keeps no secret

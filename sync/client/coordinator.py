@@ -1,0 +1,157 @@
+"""The connection state and the one task that owns it.
+
+Owns the wish that `connect` and `disconnect` set, which streams are in use, and when a session runs: while a connection
+is wished for and this process holds the file's sync lock. Nothing else opens or closes a stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sync.client.options import SyncOptions
+from sync.client.sync_lock import sync_lock
+from sync.connection import ConnectionPool
+from sync.connector import BackendConnector
+from sync.status import StatusBoard
+from sync.storage.subscriptions import StreamKey
+
+if TYPE_CHECKING:
+    from sync.client.session import Session
+
+logger = logging.getLogger("sync.connection")
+
+_RESTART_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    connector: BackendConnector
+    options: SyncOptions
+
+
+class SyncCoordinator:
+    """Keeps a database in the state last asked for. Every method may be called and cancelled at any time."""
+
+    def __init__(
+        self, pool: ConnectionPool, board: StatusBoard, upload: Callable[[BackendConnector], Awaitable[None]]
+    ) -> None:
+        self._pool = pool
+        self._board = board
+        self._upload = upload
+        self._wish: _Wish | None = None
+        self._wish_changed = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._owner: asyncio.Task[None] | None = None
+        self._session: Session | None = None
+        self._streams_in_use: Counter[StreamKey] = Counter()
+        pool.listen(self._on_commit)
+
+    def connect(self, connector: BackendConnector, options: SyncOptions) -> None:
+        """Wish for a connection. With the connector and options of the present one it only cuts a wait short."""
+        wish = _Wish(connector, options)
+        if wish == self._wish:
+            if self._session is not None:
+                self._session.wake()
+            return
+        self._wish = wish
+        self._idle.clear()
+        self._wish_changed.set()
+        self._board.update(wanted=True)
+        if self._owner is None:
+            self._owner = asyncio.create_task(self._own(), name="sync: connection")
+
+    async def disconnect(self) -> None:
+        """Wish for no connection, and wait until it is closed. If cancelled, it is closed all the same."""
+        self._wish = None
+        self._wish_changed.set()
+        self._board.update(wanted=False)
+        await self._idle.wait()
+
+    async def close(self) -> None:
+        """Disconnect for good."""
+        self._wish = None
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            owner.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await owner
+        self._idle.set()
+
+    def use_stream(self, key: StreamKey) -> None:
+        """Count a use of a subscription; the service learns of it if it does not know it yet."""
+        self._streams_in_use[key] += 1
+        if self._session is not None:
+            self._session.subscriptions_changed()
+
+    def release_stream(self, key: StreamKey) -> None:
+        """Count the end of a use; the subscription itself lives on for its time to live."""
+        self._streams_in_use[key] -= 1
+        if self._streams_in_use[key] <= 0:
+            del self._streams_in_use[key]
+
+    def upload_progressed(self) -> None:
+        """A transaction was completed."""
+        if self._session is not None:
+            self._session.upload_progressed()
+
+    def _on_commit(self, changed: frozenset[str] | None) -> None:
+        if self._session is not None and (changed is None or "ps_crud" in changed):
+            self._session.wrote()
+
+    async def _own(self) -> None:
+        while True:
+            wish = self._wish
+            self._wish_changed.clear()
+            if wish is None:
+                self._idle.set()
+                await self._wish_changed.wait()
+            elif await self._run_until_wish_changes(wish):
+                await asyncio.sleep(_RESTART_SECONDS)
+
+    async def _run_until_wish_changes(self, wish: _Wish) -> bool:
+        """Returns whether the session failed. Its loops handle what may go wrong: a failure is a bug, but not one to
+        stop synchronization for good.
+        """
+        failed = False
+        try:
+            async with asyncio.TaskGroup() as group:
+                session = group.create_task(self._run_session(wish), name="sync: session")
+                changed = group.create_task(self._wish_changed.wait(), name="sync: wish")
+                await asyncio.wait({session, changed}, return_when=asyncio.FIRST_COMPLETED)
+                session.cancel()
+                changed.cancel()
+        except* Exception:
+            logger.exception("synchronization failed unexpectedly; it starts again")
+            failed = True
+        finally:
+            self._session = None
+            self._board.update(
+                syncing_elsewhere=False, connecting=False, connected=False, downloading=False, uploading=False
+            )
+        return failed
+
+    async def _run_session(self, wish: _Wish) -> None:
+        async with sync_lock(self._pool.path, lambda: self._board.update(syncing_elsewhere=True)):
+            self._board.update(syncing_elsewhere=False)
+            await asyncio.to_thread(importlib.import_module, "sync.client.session")
+            from sync.client.session import Session, http_client
+
+            async with http_client(wish.options) as client:
+                self._session = Session(
+                    self._pool,
+                    self._board,
+                    wish.connector,
+                    wish.options,
+                    client,
+                    self._upload,
+                    lambda: tuple(self._streams_in_use),
+                )
+                await self._session.run()

@@ -1,0 +1,142 @@
+"""The sync service over HTTP: the stream and the checkpoint requests.
+
+Owns requests, deadlines, and the translation of HTTP trouble into the engine's typed errors. Must not know the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any, cast
+
+import httpx
+import msgspec
+
+from sync.connector import PowerSyncCredentials
+from sync.errors import AuthError, NetworkError, ProtocolError, ServiceError
+from sync.protocol import StreamRequest
+
+_MAX_ERROR_BODY = 64 * 1024
+
+
+class SyncService:
+    """One sync service. Uses `client` and leaves it open; all times are in seconds."""
+
+    def __init__(self, client: httpx.AsyncClient, connect_timeout: float, silence_timeout: float) -> None:
+        self._client = client
+        self._short = httpx.Timeout(connect_timeout)
+        self._stream = httpx.Timeout(connect_timeout, read=silence_timeout)
+        self._silence_timeout = silence_timeout
+
+    @asynccontextmanager
+    async def open_stream(
+        self, credentials: PowerSyncCredentials, request: StreamRequest
+    ) -> AsyncGenerator[AsyncIterator[bytes]]:
+        """Open the stream (`POST /sync/stream`) and give its bytes as they come.
+
+        Raises:
+            AuthError: the credentials were refused.
+            ServiceError: another HTTP error.
+            NetworkError: no connection, a dropped one, or silence beyond the deadline.
+        """
+        headers = {
+            "Authorization": f"Token {credentials.token}",
+            "Content-Type": "application/json",
+            "Accept": "application/x-ndjson",
+        }
+        try:
+            async with self._client.stream(
+                "POST",
+                _url(credentials, "/sync/stream"),
+                content=request.encode(),
+                headers=headers,
+                timeout=self._stream,
+            ) as response:
+                if response.status_code != HTTPStatus.OK:
+                    raise await _error_of(response)
+                yield response.aiter_bytes()
+        except httpx.ReadTimeout as error:
+            raise NetworkError(
+                f"The sync service was silent for {self._silence_timeout:g} seconds; the connection was given up."
+            ) from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise NetworkError(_network_trouble(error)) from error
+
+    async def request_checkpoint(self, credentials: PowerSyncCredentials, client_id: str, request_id: int) -> int:
+        """Ask for a checkpoint that includes everything written so far, and return its id.
+
+        An answer greater than `request_id` means that such an id was used before; ask again with a greater one.
+
+        Raises:
+            ServiceError: with status 404 the service is older than 1.24 and knows only the legacy call.
+            AuthError, NetworkError: as for the stream.
+            ProtocolError: the answer cannot be read.
+        """
+        response = await self._send(
+            credentials,
+            "POST",
+            "/sync/checkpoint-request",
+            json={"client_id": client_id, "checkpoint_request_id": str(request_id)},
+        )
+        return _checkpoint_id(response, "checkpoint_request_id")
+
+    async def legacy_write_checkpoint(self, credentials: PowerSyncCredentials, client_id: str) -> int:
+        """The same from services before 1.24, which count the ids themselves. Raises as `request_checkpoint`."""
+        response = await self._send(credentials, "GET", "/write-checkpoint2.json", params={"client_id": client_id})
+        return _checkpoint_id(response, "write_checkpoint")
+
+    async def _send(
+        self, credentials: PowerSyncCredentials, method: str, path: str, **arguments: Any
+    ) -> httpx.Response:
+        try:
+            response = await self._client.request(
+                method,
+                _url(credentials, path),
+                headers={"Authorization": f"Token {credentials.token}"},
+                timeout=self._short,
+                **arguments,
+            )
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise NetworkError(_network_trouble(error)) from error
+        if response.status_code != HTTPStatus.OK:
+            raise await _error_of(response)
+        return response
+
+
+def _url(credentials: PowerSyncCredentials, path: str) -> str:
+    return credentials.endpoint.rstrip("/") + path
+
+
+def _checkpoint_id(response: httpx.Response, key: str) -> int:
+    try:
+        return int(response.json()["data"][key])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ProtocolError("The sync service answered a checkpoint request with something else.") from error
+
+
+def _network_trouble(error: Exception) -> str:
+    reason = str(error) or type(error).__name__
+    return f"The sync service cannot be reached: {reason}."
+
+
+async def _error_of(response: httpx.Response) -> ServiceError:
+    """The error that a response describes: `{"error": {"code", "description", …}}` from the service itself."""
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > _MAX_ERROR_BODY:
+            break
+    code: str | None = None
+    description = f"The sync service refused the request: {response.reason_phrase or 'no reason given'}."
+    try:
+        decoded: Any = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        decoded = None
+    if isinstance(decoded, dict) and isinstance(error := cast("dict[str, Any]", decoded).get("error"), dict):
+        fields = cast("dict[str, Any]", error)
+        code = str(fields["code"]) if "code" in fields else None
+        description = str(fields.get("description") or description)
+    retry_after = response.headers.get("Retry-After", "")
+    kind = AuthError if response.status_code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN} else ServiceError
+    return kind(response.status_code, code, description, float(retry_after) if retry_after.isdecimal() else None)

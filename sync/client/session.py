@@ -1,0 +1,93 @@
+"""One session: the download loop and the upload loop of one connector, and the HTTP client that they share.
+
+Owns how the loops wake each other. Imported when a database first connects, since httpx takes a while to import.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+
+import httpx
+
+from sync.client.credentials import CredentialsCache
+from sync.client.download import DownloadLoop
+from sync.client.options import SyncOptions
+from sync.client.service import SyncService
+from sync.client.upload import UploadLoop
+from sync.connection import ConnectionPool
+from sync.connector import BackendConnector
+from sync.status import StatusBoard
+from sync.storage.subscriptions import StreamKey
+
+
+class Session:
+    """Keeps file and service in step until `run` is cancelled."""
+
+    def __init__(
+        self,
+        pool: ConnectionPool,
+        board: StatusBoard,
+        connector: BackendConnector,
+        options: SyncOptions,
+        client: httpx.AsyncClient,
+        upload: Callable[[BackendConnector], Awaitable[None]],
+        streams_in_use: Callable[[], Iterable[StreamKey]],
+    ) -> None:
+        service = SyncService(client, options.connect_timeout, options.silence_timeout)
+        credentials = CredentialsCache(connector, options.credentials_timeout)
+        self._download = DownloadLoop(
+            pool,
+            board,
+            service,
+            credentials,
+            options,
+            streams_in_use=streams_in_use,
+            on_sign_of_life=self._look_at_queue,
+        )
+        self._uploads = UploadLoop(
+            pool,
+            board,
+            service,
+            credentials,
+            options,
+            upload=lambda: upload(connector),
+            on_completed=self._download.uploads_completed,
+        )
+
+    async def run(self) -> None:
+        """Run both loops; neither ends by itself."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._download.run(), name="sync: download")
+            group.create_task(self._uploads.run(), name="sync: upload")
+
+    def wake(self) -> None:
+        """Cut the waits of both loops short."""
+        self._download.wake()
+        self._uploads.wake()
+
+    def wrote(self) -> None:
+        """The upload queue changed."""
+        self._uploads.wake()
+
+    def _look_at_queue(self) -> None:
+        self._uploads.look_again()
+
+    def upload_progressed(self) -> None:
+        """A transaction was completed."""
+        self._uploads.progressed()
+
+    def subscriptions_changed(self) -> None:
+        """The subscriptions in the file changed."""
+        self._download.subscriptions_changed()
+
+
+@asynccontextmanager
+async def http_client(options: SyncOptions) -> AsyncGenerator[httpx.AsyncClient]:
+    """The app's own client, left open, or a new one. Reading certificates blocks, so that happens in a thread."""
+    if options.http_client is not None:
+        yield options.http_client
+        return
+    async with await asyncio.to_thread(httpx.AsyncClient) as client:
+        yield client

@@ -1,0 +1,165 @@
+"""The upload loop: lets the connector upload what waits, then asks for the checkpoint that brings it back.
+
+Owns when an upload runs, its deadline and its next attempt. It is never passive: a local write, the opening of the
+stream, every checkpoint and keepalive make it look at the queue again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+
+from sync.client.backoff import Backoff
+from sync.client.credentials import CredentialsCache
+from sync.client.options import SyncOptions
+from sync.client.service import SyncService
+from sync.connection import ConnectionPool
+from sync.connector import PowerSyncCredentials
+from sync.errors import AuthError, NetworkError, ProtocolError, ServiceError, UploadStalledError
+from sync.status import StatusBoard
+from sync.storage import upload_queue
+from sync.storage.upload_queue import QueueState
+
+logger = logging.getLogger("sync.upload")
+
+_CHECKPOINT_ID_ATTEMPTS = 5
+
+
+class UploadLoop:
+    """Runs until it is cancelled; no failure ends it."""
+
+    def __init__(
+        self,
+        pool: ConnectionPool,
+        board: StatusBoard,
+        service: SyncService,
+        credentials: CredentialsCache,
+        options: SyncOptions,
+        upload: Callable[[], Awaitable[None]],
+        on_completed: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._pool = pool
+        self._board = board
+        self._service = service
+        self._credentials = credentials
+        self._options = options
+        self._upload = upload
+        self._on_completed = on_completed
+        self._backoff = Backoff(options.retry_delay, options.max_retry_delay)
+        self._wake = asyncio.Event()
+        self._wake.set()
+        self._cut_wait = asyncio.Event()
+        self._deadline: asyncio.Timeout | None = None
+        self._is_legacy_service = False
+
+    async def run(self) -> None:
+        """Upload whenever something waits."""
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(self._options.crud_throttle)
+            self._wake.clear()
+            try:
+                await self._drain()
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is reported, and the loop goes on
+                self._report(error)
+                await self._wait(self._backoff.failed())
+                self._wake.set()
+            else:
+                self._backoff.succeeded()
+                self._board.update(uploading=False, upload_error=None)
+
+    def look_again(self) -> None:
+        """Look at the queue, unless a failed attempt is being waited for."""
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Look at the queue now: something was written, or the app asked to connect."""
+        self._wake.set()
+        self._cut_wait.set()
+
+    def progressed(self) -> None:
+        """A transaction was completed: its deadline starts anew."""
+        if self._deadline is not None:
+            self._deadline.reschedule(asyncio.get_running_loop().time() + self._options.upload_timeout)
+
+    async def _drain(self) -> None:
+        state = await self._pool.read(upload_queue.queue_state)
+        while state.head is not None:
+            self._board.update(uploading=True)
+            await self._upload_once()
+            after = await self._pool.read(upload_queue.queue_state)
+            if after.head == state.head:
+                raise UploadStalledError(
+                    "The connector returned without completing the first transaction of the upload queue; it is kept "
+                    "and tried again. Call complete() on each transaction that the backend has answered for."
+                )
+            self._backoff.succeeded()
+            self._board.update(upload_error=None)
+            state = after
+        if state.checkpoint_wanted:
+            await self._request_checkpoint(state)
+        await self._on_completed()
+
+    async def _upload_once(self) -> None:
+        try:
+            async with asyncio.timeout(self._options.upload_timeout) as self._deadline:
+                await self._upload()
+        except TimeoutError as error:
+            if self._deadline is not None and self._deadline.expired():
+                raise NetworkError(
+                    f"The upload took longer than {self._options.upload_timeout:g} seconds; it is tried again."
+                ) from error
+            raise
+        finally:
+            self._deadline = None
+
+    async def _request_checkpoint(self, state: QueueState) -> None:
+        """Ask the service for a checkpoint that includes all uploads, and let the gate wait for it."""
+        client_id = await self._pool.read(upload_queue.client_id)
+        credentials = await self._credentials.get()
+        try:
+            checkpoint = await self._requested_checkpoint(credentials, client_id)
+        except AuthError:
+            self._credentials.discard()
+            raise
+        was_set = await self._pool.write(
+            lambda statements: upload_queue.set_target(statements, checkpoint, state.last_ever)
+        )
+        if not was_set:
+            self._wake.set()
+
+    async def _requested_checkpoint(self, credentials: PowerSyncCredentials, client_id: str) -> int:
+        at_least = 0
+        for _ in range(_CHECKPOINT_ID_ATTEMPTS):
+            if self._is_legacy_service:
+                return await self._service.legacy_write_checkpoint(credentials, client_id)
+            request_id = await self._pool.write(
+                lambda statements, at_least=at_least: upload_queue.next_checkpoint_request_id(statements, at_least)
+            )
+            try:
+                at_least = await self._service.request_checkpoint(credentials, client_id, request_id)
+            except ServiceError as error:
+                if error.status != HTTPStatus.NOT_FOUND:
+                    raise
+                self._is_legacy_service = True
+            else:
+                if at_least <= request_id:
+                    return request_id
+        raise ProtocolError("The sync service keeps answering checkpoint requests with ids that were not asked for.")
+
+    def _report(self, error: Exception) -> None:
+        self._board.update(uploading=False, upload_error=error)
+        logger.log(
+            logging.INFO if isinstance(error, NetworkError) else logging.WARNING,
+            "upload failed, the changes are kept and tried again: %s",
+            error,
+        )
+
+    async def _wait(self, seconds: float) -> None:
+        self._cut_wait.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._cut_wait.wait()

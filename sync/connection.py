@@ -1,0 +1,505 @@
+"""Connections to the database file: one writer, several readers, and what each commit changed.
+
+Owns the aiosqlite connections, their threads, leases and transactions, and tells after each commit which tables it
+changed, once. SQL runs on the connection's own thread, never on the event loop; a whole function runs there in one
+hop. Must not know what the tables mean (`sync.storage` does) nor anything of the sync protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+import time
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import aiosqlite
+
+from sync.errors import DatabaseClosedError, DatabaseOpenError, NestedUseError, NoRowError
+
+T = TypeVar("T")
+
+Row = sqlite3.Row
+"""A result row: read it by index or by column name."""
+
+Parameters = Sequence[Any]
+
+ChangeListener = Callable[[frozenset[str] | None], None]
+"""Called on the event loop after a commit with the names of the changed tables; None means any table may have."""
+
+BUSY_TIMEOUT_SECONDS = 10.0
+OTHER_PROCESS_POLL_SECONDS = 0.1
+READERS = 3
+
+_WRITES = {sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE}
+_STATEMENT_CACHE = 256
+_INTERRUPT_AGAIN_SECONDS = 0.01
+
+
+class _TableRecorder:
+    """SQLite's authorizer, used as a witness: at prepare time it is told every table that a statement touches."""
+
+    def __init__(self) -> None:
+        self.prepared = False
+        self.read: set[str] = set()
+        self.written: set[str] = set()
+
+    def clear(self) -> None:
+        self.prepared = False
+        self.read.clear()
+        self.written.clear()
+
+    def __call__(
+        self, action: int, name: str | None, _detail: str | None, database: str | None, _via: str | None
+    ) -> int:
+        self.prepared = True
+        if name is not None and database != "temp":
+            if action in _WRITES:
+                self.written.add(name)
+            elif action == sqlite3.SQLITE_READ:
+                self.read.add(name)
+        return sqlite3.SQLITE_OK
+
+
+class Statements:
+    """SQL statements on one connection, called on that connection's thread.
+
+    Functions given to `ConnectionPool.write` and `.read` get one of these, inside a transaction.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._recorder = _TableRecorder()
+        self._written_by: dict[str, frozenset[str]] = {}
+        self.changed: set[str] = set()
+        self.changed_unknown = False
+        connection.set_authorizer(self._recorder)
+
+    def execute(self, sql: str, parameters: Parameters = ()) -> list[Row]:
+        """Run one statement and return all its rows."""
+        before = self._connection.total_changes
+        self._recorder.clear()
+        try:
+            return self._connection.execute(sql, parameters).fetchall()
+        finally:
+            self._note_changes(sql, before)
+
+    def execute_many(self, sql: str, rows: Iterable[Parameters]) -> None:
+        """Run one statement once for each row of parameters."""
+        before = self._connection.total_changes
+        self._recorder.clear()
+        try:
+            self._connection.executemany(sql, rows)
+        finally:
+            self._note_changes(sql, before)
+
+    def first(self, sql: str, parameters: Parameters = ()) -> Row | None:
+        """Run one statement and return its first row, or None."""
+        rows = self.execute(sql, parameters)
+        return rows[0] if rows else None
+
+    def value(self, sql: str, parameters: Parameters = ()) -> Any:
+        """Run one statement and return the first column of its first row, or None."""
+        row = self.first(sql, parameters)
+        return None if row is None else row[0]
+
+    def tables_read_by(self, sql: str, parameters: Parameters) -> frozenset[str]:
+        """The tables that a query reads, through views, joins and subqueries, without running it."""
+        self._recorder.clear()
+        # The text is unique, so that it is prepared anew: a cached statement would not ask the authorizer again.
+        self._connection.execute(f"EXPLAIN {sql}\n-- {uuid.uuid4()}", parameters).fetchall()
+        return frozenset(self._recorder.read)
+
+    def _note_changes(self, sql: str, total_changes_before: int) -> None:
+        if self._recorder.prepared:
+            self._written_by[sql] = frozenset(self._recorder.written)
+        tables = self._written_by.get(sql)
+        if tables is None:
+            self.changed_unknown |= self._connection.total_changes != total_changes_before
+        elif "sqlite_master" in tables or self._connection.total_changes != total_changes_before:
+            self.changed |= tables
+        if len(self._written_by) > 4 * _STATEMENT_CACHE:
+            self._written_by.clear()
+
+    def begin(self, mode: str) -> None:
+        self.changed.clear()
+        self.changed_unknown = False
+        self.rollback()  # of a transaction whose own rollback was interrupted
+        self._connection.execute(f"BEGIN {mode}")
+
+    def commit(self) -> frozenset[str] | None:
+        """Commit, and return the tables that the transaction changed (None: unknown)."""
+        self._connection.execute("COMMIT")
+        return None if self.changed_unknown else frozenset(self.changed)
+
+    def rollback(self) -> None:
+        """Roll back if a transaction is open (SQLite has ended it by itself after some errors)."""
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+
+class _Connection(aiosqlite.Connection):
+    """An aiosqlite connection on whose thread a whole function can run in one hop."""
+
+    statements: Statements
+
+    async def start(self) -> None:
+        await self
+        self.statements = await self.run(lambda: Statements(self._conn))
+
+    async def run(self, function: Callable[[], T], *, interrupt: bool = False) -> T:
+        """Run `function` on the connection's thread.
+
+        If cancelled, first waits until the thread has finished it, so that nothing of it happens later; with
+        `interrupt`, the SQL that is running is broken off.
+
+        Raises:
+            DatabaseClosedError: the connection is closed.
+        """
+        try:
+            return cast("T", await self._queue(function))
+        except asyncio.CancelledError:
+            await _to_the_end(self._until_idle(interrupt=interrupt))
+            raise
+
+    async def _until_idle(self, *, interrupt: bool) -> None:
+        idle = asyncio.ensure_future(self._queue(_nothing))
+        while not idle.done():
+            if interrupt and self._connection is not None:
+                self._connection.interrupt()  # has no effect on a statement that has not begun yet: say it again
+            await asyncio.wait({idle}, timeout=_INTERRUPT_AGAIN_SECONDS if interrupt else None)
+
+    def _queue(self, function: Callable[[], Any]) -> Awaitable[Any]:
+        if not self._running or self._connection is None:
+            raise DatabaseClosedError("The database is closed.")
+        return cast("Awaitable[Any]", self._execute(function))  # pyright: ignore[reportUnknownMemberType]
+
+
+def _nothing() -> None:
+    """Queued behind a function to learn when that one has ended."""
+
+
+async def _to_the_end(awaitable: Awaitable[T]) -> T:
+    """Await something to its end even when cancelled meanwhile; the cancellation is raised afterwards."""
+    task = asyncio.ensure_future(awaitable)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()
+        raise cancelled
+    return task.result()
+
+
+class ConnectionPool:
+    """One writer and several readers over one database file.
+
+    Args:
+        path: the file, made with mode 0600 if it is missing, or `":memory:"`.
+        before_write: run at the start of each write transaction, on the writer's thread.
+        before_commit: run at the end of each write transaction, on the writer's thread.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        before_write: Callable[[Statements], None],
+        before_commit: Callable[[Statements], None],
+    ) -> None:
+        self.path = str(path)
+        self._in_memory = self.path == ":memory:"
+        self._before_write = before_write
+        self._before_commit = before_commit
+        self._write_lock = asyncio.Lock()
+        self._transaction_owner: asyncio.Task[Any] | None = None
+        self._writer: _Connection | None = None
+        self._readers: list[_Connection] = []
+        self._idle_readers: asyncio.LifoQueue[_Connection] = asyncio.LifoQueue()
+        self._listeners: list[ChangeListener] = []
+        self._poll: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def open(self, prepare: Callable[[Statements], None]) -> None:
+        """Open the file and run `prepare` in a first write transaction.
+
+        Raises:
+            DatabaseOpenError: the file cannot be used; it is left as it was.
+        """
+        self._loop = asyncio.get_running_loop()
+        try:
+            if not self._in_memory:
+                await asyncio.to_thread(_make_private_file, self.path)
+            self._writer = self._connection()
+            await self._writer.start()
+            await self._writer.run(lambda: _configure(cast("_Connection", self._writer).statements, read_only=False))
+            await self._writer.run(lambda: self._in_transaction(prepare, hooks=False))
+            if not self._in_memory:
+                for _ in range(READERS):
+                    reader = self._connection()
+                    self._readers.append(reader)
+                    await reader.start()
+                    await reader.run(lambda reader=reader: _configure(reader.statements, read_only=True))
+                    self._idle_readers.put_nowait(reader)
+                self._poll = asyncio.create_task(self._watch_other_processes(), name="sync: other processes")
+        except (OSError, sqlite3.Error) as error:
+            await self.close()
+            raise DatabaseOpenError(_why_not_opened(self.path, error)) from error
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Close all connections, after the transactions that are running. Idempotent."""
+        poll, self._poll = self._poll, None
+        if poll is not None:
+            poll.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await poll
+        async with self._write_lock:
+            writer, self._writer = self._writer, None
+            readers, self._readers = self._readers, []
+            for reader in readers:
+                await reader.close()
+            if writer is not None:
+                await writer.close()
+
+    def listen(self, listener: ChangeListener) -> None:
+        """Call `listener` after each commit that changed something, of this process or another."""
+        self._listeners.append(listener)
+
+    async def write(self, function: Callable[[Statements], T]) -> T:
+        """Run `function` in a write transaction of its own, in one hop; roll back if it raises.
+
+        If cancelled once it runs, the transaction is still carried out before the cancellation is raised.
+        """
+        self._refuse_nested_use()
+        async with self._write_lock:
+            return await self._open_writer().run(lambda: self._in_transaction(function))
+
+    @asynccontextmanager
+    async def write_transaction(self) -> AsyncGenerator[Transaction]:
+        """A write transaction over several awaits; rolled back on any exception or cancellation inside."""
+        self._refuse_nested_use()
+        async with self._write_lock:
+            writer = self._open_writer()
+            transaction = Transaction(writer.run, writer.statements)
+            try:
+                await writer.run(lambda: self._begin(writer.statements))
+                self._transaction_owner = asyncio.current_task()
+                try:
+                    yield transaction
+                finally:
+                    self._transaction_owner = None
+                    transaction.end()
+                await writer.run(lambda: self._commit(writer.statements))
+            except BaseException:
+                await _to_the_end(writer.run(writer.statements.rollback))
+                raise
+
+    async def read(self, function: Callable[[Statements], T]) -> T:
+        """Run `function` on a reader, on one consistent snapshot, in one hop."""
+        self._refuse_nested_use()
+        async with self._reader() as reader:
+
+            def transaction() -> T:
+                reader.statements.begin("DEFERRED")
+                try:
+                    return function(reader.statements)
+                finally:
+                    reader.statements.rollback()
+
+            return await reader.run(transaction, interrupt=True)
+
+    @asynccontextmanager
+    async def _reader(self) -> AsyncGenerator[_Connection]:
+        if self._in_memory:
+            async with self._write_lock:
+                yield self._open_writer()
+            return
+        self._open_writer()
+        reader = await self._idle_readers.get()
+        try:
+            yield reader
+        finally:
+            self._idle_readers.put_nowait(reader)
+
+    def _connection(self) -> _Connection:
+        def connect() -> sqlite3.Connection:
+            connection = sqlite3.connect(
+                self.path,
+                timeout=BUSY_TIMEOUT_SECONDS,
+                isolation_level=None,
+                cached_statements=_STATEMENT_CACHE,
+            )
+            connection.row_factory = sqlite3.Row
+            for name in ("uuid", "gen_random_uuid"):
+                connection.create_function(name, 0, lambda: str(uuid.uuid4()))
+            return connection
+
+        return _Connection(connect, iter_chunk_size=64)
+
+    def _in_transaction(self, function: Callable[[Statements], T], *, hooks: bool = True) -> T:
+        statements = self._open_writer().statements
+        self._begin(statements, hooks=hooks)
+        try:
+            result = function(statements)
+            self._commit(statements, hooks=hooks)
+        except BaseException:
+            statements.rollback()
+            raise
+        return result
+
+    def _begin(self, statements: Statements, *, hooks: bool = True) -> None:
+        statements.begin("IMMEDIATE")
+        if hooks:
+            self._before_write(statements)
+
+    def _commit(self, statements: Statements, *, hooks: bool = True) -> None:
+        if hooks:
+            self._before_commit(statements)
+        changed = statements.commit()
+        if (changed is None or changed) and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._announce, changed)
+
+    def _announce(self, changed: frozenset[str] | None) -> None:
+        for listener in self._listeners:
+            listener(changed)
+
+    def _open_writer(self) -> _Connection:
+        if self._writer is None:
+            raise DatabaseClosedError("The database is closed.")
+        return self._writer
+
+    def _refuse_nested_use(self) -> None:
+        if self._transaction_owner is not None and self._transaction_owner is asyncio.current_task():
+            raise NestedUseError(
+                "The database was used inside its own write transaction; use the transaction object there."
+            )
+
+    async def _watch_other_processes(self) -> None:
+        """Announce commits of other processes. A look costs two stats; only if they differ is the file asked."""
+        files = [Path(self.path), Path(f"{self.path}-wal")]
+        writer = self._open_writer()
+
+        def version() -> int:
+            return cast("int", writer.statements.value("PRAGMA data_version"))
+
+        async with self._write_lock:
+            last_version = await writer.run(version)
+        last_stamps = _stamps(files)
+        settled = True
+        while True:
+            await asyncio.sleep(OTHER_PROCESS_POLL_SECONDS)
+            stamps = _stamps(files)
+            if stamps == last_stamps and settled:
+                continue
+            # A commit within the same tick of the file system's clock leaves no new stamp: look once more.
+            settled = stamps == last_stamps
+            last_stamps = stamps
+            async with self._write_lock:
+                now_version = await writer.run(version)
+            if now_version != last_version:
+                last_version = now_version
+                self._announce(None)
+
+
+class Transaction:
+    """The handle inside `write_transaction()`; of no use after its end."""
+
+    def __init__(self, run: Callable[[Callable[[], Any]], Awaitable[Any]], statements: Statements) -> None:
+        self._run = run
+        self._statements = statements
+        self._ended = False
+
+    def end(self) -> None:
+        self._ended = True
+
+    async def execute(self, sql: str, parameters: Parameters = ()) -> list[Row]:
+        """Run one statement and return its rows. An SQL error leaves the transaction usable unless SQLite ended it."""
+        return cast("list[Row]", await self._on_thread(lambda: self._statements.execute(sql, parameters)))
+
+    async def execute_many(self, sql: str, rows: Iterable[Parameters]) -> None:
+        """Run one statement once for each row of parameters."""
+        await self._on_thread(lambda: self._statements.execute_many(sql, rows))
+
+    async def get_all(self, sql: str, parameters: Parameters = ()) -> list[Row]:
+        """Run a query and return all rows, this transaction's own changes included."""
+        return await self.execute(sql, parameters)
+
+    async def get_optional(self, sql: str, parameters: Parameters = ()) -> Row | None:
+        """Run a query and return its first row, or None."""
+        rows = await self.execute(sql, parameters)
+        return rows[0] if rows else None
+
+    async def get(self, sql: str, parameters: Parameters = ()) -> Row:
+        """Run a query and return its first row.
+
+        Raises:
+            NoRowError: there is none.
+        """
+        row = await self.get_optional(sql, parameters)
+        if row is None:
+            raise NoRowError(f"The query found no row: {sql}")
+        return row
+
+    async def _on_thread(self, function: Callable[[], Any]) -> Any:
+        if self._ended:
+            raise DatabaseClosedError("The transaction has ended; its handle cannot be used any more.")
+        return await self._run(function)
+
+
+def _stamps(files: Sequence[Path]) -> tuple[tuple[int, int] | None, ...]:
+    stamps: list[tuple[int, int] | None] = []
+    for file in files:
+        try:
+            stat = file.stat()
+            stamps.append((stat.st_mtime_ns, stat.st_size))
+        except OSError:
+            stamps.append(None)
+    return tuple(stamps)
+
+
+def _make_private_file(path: str) -> None:
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+
+
+def _configure(statements: Statements, *, read_only: bool) -> None:
+    statements.execute("PRAGMA synchronous = NORMAL")
+    statements.execute("PRAGMA recursive_triggers = OFF")
+    if read_only:
+        statements.execute("PRAGMA query_only = ON")
+    else:
+        _switch_to_wal(statements)
+        statements.execute("PRAGMA journal_size_limit = 6291456")
+
+
+def _switch_to_wal(statements: Statements) -> None:
+    """Another process that opens the same new file makes this fail at once, without SQLite's own waiting."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
+    while True:
+        try:
+            statements.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
+def _why_not_opened(path: str, error: Exception) -> str:
+    if isinstance(error, sqlite3.DatabaseError) and "not a database" in str(error):
+        return f"{path} is not a SQLite database; it was left as it is. Move it away or choose another file."
+    if isinstance(error, OSError) and error.strerror:
+        return f"The database {path} cannot be opened: {error.strerror}."
+    return f"The database {path} cannot be opened: {error}."

@@ -1,0 +1,231 @@
+"""The engine's face: `PowerSyncDatabase`.
+
+Thin on purpose: every method delegates to the room that owns the matter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from sync.client.coordinator import SyncCoordinator
+from sync.client.options import SyncOptions
+from sync.connection import ConnectionPool, Parameters, Row, Statements, Transaction
+from sync.connector import BackendConnector
+from sync.errors import NoRowError
+from sync.schema import Schema
+from sync.status import StatusBoard, SyncStatus
+from sync.storage import upload_queue
+from sync.storage.migrations import migrate
+from sync.storage.upload_queue import CrudEntry
+from sync.storage.views import replace_schema
+from sync.stored_status import StoredStatus
+from sync.streams import SyncStream
+from sync.watch import Watch, WatchedQueries
+
+
+class PowerSyncDatabase:
+    """A local SQLite database that syncs with a PowerSync Service.
+
+    Every read and write is local; local writes are queued for upload in the same transaction. Use it as an async
+    context manager, or call `open` and `close`, on one event loop.
+
+    Args:
+        path: the file, made with mode 0600 if it is missing; `":memory:"` for a database that is gone when closed.
+        schema: the tables of the app, as views of the same names.
+    """
+
+    def __init__(self, path: str | Path, schema: Schema) -> None:
+        self.path = str(path)
+        self.schema = schema
+        self._board = StatusBoard()
+        self._pool = ConnectionPool(
+            self.path,
+            before_write=upload_queue.end_transaction_id,
+            before_commit=upload_queue.end_transaction_id,
+        )
+        self._watched = WatchedQueries(self._pool)
+        self._stored_status = StoredStatus(self._pool, self._board)
+        self._coordinator = SyncCoordinator(self._pool, self._board, self._upload)
+
+    async def open(self) -> None:
+        """Open the file and bring it to the schema.
+
+        Raises:
+            DatabaseOpenError: the file cannot be used; it is left as it was.
+        """
+
+        def prepare(statements: Statements) -> None:
+            migrate(statements)
+            replace_schema(statements, self.schema)
+            upload_queue.end_transaction_id(statements)
+
+        await self._pool.open(prepare)
+        await self._stored_status.start()
+
+    async def close(self) -> None:
+        """Disconnect, end all watches, and close the file. Idempotent. Data and queue stay in the file."""
+        await self._coordinator.close()
+        await self._stored_status.close()
+        self._watched.close()
+        self._board.close()
+        await self._pool.close()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # Reading and writing
+
+    async def execute(self, sql: str, parameters: Parameters = ()) -> list[Row]:
+        """Run one statement in a write transaction of its own, and return its rows (of RETURNING, say).
+
+        If cancelled once it runs, it is still carried out.
+
+        Raises:
+            sqlite3.Error: SQLite refused the statement; nothing was changed.
+            NestedUseError: called inside this database's own write transaction.
+        """
+        return await self._pool.write(lambda statements: statements.execute(sql, parameters))
+
+    async def execute_many(self, sql: str, rows: Iterable[Parameters]) -> None:
+        """Run one statement for each row of parameters, all in one write transaction. Raises as `execute`."""
+        await self._pool.write(lambda statements: statements.execute_many(sql, rows))
+
+    async def get_all(self, sql: str, parameters: Parameters = ()) -> list[Row]:
+        """Run a query and return all rows. If cancelled, the query is broken off.
+
+        Raises:
+            sqlite3.Error: SQLite refused the query, or it would write.
+        """
+        return await self._pool.read(lambda statements: statements.execute(sql, parameters))
+
+    async def get_optional(self, sql: str, parameters: Parameters = ()) -> Row | None:
+        """Run a query and return its first row, or None. Raises as `get_all`."""
+        return await self._pool.read(lambda statements: statements.first(sql, parameters))
+
+    async def get(self, sql: str, parameters: Parameters = ()) -> Row:
+        """Run a query and return its first row. Raises as `get_all`.
+
+        Raises:
+            NoRowError: there is none.
+        """
+        row = await self.get_optional(sql, parameters)
+        if row is None:
+            raise NoRowError(f"The query found no row: {sql}")
+        return row
+
+    def write_transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """A write transaction over several statements; its edits upload together.
+
+        Rolled back on any exception or cancellation inside. Inside, use only the transaction object.
+        """
+        return self._pool.write_transaction()
+
+    def watch(self, sql: str, parameters: Parameters = (), *, throttle: float = 0.03) -> Watch:
+        """The results of a query, now and after every commit that changes them, local or synced.
+
+        Args:
+            sql: a query; the tables that it depends on are found by SQLite itself.
+            parameters: of the query.
+            throttle: the shortest time between two runs, in seconds; a burst of commits makes one run.
+
+        Returns:
+            An async iterator of lists of rows. The first comes at once; a slow reader gets only the newest; an
+            unchanged result is not delivered. Errors in the SQL are raised at the first step.
+        """
+        return self._watched.watch(sql, parameters, throttle)
+
+    # Synchronization
+
+    async def connect(self, connector: BackendConnector, options: SyncOptions | None = None) -> None:
+        """Sync from now on, until `disconnect`. Returns at once; watch the status for what comes of it.
+
+        Called again with the same connector and options it only cuts the wait for the next attempt short; with others
+        it connects anew. Of several processes on one file one syncs, and another takes over when it ends.
+        """
+        self._coordinator.connect(connector, options or SyncOptions())
+
+    async def disconnect(self) -> None:
+        """Stop syncing, and wait until all connections are closed. Reads and writes go on locally."""
+        await self._coordinator.disconnect()
+
+    def sync_stream(self, name: str, parameters: dict[str, Any] | None = None) -> SyncStream:
+        """A sync stream to subscribe to.
+
+        Raises:
+            TypeError: the parameters are not JSON.
+        """
+        return SyncStream(self._pool, self._board, self._coordinator, name, parameters)
+
+    @property
+    def status(self) -> SyncStatus:
+        """The state of synchronization now."""
+        return self._board.status
+
+    def watch_status(self) -> AsyncIterator[SyncStatus]:
+        """The state of synchronization, now and whenever it changes, until the database is closed."""
+        return self._board.watch()
+
+    async def wait_for_first_sync(self, timeout: float | None = None) -> None:
+        """Wait until a complete checkpoint has ever been published on this device.
+
+        Raises:
+            TimeoutError: not within `timeout` seconds.
+            DatabaseClosedError: the database was closed first.
+        """
+        async with asyncio.timeout(timeout):
+            await self._board.wait_for(lambda status: status.has_synced)
+
+    # The upload queue
+
+    async def crud_transactions(self) -> AsyncIterator[CrudTransaction]:
+        """The transactions that wait for upload, oldest first; completing one completes all before it."""
+        after = 0
+        while entries := await self._pool.read(
+            lambda statements, after=after: upload_queue.next_transaction(statements, after)
+        ):
+            yield CrudTransaction(entries, self._complete)
+            after = entries[-1].client_id
+
+    async def _complete(self, up_to: int, checkpoint: int | None) -> None:
+        await self._pool.write(lambda statements: upload_queue.complete(statements, up_to, checkpoint))
+        self._coordinator.upload_progressed()
+
+    async def _upload(self, connector: BackendConnector) -> None:
+        await connector.upload_data(self)
+
+
+@dataclass(frozen=True, slots=True)
+class CrudTransaction:
+    """A local transaction that waits for upload.
+
+    Attributes:
+        crud: its entries, in the order in which they were made.
+    """
+
+    crud: tuple[CrudEntry, ...]
+    _complete: Callable[[int, int | None], Awaitable[None]] = field(repr=False)
+
+    @property
+    def transaction_id(self) -> int | None:
+        """Shared by all entries of one SQLite transaction."""
+        return self.crud[0].transaction_id
+
+    async def complete(self, checkpoint: int | None = None) -> None:
+        """Remove this transaction and all before it from the queue: the backend has answered for them.
+
+        Args:
+            checkpoint: a custom write checkpoint that the backend gave, if the service is set up for them.
+        """
+        await self._complete(self.crud[-1].client_id, checkpoint)

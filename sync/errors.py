@@ -1,0 +1,87 @@
+"""The engine's typed errors.
+
+Owns every exception that the public face raises. Each message says what happened and, where the reader can act,
+what was kept and what to do. Must not import anything else of the engine.
+"""
+
+from __future__ import annotations
+
+
+class PowerSyncError(Exception):
+    """Base of all errors that this engine raises on purpose."""
+
+
+class SchemaError(PowerSyncError):
+    """A schema is invalid; the message names the table and the column."""
+
+
+class DatabaseOpenError(PowerSyncError):
+    """The database file cannot be used: not SQLite, not writable, or written by an unknown version.
+
+    The file is left as it was.
+    """
+
+
+class DatabaseClosedError(PowerSyncError):
+    """The database is closed, or was closed while the call waited."""
+
+
+class NestedUseError(PowerSyncError):
+    """The database was used inside one of its own write transactions.
+
+    Inside `write_transaction()` the transaction object is the only handle; anything else would wait for itself.
+    """
+
+
+class NoRowError(PowerSyncError):
+    """`get` found no row; `get_optional` answers None instead."""
+
+
+class ConnectorError(PowerSyncError):
+    """The connector gave something that cannot be used, such as an endpoint that is not an http(s) URL."""
+
+
+class ProtocolError(PowerSyncError):
+    """The service sent something that the sync protocol does not allow. The published data was kept."""
+
+
+class ChecksumError(PowerSyncError):
+    """Downloaded buckets did not add up to the checkpoint's checksums.
+
+    Nothing of that checkpoint was published; the buckets named in `buckets` download afresh.
+    """
+
+    def __init__(self, buckets: tuple[str, ...]) -> None:
+        self.buckets = buckets
+        super().__init__(
+            f"The checksums of {len(buckets)} downloaded bucket(s) did not match; they are downloaded again: "
+            + ", ".join(buckets)
+        )
+
+
+class NetworkError(PowerSyncError):
+    """The service could not be reached, or the connection ended or fell silent. It is tried again."""
+
+
+class ServiceError(PowerSyncError):
+    """The service answered with an HTTP error.
+
+    Attributes:
+        status: the HTTP status code.
+        code: the service's own code, such as `PSYNC_S2302`, or None.
+        retry_after: seconds that the service asked to wait, or None.
+    """
+
+    def __init__(self, status: int, code: str | None, description: str, retry_after: float | None = None) -> None:
+        self.status = status
+        self.code = code
+        self.retry_after = retry_after
+        super().__init__(f"{description} (HTTP {status}{', ' + code if code else ''})")
+
+
+class AuthError(ServiceError):
+    """The service refused the credentials (HTTP 401 or 403). New ones are fetched before the next attempt."""
+
+
+class UploadStalledError(PowerSyncError):
+    """`upload_data` returned without completing a transaction while the queue was not empty."""

@@ -1,0 +1,43 @@
+"""Names inside the database file: quoting, internal table names, and the keys of `ps_kv`.
+
+Owns nothing but names. The only place that knows how an app's table is called inside.
+"""
+
+from __future__ import annotations
+
+from sync.schema import Table
+
+DATA_PREFIX = "ps_data__"
+LOCAL_DATA_PREFIX = "ps_data_local__"
+
+CLIENT_ID = "client_id"
+LAST_REQUESTED = "last_requested_checkpoint_request_id"
+TARGET = "target_checkpoint_request_id"
+LAST_SEEN = "last_seen_checkpoint_request_id"
+LAST_APPLIED = "last_applied_checkpoint_request_id"
+
+TARGET_UNKNOWN = 9223372036854775807
+"""Stored as the target while a local write waits for which no checkpoint was requested yet."""
+
+COMPLETE_SYNC_PRIORITY = 2147483647
+"""The row of `ps_sync_state` that stands for complete checkpoints."""
+
+
+def quoted(identifier: str) -> str:
+    """An SQL identifier."""
+    return '"' + identifier.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """An SQL string literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def data_table(table: Table) -> str:
+    """The name of the table that holds the rows behind a view."""
+    return (LOCAL_DATA_PREFIX if table.local_only else DATA_PREFIX) + table.name
+
+
+def index_name(table: Table, index: str) -> str:
+    """The name of an app's index over the rows behind a view."""
+    return f"{data_table(table)}__{index}"

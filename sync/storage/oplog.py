@@ -1,0 +1,188 @@
+"""Taking in downloaded operations: the oplog and the buckets' checksums.
+
+Owns `ps_oplog`, and of `ps_buckets` all that downloading changes. Whether and when the data becomes visible is decided
+elsewhere (`publish`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from sync.connection import Statements
+from sync.errors import ProtocolError
+from sync.protocol.checksums import signed32
+from sync.protocol.lines import DataLine, Operation
+
+_KEYS_PER_STATEMENT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedData:
+    """A data line and its length on the wire in bytes."""
+
+    line: DataLine
+    size: int
+
+
+def take_in(statements: Statements, received: Iterable[ReceivedData]) -> None:
+    """Add the operations of data lines to the oplog, in their order.
+
+    Raises:
+        ProtocolError: an operation lacks what its kind needs.
+    """
+    by_bucket: dict[str, list[ReceivedData]] = {}
+    for data in received:
+        by_bucket.setdefault(data.line.bucket, []).append(data)
+    for name, lines in by_bucket.items():
+        operations = [operation for data in lines for operation in data.line.data]
+        _take_in_bucket(statements, name, operations, sum(data.size for data in lines))
+
+
+def bucket_positions(statements: Statements) -> dict[str, int]:
+    """The buckets in the file, each with the operation up to which it is there."""
+    rows = statements.execute("SELECT name, last_op FROM ps_buckets WHERE pending_delete = 0 ORDER BY name")
+    return {row["name"]: row["last_op"] for row in rows}
+
+
+def delete_buckets(statements: Statements, names: Collection[str]) -> None:
+    """Forget buckets; their rows are published anew from what other buckets still hold."""
+    for name in names:
+        bucket = statements.value("SELECT id FROM ps_buckets WHERE name = ?", (name,))
+        if bucket is not None:
+            _clear(statements, bucket)
+            statements.execute("DELETE FROM ps_buckets WHERE id = ?", (bucket,))
+
+
+@dataclass(slots=True)
+class _Intake:
+    """What a run of operations leaves behind, before the file is looked at.
+
+    Attributes:
+        puts: the last PUT of each key.
+        touched: all keys that were put or removed.
+        taken_back: rows whose PUT in this very run was removed.
+        removed_first: keys whose first operation in this run is a REMOVE: what it takes back, if anything, is in the
+            file.
+    """
+
+    puts: dict[str, Operation] = field(default_factory=dict[str, Operation])
+    touched: set[str] = field(default_factory=set[str])
+    taken_back: list[Operation] = field(default_factory=list[Operation])
+    removed_first: dict[str, Operation] = field(default_factory=dict[str, Operation])
+    add_checksum: int = 0
+    op_checksum: int = 0
+
+    def take(self, operation: Operation) -> None:
+        if operation.op == "MOVE":
+            self.add_checksum += operation.checksum
+            return
+        key = _key(operation)
+        superseded = self.puts.pop(key, None)
+        if superseded is not None:
+            self.add_checksum += superseded.checksum
+            self.op_checksum -= superseded.checksum
+        if operation.op == "PUT":
+            self.puts[key] = operation
+            self.op_checksum += operation.checksum
+        else:
+            self.add_checksum += operation.checksum
+            if superseded is not None:
+                self.taken_back.append(operation)
+            elif key not in self.touched:
+                self.removed_first[key] = operation
+        self.touched.add(key)
+
+
+def _take_in_bucket(statements: Statements, name: str, operations: Sequence[Operation], size: int) -> None:
+    row = statements.first(
+        "INSERT INTO ps_buckets(name) VALUES (?) ON CONFLICT (name) DO UPDATE SET name = excluded.name"
+        " RETURNING id, last_applied_op, last_op",
+        (name,),
+    )
+    if row is None or not operations:
+        return
+    bucket: int = row["id"]
+    # In a bucket that was never published there is nothing to take back, and a new one supersedes nothing.
+    was_applied: bool = row["last_applied_op"] != 0
+    is_new: bool = row["last_op"] == 0
+
+    intake = _Intake()
+    for operation in operations:
+        if operation.op == "CLEAR":
+            if not is_new:
+                _supersede(statements, bucket, intake, was_applied=was_applied)
+            _clear(statements, bucket)
+            _note_rows(statements, intake.puts.values())
+            was_applied, is_new = False, True
+            intake = _Intake(add_checksum=operation.checksum)
+        else:
+            intake.take(operation)
+
+    if not is_new:
+        _supersede(statements, bucket, intake, was_applied=was_applied)
+    statements.execute_many(
+        "INSERT INTO ps_oplog(bucket, op_id, row_type, row_id, key, data, hash) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            (bucket, put.op_id, put.object_type, put.object_id, key, put.data, signed32(put.checksum))
+            for key, put in intake.puts.items()
+        ),
+    )
+    statements.execute(
+        "UPDATE ps_buckets SET last_op = ?, add_checksum = (add_checksum + ?) & 0xffffffff,"
+        " op_checksum = (op_checksum + ?) & 0xffffffff, count_since_last = count_since_last + ?,"
+        " downloaded_size = downloaded_size + ? WHERE id = ?",
+        (operations[-1].op_id, intake.add_checksum, intake.op_checksum, len(operations), size, bucket),
+    )
+
+
+def _clear(statements: Statements, bucket: int) -> None:
+    statements.execute(
+        "INSERT OR IGNORE INTO ps_updated_rows(row_type, row_id)"
+        " SELECT row_type, row_id FROM ps_oplog WHERE bucket = ?",
+        (bucket,),
+    )
+    statements.execute("DELETE FROM ps_oplog WHERE bucket = ?", (bucket,))
+    statements.execute(
+        "UPDATE ps_buckets SET last_applied_op = 0, add_checksum = 0, op_checksum = 0 WHERE id = ?", (bucket,)
+    )
+
+
+def _supersede(statements: Statements, bucket: int, intake: _Intake, *, was_applied: bool) -> None:
+    """Delete the operations of the file that newer ones of the same key replace; note the rows that were taken back."""
+    superseded: set[str] = set()
+    for keys in _chunks(sorted(intake.touched)):
+        places = ", ".join("?" * len(keys))
+        for row in statements.execute(
+            f"DELETE FROM ps_oplog WHERE bucket = ? AND key IN ({places}) RETURNING key, hash", (bucket, *keys)
+        ):
+            superseded.add(row["key"])
+            intake.add_checksum += row["hash"]
+            intake.op_checksum -= row["hash"]
+    if was_applied:
+        _note_rows(statements, intake.taken_back)
+        _note_rows(statements, (op for key, op in intake.removed_first.items() if key in superseded))
+
+
+def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Chunks of one or of a hundred keys, so that there are two statements to prepare and not a hundred."""
+    if len(keys) == 1:
+        yield keys
+        return
+    for start in range(0, len(keys), _KEYS_PER_STATEMENT):
+        chunk = keys[start : start + _KEYS_PER_STATEMENT]
+        yield [*chunk, *([chunk[-1]] * (_KEYS_PER_STATEMENT - len(chunk)))]
+
+
+def _note_rows(statements: Statements, operations: Iterable[Operation]) -> None:
+    statements.execute_many(
+        "INSERT OR IGNORE INTO ps_updated_rows(row_type, row_id) VALUES (?, ?)",
+        ((operation.object_type, operation.object_id) for operation in operations),
+    )
+
+
+def _key(operation: Operation) -> str:
+    if operation.object_type is None or operation.object_id is None:
+        raise ProtocolError(f"The service sent operation {operation.op_id} ({operation.op}) without a type or an id.")
+    subkey = "null" if operation.subkey is None else operation.subkey
+    return f"{operation.object_type}/{operation.object_id}/{subkey}"

@@ -1,0 +1,63 @@
+"""The part of the status that is in the file: queue length, last sync, subscriptions.
+
+Owns its reading after commits that may have changed it, also those of other processes, and right after opening: an
+offline restart shows when the last sync was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+from sync.connection import ConnectionPool, Statements
+from sync.errors import DatabaseClosedError
+from sync.status import StatusBoard
+from sync.storage import publish, subscriptions, upload_queue
+
+_TABLES = frozenset({"ps_crud", "ps_sync_state", "ps_stream_subscriptions"})
+
+
+class StoredStatus:
+    """Keeps the board in step with the file."""
+
+    def __init__(self, pool: ConnectionPool, board: StatusBoard) -> None:
+        self._pool = pool
+        self._board = board
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        pool.listen(self._on_commit)
+
+    async def start(self) -> None:
+        """Read once, then after each commit that concerns it."""
+        await self._read()
+        self._task = asyncio.create_task(self._follow(), name="sync: status")
+
+    async def close(self) -> None:
+        """Stop reading."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    def _on_commit(self, changed: frozenset[str] | None) -> None:
+        if changed is None or not _TABLES.isdisjoint(changed):
+            self._changed.set()
+
+    async def _follow(self) -> None:
+        with contextlib.suppress(DatabaseClosedError):
+            while True:
+                await self._changed.wait()
+                self._changed.clear()
+                await self._read()
+
+    async def _read(self) -> None:
+        def read(statements: Statements) -> dict[str, Any]:
+            return {
+                "upload_queue_count": upload_queue.queue_state(statements).count,
+                "last_synced_at": subscriptions.from_microseconds(publish.last_synced_at(statements)),
+                "streams": subscriptions.stream_statuses(statements),
+            }
+
+        self._board.update(**await self._pool.read(read))

@@ -1,0 +1,130 @@
+"""A sync service on a real socket whose every answer a test decides.
+
+Owns HTTP/1.1 as far as the engine speaks it, so that a test can hold, cut or break any answer at any byte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Exchange:
+    """One HTTP request, and the connection to answer it on."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    @property
+    def path(self) -> str:
+        return self.target.partition("?")[0]
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    async def answer(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
+        payload = json.dumps(body).encode()
+        lines = [f"HTTP/1.1 {status} Scripted", "Content-Type: application/json", f"Content-Length: {len(payload)}"]
+        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+        self.writer.write("\r\n".join([*lines, "Connection: close", "", ""]).encode() + payload)
+        await self.writer.drain()
+
+    async def begin_stream(self) -> None:
+        head = "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n"
+        self.writer.write(f"{head}Connection: close\r\n\r\n".encode())
+        await self.writer.drain()
+
+    async def send(self, data: bytes | str) -> None:
+        data = data.encode() if isinstance(data, str) else data
+        self.writer.write(b"%x\r\n%s\r\n" % (len(data), data))
+        await self.writer.drain()
+
+    async def send_line(self, line: Any) -> None:
+        await self.send(json.dumps(line) + "\n")
+
+    async def end_stream(self) -> None:
+        self.writer.write(b"0\r\n\r\n")
+        await self.writer.drain()
+
+    def drop(self) -> None:
+        """Break the connection without an end."""
+        self.writer.transport.abort()
+
+    async def closed_by_client(self) -> None:
+        """Wait until the client has closed the connection."""
+        while await self.reader.read(1024):
+            pass
+
+
+Handler = Callable[[Exchange], Awaitable[None]]
+
+
+@dataclass
+class ScriptedService:
+    """Where the service listens, and what it was asked."""
+
+    port: int
+    handler: Handler
+    requests: list[Exchange] = field(default_factory=list)
+    broken: list[BaseException] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@asynccontextmanager
+async def scripted_service(handler: Handler, port: int = 0) -> AsyncGenerator[ScriptedService]:
+    """Serve `handler` on loopback. An exception in the handler fails the test at the end."""
+
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            if (exchange := await _read_request(reader, writer)) is not None:
+                service.requests.append(exchange)
+                await service.handler(exchange)
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        except BaseException as error:  # noqa: BLE001 - raised again at the end of the test
+            service.broken.append(error)
+        finally:
+            tasks.discard(task)
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", port)
+    service = ScriptedService(server.sockets[0].getsockname()[1], handler)
+    try:
+        yield service
+    finally:
+        server.close()
+        for task in list(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    if service.broken:
+        raise service.broken[0]
+
+
+async def _read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Exchange | None:
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError:
+        return None
+    first, *rest = head.decode().split("\r\n")
+    method, target, _ = first.split(" ")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in rest if line)}
+    body = await reader.readexactly(int(headers.get("content-length", "0")))
+    return Exchange(method, target, headers, body, reader, writer)
