@@ -1,0 +1,86 @@
+"""Request bodies: read within a size and a deadline, decoded into typed values.
+
+The only place that reads a request body. Knows nothing of what the bodies mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, TypeVar, cast
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+
+from app.backend.errors import RequestError
+
+BODY_BYTES = 1024 * 1024
+_DRAINED_BYTES = 16 * BODY_BYTES
+_BODY_SECONDS = 30.0
+
+T = TypeVar("T")
+
+
+async def read_body(request: Request) -> bytes:
+    """The whole request body.
+
+    Raises RequestError 413 if it is over 1 MiB, 408 if it takes longer than 30 seconds, and 400 if the
+    client leaves in the middle of it.
+    """
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size <= BODY_BYTES:
+                    chunks.append(chunk)
+                elif size > _DRAINED_BYTES:
+                    break
+    except TimeoutError:
+        raise RequestError(408, "too_slow", "The request body took longer than 30 seconds.") from None
+    except ClientDisconnect:
+        raise RequestError(400, "disconnected", "The client left before the request body was complete.") from None
+    # A client that is still sending would see a broken connection instead of the answer, so a
+    # body that is moderately too large is read to its end first.
+    if size > BODY_BYTES:
+        raise RequestError(413, "too_large", "The request body is over 1 MiB; send it in smaller parts.")
+    return b"".join(chunks)
+
+
+def parse_json(body: bytes) -> Any:
+    """The JSON value of `body`. Raises RequestError 400 if it is not valid JSON in UTF-8."""
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(400, "invalid_json", "The request body is not valid JSON.") from error
+
+
+def convert(value: Any, shape: type[T]) -> T:
+    """`value` as `shape`. Raises RequestError 400 that names the place of the first mismatch."""
+    try:
+        return msgspec.convert(value, shape)
+    except msgspec.ValidationError as error:
+        raise RequestError(400, "invalid_request", f"The request body does not fit: {error}.") from error
+
+
+async def read_json(request: Request, shape: type[T]) -> T:
+    """The body of `request` as `shape`. Raises RequestError 400, 408 or 413 as the functions above do."""
+    return convert(parse_json(await read_body(request)), shape)
+
+
+async def read_json_object_or_empty(request: Request, shape: type[T]) -> T:
+    """Like `read_json`, but a body that is no JSON object, or not application/json, counts as `{}`.
+
+    That is how the sync service treats the body of a stream request.
+    """
+    body = await read_body(request)
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    value: Any = {}
+    if media_type == "application/json":
+        try:
+            decoded = parse_json(body)
+        except RequestError:
+            decoded = None
+        if isinstance(decoded, dict):
+            value = cast("dict[str, Any]", decoded)
+    return convert(value, shape)

@@ -1,0 +1,30 @@
+"""What the demo backend is told when it starts, and the one error it stops with.
+
+Holds plain values only. Imports nothing heavy, so that the command line can read the
+defaults without paying for a web server.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class BackendConfig:
+    """Settings of one backend process."""
+
+    database: Path
+    """The SQLite file; it and its directory are created if missing."""
+    host: str = "127.0.0.1"
+    """Address or name to listen on."""
+    port: int = 6161
+    """TCP port; 0 picks a free one."""
+    keepalive_seconds: float = 20.0
+    """Mean time between two keepalive lines of a sync stream; each is up to 10 % early or late."""
+    token_seconds: int = 300
+    """How long a token is valid, in seconds."""
+
+
+class BackendError(Exception):
+    """The backend cannot start; the message is one sentence for the user: what, where, what to do."""

@@ -1,0 +1,164 @@
+"""What a client's writes do to the rows, and which ops they leave in the buckets.
+
+The rules of ownership and of lost lists are here. Works on a connection whose transaction the
+caller holds; a RequestError raised in the middle undoes the whole of it. Every value is bound, every
+identifier comes from `tables`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from app.backend.errors import RequestError
+from app.backend.oplog import OperationLog
+from app.backend.streams import lists_bucket, todos_bucket
+from app.backend.tables import LISTS, TODOS, Row, Table, now, table_named
+
+
+class CrudEntry(msgspec.Struct):
+    """One write of a client."""
+
+    op: Literal["PUT", "PATCH", "DELETE"]
+    table: str
+    id: str
+    data: dict[str, Any] | None = None
+
+
+class RowWriter:
+    """Applies the writes of one user."""
+
+    def __init__(self, connection: sqlite3.Connection, log: OperationLog, *, prefix: str, user_id: str) -> None:
+        self._connection = connection
+        self._log = log
+        self._prefix = prefix
+        self._user_id = user_id
+
+    def apply(self, entries: Sequence[CrudEntry]) -> None:
+        """Apply `entries` in order. Applying the same ones again changes nothing and logs nothing.
+
+        PUT inserts a row or updates the columns that it names; PATCH updates the columns that it
+        names; PATCH and DELETE of a missing row succeed. Deleting a list deletes its to-dos.
+
+        The deletion of a list wins over to-dos that arrive late: a PUT of a to-do into a list that
+        does not exist is accepted and stores nothing, and a PATCH that moves one there leaves it
+        where it is and applies the other columns. Refusing them would block the client's queue
+        for ever.
+
+        Raises RequestError 400 for what does not fit the tables, 403 for a row of another user.
+        """
+        for entry in entries:
+            table = table_named(entry.table)
+            if not entry.id:
+                raise RequestError(400, "missing_field", f"The id of a row in {table.name} must not be empty.")
+            values = table.values(entry.id, entry.data or {})
+            if table is LISTS:
+                self._apply_to_list(entry, values)
+            else:
+                self._apply_to_todo(entry, values)
+
+    def _apply_to_list(self, entry: CrudEntry, values: Row) -> None:
+        before = self._fetch(LISTS, entry.id)
+        if before is not None and before["owner_id"] != self._user_id:
+            raise self._forbidden("list", entry.id)
+        if entry.op == "DELETE":
+            if before is not None:
+                self._delete_list(entry.id)
+            return
+        after = self._merge(LISTS, entry, before, values)
+        if after is None:
+            return
+        if after["owner_id"] != self._user_id:
+            raise RequestError(403, "forbidden", "A list must belong to the user who writes it.", name="OwnershipError")
+        if after != before:
+            self._store(LISTS, after)
+            self._log.put(self._connection, self._lists_bucket(), "lists", after)
+
+    def _apply_to_todo(self, entry: CrudEntry, values: Row) -> None:
+        before = self._fetch(TODOS, entry.id)
+        old_list = None if before is None else str(before["list_id"])
+        if old_list is not None and self._owner(old_list) != self._user_id:
+            raise self._forbidden("to-do", entry.id)
+        if entry.op == "DELETE":
+            if old_list is not None:
+                self._connection.execute("DELETE FROM todos WHERE id = ?", [entry.id])
+                self._log.remove(self._connection, self._todos_bucket(old_list), "todos", entry.id)
+            return
+        after = self._merge(TODOS, entry, before, values)
+        if after is None:
+            return
+        new_list = str(after["list_id"])
+        owner = self._owner(new_list)
+        if owner is None:
+            if entry.op == "PUT" or old_list is None:
+                return
+            after["list_id"] = new_list = old_list
+        elif owner != self._user_id:
+            raise self._forbidden("list", new_list)
+        if after == before:
+            return
+        self._store(TODOS, after)
+        if old_list is not None and old_list != new_list:
+            self._log.remove(self._connection, self._todos_bucket(old_list), "todos", entry.id)
+        self._log.put(self._connection, self._todos_bucket(new_list), "todos", after)
+
+    def _merge(self, table: Table, entry: CrudEntry, before: Row | None, values: Row) -> Row | None:
+        """The row as it is after a PUT or PATCH; None if a PATCH finds no row."""
+        if entry.op == "PATCH":
+            if before is None:
+                return None
+            after = {**before, **values}
+            table.require(after)
+            return after
+        if values.get("created_at") is None:
+            values["created_at"] = now() if before is None else before["created_at"]
+        if table is LISTS and values.get("owner_id") is None:
+            values["owner_id"] = self._user_id
+        table.require(values)
+        empty: Row = dict.fromkeys(table.row_names())
+        return {**(before or empty), **values, "id": entry.id}
+
+    def _delete_list(self, list_id: str) -> None:
+        deleted = self._connection.execute("SELECT id FROM todos WHERE list_id = ? ORDER BY rowid", [list_id])
+        todo_ids = [row[0] for row in deleted]
+        self._connection.execute("DELETE FROM lists WHERE id = ?", [list_id])
+        self._connection.execute("DELETE FROM todos WHERE list_id = ?", [list_id])
+        self._log.remove(self._connection, self._lists_bucket(), "lists", list_id)
+        bucket = self._todos_bucket(list_id)
+        for todo_id in todo_ids:
+            self._log.remove(self._connection, bucket, "todos", todo_id)
+
+    def _fetch(self, table: Table, row_id: str) -> Row | None:
+        names = table.row_names()
+        found = self._connection.execute(
+            f"SELECT {', '.join(names)} FROM {table.name} WHERE id = ?", [row_id]
+        ).fetchone()
+        return None if found is None else dict(zip(names, found, strict=True))
+
+    def _store(self, table: Table, row: Row) -> None:
+        names = ", ".join(row)
+        marks = ", ".join("?" * len(row))
+        updates = ", ".join(f"{name} = excluded.{name}" for name in row)
+        self._connection.execute(
+            f"INSERT INTO {table.name} ({names}) VALUES ({marks}) ON CONFLICT (id) DO UPDATE SET {updates}",
+            list(row.values()),
+        )
+
+    def _owner(self, list_id: str) -> str | None:
+        found = self._connection.execute("SELECT owner_id FROM lists WHERE id = ?", [list_id]).fetchone()
+        return None if found is None else str(found[0])
+
+    def _lists_bucket(self) -> str:
+        return lists_bucket(self._prefix, self._user_id)
+
+    def _todos_bucket(self, list_id: str) -> str:
+        return todos_bucket(self._prefix, list_id, self._user_id)
+
+    @staticmethod
+    def _forbidden(kind: str, row_id: str) -> RequestError:
+        return RequestError(
+            403, "forbidden", f"The {kind} {row_id[:60]!r} belongs to another user.", name="OwnershipError"
+        )

@@ -1,0 +1,191 @@
+"""The process around the application: its socket, the web server, signals, and a clean end.
+
+Binds before it opens anything, so that a taken port leaves no trace. Knows no routes' meaning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+import sqlite3
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+
+from app.backend import errors
+from app.backend.changes import Changes
+from app.backend.config import BackendConfig, BackendError
+from app.backend.service import Service
+from app.backend.sync_api import SyncApi
+from app.backend.write_api import WriteApi
+
+_STOP_SECONDS = 3
+_BACKLOG = 128
+_MAX_PORT = 65535
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared, not bound
+
+
+def build_app(service: Service) -> Starlette:
+    """The routes over `service`, which the application's lifespan opens and closes."""
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
+        await service.open()
+        try:
+            yield
+        finally:
+            await service.close()
+
+    return Starlette(
+        routes=[*WriteApi(service).routes(), *SyncApi(service).routes()],
+        lifespan=lifespan,
+        exception_handlers={
+            errors.RequestError: errors.answer_request_error,
+            HTTPException: errors.answer_http_exception,
+            sqlite3.Error: errors.answer_database_error,
+            Exception: errors.answer_unexpected,
+        },
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that tells when it is ready, ends streams first, and does not raise signals again."""
+
+    def __init__(self, config: uvicorn.Config, changes: Changes) -> None:
+        super().__init__(config)
+        self._changes = changes
+        self.ready = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        # uvicorn waits for the open connections, and a stream would keep one open for minutes.
+        self._changes.close()
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Stop at SIGINT and SIGTERM, and leave the caller's handlers as they were."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        signals = (signal.SIGINT, signal.SIGTERM)
+        before = [signal.signal(number, self.handle_exit) for number in signals]
+        try:
+            yield
+        finally:
+            for number, handler in zip(signals, before, strict=True):
+                signal.signal(number, handler)
+
+
+async def run(config: BackendConfig, *, stop: asyncio.Event | None, on_ready: Callable[[str], None] | None) -> None:
+    """What `app.backend.serve` documents."""
+    listener = await asyncio.to_thread(_bind, config.host, config.port)
+    service = Service(config)
+    try:
+        await service.open()
+        await _serve(listener, service, stop=stop, on_ready=on_ready)
+    finally:
+        listener.close()
+        await service.close()
+
+
+async def _serve(
+    listener: socket.socket,
+    service: Service,
+    *,
+    stop: asyncio.Event | None,
+    on_ready: Callable[[str], None] | None,
+) -> None:
+    server = _Server(
+        uvicorn.Config(
+            build_app(service),
+            http="h11",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=_STOP_SECONDS,
+        ),
+        service.changes,
+    )
+    port = listener.getsockname()[1]
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    starting = asyncio.create_task(server.ready.wait())
+    waits = [starting]
+    try:
+        await asyncio.wait({serving, starting}, return_when=asyncio.FIRST_COMPLETED)
+        if on_ready is not None and starting.done():
+            on_ready(_base_url(service.config.host, port))
+        if stop is not None:
+            waits.append(asyncio.create_task(stop.wait()))
+            await asyncio.wait({serving, waits[-1]}, return_when=asyncio.FIRST_COMPLETED)
+        else:
+            await asyncio.wait({serving})
+    finally:
+        for task in waits:
+            task.cancel()
+        server.should_exit = True
+        try:
+            await asyncio.shield(serving)
+        except asyncio.CancelledError:
+            serving.cancel()
+            raise
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises BackendError that says what to do."""
+    # getaddrinfo silently takes a larger number modulo 65536.
+    if not 0 <= port <= _MAX_PORT:
+        raise BackendError(f"Cannot listen on port {port}; choose a port from 0 to {_MAX_PORT}.")
+    try:
+        family, *_, address = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+            0
+        ]
+        return _listen(family, address)
+    except OSError as error:
+        where = f"port {port} of {host or 'this machine'}"
+        if error.errno == errno.EADDRINUSE:
+            reason = f"Another program already uses {where}; stop it or choose another port."
+        elif error.errno in (errno.EACCES, errno.EPERM):
+            reason = f"Not allowed to listen on {where}; choose a port above 1023."
+        else:
+            reason = f"Cannot listen on {where}: {error.strerror or error}; choose an address of this machine."
+        raise BackendError(reason) from error
+    except UnicodeError as error:
+        raise BackendError(
+            f"Cannot listen on {host!r}: it is no host name; choose an address of this machine."
+        ) from error
+
+
+def _listen(family: socket.AddressFamily, address: Any) -> socket.socket:
+    # Without the explicit protocol asyncio leaves Nagle's algorithm on, which costs 40 ms an answer.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        if os.name == "posix":
+            # A restart must not wait until the connections of its predecessor have timed out.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _base_url(host: str, port: int) -> str:
+    reachable = _WILDCARDS.get(host, host)
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"

@@ -1,0 +1,128 @@
+"""The tables that clients may write: their columns, and what a value of each must be.
+
+Pure checks on values; SQL and ownership are none of its business. The names here are the only
+identifiers that ever reach a statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from app.backend.errors import RequestError
+
+Value = str | int | None
+Row = dict[str, Value]
+
+
+def _text(value: Any) -> Value:
+    if isinstance(value, str):
+        return value
+    raise TypeError("a text")
+
+
+def _timestamp(value: Any) -> Value:
+    if isinstance(value, str):
+        try:
+            datetime.fromisoformat(value)
+        except ValueError:
+            pass
+        else:
+            return value
+    raise TypeError("an ISO 8601 time")
+
+
+def _boolean(value: Any) -> Value:
+    if isinstance(value, int) and value in (0, 1):
+        return int(value)
+    raise TypeError("true or false")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its name, the check that also normalises a value, and whether null is refused."""
+
+    name: str
+    check: Callable[[Any], Value]
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table by name, with its columns in the order in which they are synced, after `id`."""
+
+    name: str
+    columns: tuple[Column, ...]
+
+    def row_names(self) -> tuple[str, ...]:
+        """All column names, `id` first."""
+        return ("id", *(column.name for column in self.columns))
+
+    def values(self, row_id: str, data: Mapping[str, Any]) -> Row:
+        """The named columns of `data`, checked and normalised; null is allowed throughout.
+
+        A boolean becomes 0 or 1; a time stays the text that it was.
+
+        Raises RequestError 400 for an unknown column, a value of the wrong type, or an `id` in `data`
+        that differs from `row_id`.
+        """
+        if "id" in data and data["id"] != row_id:
+            raise RequestError(400, "wrong_type", f"The id in the data of {self.name} differs from the row's id.")
+        columns = {column.name: column for column in self.columns}
+        values: Row = {}
+        for name, value in data.items():
+            if name == "id":
+                continue
+            column = columns.get(name)
+            if column is None:
+                known = ", ".join(columns)
+                raise RequestError(400, "unknown_column", f"{self.name} has no column {name[:60]!r}, only {known}.")
+            try:
+                values[name] = None if value is None else column.check(value)
+            except TypeError as error:
+                raise RequestError(400, "wrong_type", f"{self.name}.{name} must be {error}.") from None
+        return values
+
+    def require(self, row: Mapping[str, Value]) -> None:
+        """Raises RequestError 400 if a required column of `row` is missing or null."""
+        for column in self.columns:
+            if column.required and row.get(column.name) is None:
+                raise RequestError(400, "missing_field", f"{self.name}.{column.name} must not be missing or null.")
+
+
+LISTS = Table(
+    "lists",
+    (
+        Column("created_at", _timestamp),
+        Column("name", _text, required=True),
+        Column("owner_id", _text, required=True),
+    ),
+)
+TODOS = Table(
+    "todos",
+    (
+        Column("created_at", _timestamp),
+        Column("completed_at", _timestamp),
+        Column("description", _text, required=True),
+        Column("completed", _boolean),
+        Column("created_by", _text),
+        Column("completed_by", _text),
+        Column("list_id", _text, required=True),
+    ),
+)
+_TABLES = {table.name: table for table in (LISTS, TODOS)}
+
+
+def table_named(name: str) -> Table:
+    """The table called `name`. Raises RequestError 400 if there is none."""
+    table = _TABLES.get(name)
+    if table is None:
+        raise RequestError(400, "unknown_table", f"There is no table {name[:60]!r}, only {', '.join(_TABLES)}.")
+    return table
+
+
+def now() -> str:
+    """The present as the tables write it: UTC, microseconds, a closing Z."""
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,0 +1,302 @@
+"""The process: where it listens, what it refuses to open, what survives it, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sqlite3
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.backend import BackendConfig, BackendError, create_app, serve
+
+from .harness import Replica, User, delete, put, running, signed_in
+
+PROGRAM = """
+import asyncio, sys
+from pathlib import Path
+from app.backend import BackendConfig, serve
+config = BackendConfig(Path(sys.argv[1]), port=int(sys.argv[2]))
+asyncio.run(serve(config, on_ready=lambda url: print(url, flush=True)))
+print("ended", flush=True)
+"""
+
+
+async def test_the_probe_tells_who_it_is(config: BackendConfig, backend: str) -> None:
+    async with httpx.AsyncClient(base_url=backend) as http:
+        answer = await http.get("/probes/liveness")
+        assert answer.status_code == 200
+        probe = answer.json()
+        assert probe["name"] == "todo-tui backend"
+        assert probe["version"]
+        assert probe["database"] == str(config.database)
+        assert (await http.get("/probes/liveness")).json() == probe
+        forwarded = await http.get("/probes/liveness", headers={"X-Forwarded-For": "203.0.113.9"})
+        assert "database" not in forwarded.json()
+
+
+async def test_small_answers_are_sent_at_once(backend: str) -> None:
+    times: list[float] = []
+    async with httpx.AsyncClient(base_url=backend) as http:
+        for _ in range(80):
+            started = time.perf_counter()
+            await http.get("/probes/liveness")
+            times.append(time.perf_counter() - started)
+    assert statistics.median(times[40:]) < 0.03
+
+
+async def test_the_path_is_told_only_to_this_machine(config: BackendConfig) -> None:
+    app = create_app(config)
+    async with app.router.lifespan_context(app):
+        for address, local in (("127.0.0.1", True), ("::1", True), ("203.0.113.9", False), ("nowhere", False)):
+            transport = httpx.ASGITransport(app, client=(address, 1))
+            async with httpx.AsyncClient(transport=transport, base_url="http://backend") as http:
+                probe = (await http.get("/probes/liveness")).json()
+            assert ("database" in probe) is local
+            assert probe["backend_id"]
+
+
+async def test_files_are_private(config: BackendConfig, ann: User) -> None:
+    await ann.write(put("lists", "l", name="N"))
+    assert config.database.parent.stat().st_mode & 0o777 == 0o700
+    names = sorted(path.name for path in config.database.parent.iterdir())
+    assert names == ["backend.db", "backend.db-shm", "backend.db-wal"]
+    for path in config.database.parent.iterdir():
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_an_existing_file_is_made_private(config: BackendConfig) -> None:
+    async with running(config):
+        pass
+    config.database.chmod(0o644)
+    async with running(config):
+        assert config.database.stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_restart_keeps_ids_data_and_checkpoints(config: BackendConfig) -> None:
+    async with running(config) as url, signed_in(url, "ann") as ann:
+        await ann.write(put("lists", "l", name="N"), put("todos", "t", description="D", list_id="l"))
+        await ann.http.get("/write-checkpoint2.json?client_id=client")
+        await ann.write(put("lists", "m", name="N"), delete("lists", "m"))
+        probe = (await ann.http.get("/probes/liveness")).json()
+        before = await ann.synced("l")
+    async with running(config) as url, signed_in(url, "ann") as ann:
+        assert (await ann.http.get("/probes/liveness")).json() == probe
+        assert await ann.synced("l") == before
+        await ann.write(put("lists", "n", name="N"))
+        resumed = Replica(ops=before.ops)
+        async with ann.stream([], buckets=before.positions()) as lines:
+            await resumed.take_checkpoint(lines)
+        assert resumed.last_op_id == before.last_op_id + 1
+        assert set(resumed.rows("lists")) == {"l", "n"}
+
+
+async def test_a_taken_port_is_a_clear_error_and_leaves_no_trace(config: BackendConfig, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(BackendError, match=f"port {port} of 127.0.0.1"):
+            await serve(BackendConfig(tmp_path / "none" / "b.db", port=port))
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("host", "port"),
+    [("203.0.113.9", 0), ("no such host", 0), ("127.0.0.1", 70000), ("127.0.0.1", -1), ("x" * 300, 0), ("a\x00b", 0)],
+)
+async def test_an_impossible_address_is_a_clear_error(tmp_path: Path, host: str, port: int) -> None:
+    with pytest.raises(BackendError, match="Cannot listen"):
+        await serve(BackendConfig(tmp_path / "b.db", host=host, port=port))
+
+
+async def test_a_file_that_is_not_ours_is_refused_and_left_alone(tmp_path: Path) -> None:
+    def refused(path: Path, reason: str) -> None:
+        with pytest.raises(BackendError, match=reason) as caught:
+            asyncio.run(serve(BackendConfig(path, port=0)))
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    text = tmp_path / "text.db"
+    text.write_text("This is not a database. " * 100)
+    foreign = tmp_path / "foreign.db"
+    with closing(sqlite3.connect(foreign)) as connection:
+        connection.execute("CREATE TABLE t (x)")
+    newer = tmp_path / "newer.db"
+    async with running(BackendConfig(newer, port=0)):
+        pass
+    with closing(sqlite3.connect(newer)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    (tmp_path / "directory.db").mkdir()
+    await asyncio.to_thread(refused, text, "not a SQLite database")
+    await asyncio.to_thread(refused, foreign, "another program")
+    await asyncio.to_thread(refused, newer, "newer version")
+    await asyncio.to_thread(refused, tmp_path / "directory.db", "Cannot use the database")
+    await asyncio.to_thread(refused, text / "below" / "b.db", "Cannot use the database")
+    assert text.read_text().startswith("This is not")
+    with closing(sqlite3.connect(foreign)) as connection:
+        assert connection.execute("SELECT name FROM sqlite_schema").fetchall() == [("t",)]
+
+
+async def test_stopping_ends_open_streams_cleanly_and_at_once(config: BackendConfig) -> None:
+    stop = asyncio.Event()
+    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(serve(config, stop=stop, on_ready=ready.set_result))
+    async with signed_in(await ready, "ann") as ann, ann.stream() as first, ann.stream() as second:
+        await first.checkpoint()
+        await second.checkpoint()
+        started = time.monotonic()
+        stop.set()
+        assert await first.rest() == []
+        assert await second.rest() == []
+        assert time.monotonic() - started < 1
+        await serving
+        assert time.monotonic() - started < 2
+
+
+async def test_a_peer_that_does_not_read_cannot_hold_up_the_end(config: BackendConfig) -> None:
+    stop = asyncio.Event()
+    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(serve(config, stop=stop, on_ready=ready.set_result))
+    async with signed_in(await ready, "ann") as ann:
+        await ann.write(put("lists", "l", name="N"))
+        for number in range(30):
+            await ann.write(put("lists", f"l{number}", name="x" * 1_000_000))
+        async with ann.stream() as lines:
+            await lines.next()
+            started = time.monotonic()
+            stop.set()
+            await serving
+            assert time.monotonic() - started < 6
+
+
+async def test_cancelling_ends_cleanly_and_frees_the_port(config: BackendConfig) -> None:
+    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(serve(config, on_ready=ready.set_result))
+    url = await ready
+    async with signed_in(url, "ann") as ann, ann.stream() as lines:
+        await lines.checkpoint()
+        serving.cancel()
+        assert await lines.rest() == []
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+    assert not config.database.with_name("backend.db-wal").exists()
+    again = BackendConfig(config.database, port=int(url.rpartition(":")[2]))
+    async with running(again) as same:
+        assert same == url
+
+
+async def test_signal_handlers_are_restored_and_other_threads_install_none(config: BackendConfig) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    async with running(config):
+        assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) != before
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[str] = loop.create_future()
+    stops: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    def in_thread() -> None:
+        async def main() -> None:
+            stop = asyncio.Event()
+            stops.append((asyncio.get_running_loop(), stop))
+            await serve(config, stop=stop, on_ready=lambda url: loop.call_soon_threadsafe(ready.set_result, url))
+
+        asyncio.run(main())
+
+    thread = threading.Thread(target=in_thread)
+    thread.start()
+    async with asyncio.timeout(10):
+        url = await ready
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    async with signed_in(url, "ann") as ann:
+        await ann.write(put("lists", "l", name="N"))
+    ((its_loop, stop),) = stops
+    its_loop.call_soon_threadsafe(stop.set)
+    await asyncio.to_thread(thread.join, 10)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_process_ends_with_streams_open_and_loses_nothing(
+    config: BackendConfig, number: signal.Signals
+) -> None:
+    async def start() -> tuple[asyncio.subprocess.Process, str]:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-W",
+            "error",
+            "-c",
+            PROGRAM,
+            str(config.database),
+            "0",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        async with asyncio.timeout(20):
+            return process, (await process.stdout.readline()).decode().strip()
+
+    process, url = await start()
+    async with signed_in(url, "ann") as ann, ann.stream() as lines:
+        await lines.checkpoint()
+        await ann.write(put("lists", "l", name="N"))
+        await lines.checkpoint()
+        process.send_signal(number)
+        assert await lines.rest() == []
+        async with asyncio.timeout(10):
+            assert await process.communicate() == (b"ended\n", b"")
+    assert process.returncode == 0
+
+    process, url = await start()
+    async with signed_in(url, "ann") as ann:
+        await ann.write(put("lists", "m", name="N"))
+        process.kill()
+        await process.communicate()
+    process, url = await start()
+    async with signed_in(url, "ann") as ann:
+        assert set((await ann.synced()).rows("lists")) == {"l", "m"}
+    process.terminate()
+    async with asyncio.timeout(10):
+        await process.communicate()
+
+
+async def test_importing_the_backend_loads_nothing_heavy() -> None:
+    program = (
+        "import sys, app.backend;"
+        "print(sorted({name.partition('.')[0] for name in sys.modules}"
+        " & {'starlette', 'uvicorn', 'joserfc', 'cryptography', 'msgspec', 'sqlite3', 'httpx', 'textual'}))"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, stdout=subprocess.PIPE, env={**os.environ, "PYTHONSAFEPATH": ""}
+    )
+    output, _ = await process.communicate()
+    assert output == b"[]\n"
+
+
+async def test_the_loop_is_never_blocked(ann: User) -> None:
+    await ann.write(put("lists", "l", name="N"))
+    delays: list[float] = []
+
+    async def tick() -> None:
+        while True:
+            before = time.perf_counter()
+            await asyncio.sleep(0.005)
+            delays.append(time.perf_counter() - before - 0.005)
+
+    ticking = asyncio.create_task(tick())
+    for start in range(0, 2000, 500):
+        await ann.write(*(put("todos", f"t{n}", description="D" * 500, list_id="l") for n in range(start, start + 500)))
+    await ann.write(delete("lists", "l"))
+    ticking.cancel()
+    delays.sort()
+    print(f"{len(delays)} ticks, 95 % below {delays[int(len(delays) * 0.95)] * 1000:.1f} ms")
+    assert delays[int(len(delays) * 0.95)] < 0.1
