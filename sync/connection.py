@@ -20,6 +20,7 @@ from typing import Any, TypeVar, cast
 
 import aiosqlite
 
+from sync.cancellation import to_the_end
 from sync.errors import DatabaseClosedError, DatabaseOpenError, NestedUseError, NoRowError
 
 T = TypeVar("T")
@@ -164,7 +165,7 @@ class _Connection(aiosqlite.Connection):
         try:
             return cast("T", await self._queue(function))
         except asyncio.CancelledError:
-            await _to_the_end(self._until_idle(interrupt=interrupt))
+            await to_the_end(self._until_idle(interrupt=interrupt))
             raise
 
     async def _until_idle(self, *, interrupt: bool) -> None:
@@ -182,22 +183,6 @@ class _Connection(aiosqlite.Connection):
 
 def _nothing() -> None:
     """Queued behind a function to learn when that one has ended."""
-
-
-async def _to_the_end(awaitable: Awaitable[T]) -> T:
-    """Await something to its end even when cancelled meanwhile; the cancellation is raised afterwards."""
-    task = asyncio.ensure_future(awaitable)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait({task})
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        if not task.cancelled():
-            task.exception()
-        raise cancelled
-    return task.result()
 
 
 class ConnectionPool:
@@ -303,7 +288,7 @@ class ConnectionPool:
                     transaction.end()
                 await writer.run(lambda: self._commit(writer.statements))
             except BaseException:
-                await _to_the_end(writer.run(writer.statements.rollback))
+                await to_the_end(writer.run(writer.statements.rollback))
                 raise
 
     async def read(self, function: Callable[[Statements], T]) -> T:

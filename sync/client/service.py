@@ -116,8 +116,9 @@ def _checkpoint_id(response: httpx.Response, key: str) -> int:
 
 
 def _network_trouble(error: Exception) -> str:
-    reason = str(error) or type(error).__name__
-    return f"The sync service cannot be reached: {reason}."
+    if isinstance(error, httpx.RemoteProtocolError | httpx.ReadError | httpx.WriteError):
+        return "The connection to the sync service broke."
+    return f"The sync service cannot be reached: {str(error) or type(error).__name__}."
 
 
 async def _error_of(response: httpx.Response) -> ServiceError:

@@ -9,7 +9,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
+
+from sync.cancellation import to_the_end
 
 POLL_SECONDS = 1.0
 
@@ -24,18 +26,21 @@ async def sync_lock(database: str, on_waiting: Callable[[], None]) -> AsyncGener
         yield
         return
     lock = FileLock(f"{database}-sync-lock", mode=0o600, thread_local=False)
-    is_waiting = False
-    while True:
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            if not is_waiting:
-                is_waiting = True
-                on_waiting()
-            await asyncio.sleep(POLL_SECONDS)
-        else:
-            break
     try:
+        if not await _acquire(lock):
+            on_waiting()
+            while not await _acquire(lock):  # noqa: ASYNC110 - no event tells of another process
+                await asyncio.sleep(POLL_SECONDS)
         yield
     finally:
-        lock.release()
+        if lock.is_locked:
+            await to_the_end(asyncio.to_thread(lock.release))
+
+
+async def _acquire(lock: BaseFileLock) -> bool:
+    """Try once. If cancelled, the attempt is still carried out: the caller finds out by `is_locked`."""
+    try:
+        await to_the_end(asyncio.to_thread(lock.acquire, blocking=False))
+    except Timeout:
+        return False
+    return True
