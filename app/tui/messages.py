@@ -1,0 +1,85 @@
+"""The messages that widgets send each other.
+
+Owns their types and fields. A message says what happened and carries values only. What has to happen before the next
+key is looked at, such as moving the keyboard elsewhere, is no message but a plain call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from textual.message import Message
+
+if TYPE_CHECKING:
+    from app.store import TodoList
+    from app.tui.widgets.row_list import RowList
+
+
+@dataclass
+class RowSelected(Message):
+    """The cursor of a row list is on another row, or that row's content changed.
+
+    Attributes:
+        rows: the list.
+        row_id: id of the row, or None if there is none.
+    """
+
+    rows: RowList[Any]
+    row_id: str | None
+
+    def can_replace(self, message: Message) -> bool:
+        """Only the newest selection of a list matters."""
+        return isinstance(message, RowSelected) and message.rows is self.rows
+
+
+@dataclass
+class RowActivated(Message):
+    """A row was double-clicked.
+
+    Attributes:
+        rows: the list.
+        row_id: id of the row.
+    """
+
+    rows: RowList[Any]
+    row_id: str
+
+
+@dataclass
+class RowMarked(Message):
+    """The mark (check box) of a row was clicked.
+
+    Attributes:
+        rows: the list.
+        row_id: id of the row.
+    """
+
+    rows: RowList[Any]
+    row_id: str
+
+
+@dataclass
+class ListOpened(Message):
+    """Another list is to be shown, or the shown one has changed.
+
+    Attributes:
+        todo_list: the list, or None if there is none.
+    """
+
+    todo_list: TodoList | None
+
+    def can_replace(self, message: Message) -> bool:
+        """Only the newest list matters."""
+        return isinstance(message, ListOpened)
+
+
+@dataclass
+class ListsCounted(Message):
+    """The lists were read.
+
+    Attributes:
+        count: how many there are.
+    """
+
+    count: int

@@ -1,0 +1,1 @@
+"""The screens. All but the main one load on first use."""

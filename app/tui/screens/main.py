@@ -1,0 +1,200 @@
+"""The main screen: lists at the left, to-dos at the right, the state of synchronization below.
+
+Owns which pane is active, the welcome, and what keys do anywhere. What is in a pane is the pane's affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import ClassVar
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Horizontal
+from textual.screen import Screen
+
+from app.store import Store
+from app.tui.actions import Place, bindings, performs
+from app.tui.attempts import attempt
+from app.tui.messages import ListOpened, ListsCounted
+from app.tui.typed import app_of
+from app.tui.widgets.entry import Entry
+from app.tui.widgets.lines import KeyBar, StatusLine
+from app.tui.widgets.lists_pane import ListsPane
+from app.tui.widgets.todos_pane import TodosPane
+from app.tui.widgets.welcome import Welcome
+from app.tui.words import state_of
+from sync import SyncStatus
+
+
+@performs(Place.ANYWHERE)
+class MainScreen(Screen[None]):
+    """The main screen.
+
+    Args:
+        store: what it shows.
+        now: the clock, giving aware datetimes.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings(Place.ANYWHERE)
+    AUTO_FOCUS = None
+
+    def __init__(self, store: Store, now: Callable[[], datetime]) -> None:
+        super().__init__()
+        self._store = store
+        self._entry = Entry(self._focus_rows)
+        self._lists_pane = ListsPane(store, self._entry.ask, self._show_todos)
+        self._todos_pane = TodosPane(store, self._entry.ask, self._show_lists)
+        self._welcome = Welcome()
+        self._status_line = StatusLine(now)
+        self._list_count: int | None = None
+        self._status = store.status
+        self._todos_active = False
+
+    def compose(self) -> ComposeResult:
+        """The panes, and under them the entry line, the status line and the key bar."""
+        with Horizontal(id="panes"):
+            yield self._lists_pane
+            yield self._todos_pane
+        yield self._welcome
+        yield self._entry
+        yield self._status_line
+        yield KeyBar()
+
+    def on_mount(self) -> None:
+        """Follow the state of synchronization."""
+        self._activate(todos=False)
+        attempt(self, self._follow_status(), group="follow")
+
+    @property
+    def status(self) -> SyncStatus:
+        """The state of synchronization that is shown."""
+        return self._status
+
+    def show_status(self, status: SyncStatus) -> None:
+        """Show a state of synchronization."""
+        self._status = status
+        self._status_line.show(status)
+        self.set_class(state_of(status) != "connected", "-offline")
+        self._refresh_welcome()
+        self.refresh_bindings()
+
+    async def _follow_status(self) -> None:
+        async for status in self._store.watch_status():
+            self.show_status(status)
+
+    # What is shown
+
+    @property
+    def _welcoming(self) -> bool:
+        return self._list_count == 0
+
+    @property
+    def _expecting(self) -> bool:
+        status = self._status
+        return not status.has_synced and (status.connected or state_of(status) == "connecting")
+
+    def _refresh_welcome(self) -> None:
+        self.set_class(self._welcoming, "-welcome")
+        self._welcome.show(expecting=self._expecting)
+
+    @on(ListsCounted)
+    def _lists_counted(self, event: ListsCounted) -> None:
+        before, self._list_count = self._list_count, event.count
+        self._refresh_welcome()
+        if not event.count:
+            self._todos_pane.show_list(None)
+            self._activate(todos=False)
+        elif not before:
+            self._activate(todos=self._todos_active)
+        self.refresh_bindings()
+
+    @on(ListOpened)
+    def _list_opened(self, event: ListOpened) -> None:
+        self._store.open_list(event.todo_list.id if event.todo_list is not None else None)
+        self._todos_pane.show_list(event.todo_list)
+
+    # Which pane has the keyboard
+
+    def _activate(self, *, todos: bool) -> None:
+        self._todos_active = todos
+        self.set_class(todos, "-todos")
+        if not self._entry.is_open:
+            self._focus_rows()
+
+    def _focus_rows(self) -> None:
+        self.set_focus(self._todos_pane.rows if self._todos_active else self._lists_pane.rows)
+
+    def _show_todos(self) -> None:
+        self._activate(todos=True)
+
+    def _show_lists(self) -> None:
+        self._activate(todos=False)
+
+    def on_descendant_focus(self, event: events.DescendantFocus) -> None:
+        """A click may have changed the active pane."""
+        if event.widget in {self._todos_pane.rows, self._lists_pane.rows}:
+            self._todos_active = event.widget is self._todos_pane.rows
+            self.set_class(self._todos_active, "-todos")
+
+    # Actions
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
+        """Letters are letters while something is typed; and some actions have their moments."""
+        if self._entry.has_keyboard:
+            return False
+        if action == "connect":
+            return not self._status.wanted
+        if action == "disconnect":
+            return self._status.wanted
+        if action == "add_sample":
+            return self._welcoming and not self._expecting
+        if action == "add_first_list":
+            return self._welcoming
+        if action in {"add_todo", "add_list", "switch_pane"}:
+            return not self._welcoming
+        return True
+
+    def action_add_todo(self) -> None:
+        """Ask for new to-dos, where they can be seen."""
+        # The list under the cursor is the one that is meant, also while its to-dos are still being read.
+        todo_list = self._lists_pane.rows.selected
+        if todo_list is not None:
+            self._activate(todos=True)
+            self._todos_pane.ask_new(todo_list)
+
+    def action_add_list(self) -> None:
+        """Ask for a new list."""
+        self._lists_pane.ask_new()
+
+    def action_add_first_list(self) -> None:
+        """Ask for a first list."""
+        self._lists_pane.ask_new()
+
+    def action_add_sample(self) -> None:
+        """Add the sample list."""
+        attempt(self, self._lists_pane.add_sample())
+
+    def action_switch_pane(self) -> None:
+        """Go to the other pane."""
+        self._activate(todos=not self._todos_active)
+
+    def action_connect(self) -> None:
+        """Start syncing."""
+        attempt(self, self._store.connect(), group="connect")
+
+    def action_disconnect(self) -> None:
+        """Stop syncing."""
+        attempt(self, self._store.disconnect(), group="connect")
+
+    def action_help(self) -> None:
+        """Show all keys."""
+        from app.tui.screens.help import HelpScreen
+
+        app_of(self).push_screen(HelpScreen())
+
+    def action_quit(self) -> None:
+        """Quit."""
+        app_of(self).exit()

@@ -1,0 +1,187 @@
+"""The one-line widgets around the rows: a pane's title, the status line and the key bar.
+
+Owns how their words are laid out when there is little room. What the words are comes from `app.tui.words` and
+`app.tui.actions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import ClassVar, Final
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.strip import Strip
+from textual.widget import Widget
+
+from app.tui.actions import ACTIONS, Action
+from app.tui.literal import fit
+from app.tui.typed import app_of, on_bindings_updated, screen_of
+from app.tui.words import StatusWords, status_words
+from sync import SyncStatus
+
+STATUS_REFRESH_SECONDS: Final = 15.0
+_GAP: Final = 2
+
+
+class Line(Widget):
+    """A widget of one line: its parts are segments, painted from the left."""
+
+    ALLOW_SELECT = False
+
+    def segments(self, width: int) -> list[Segment]:
+        """What to paint in `width` cells."""
+        raise NotImplementedError
+
+    def render_line(self, y: int) -> Strip:
+        """Paint the line."""
+        width = self.size.width
+        if y:
+            return Strip.blank(width, self.rich_style)
+        return Strip(self.segments(width)).adjust_cell_length(width, self.rich_style)
+
+    def part(self, name: str) -> Style:
+        """The style of a component class."""
+        return self.rich_style + self.get_component_rich_style(name, partial=True)
+
+
+class TitleLine(Line):
+    """A title at the left, and something smaller at the right."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"title-line--tail"}
+
+    def __init__(self, title: str = "", tail: str = "") -> None:
+        super().__init__()
+        self._title = title
+        self._tail = tail
+
+    @property
+    def title(self) -> str:
+        """The title, as it was given."""
+        return self._title
+
+    def set(self, title: str, tail: str = "") -> None:
+        """Change both texts; they may be any text."""
+        if (title, tail) != (self._title, self._tail):
+            self._title, self._tail = title, tail
+            self.refresh()
+
+    def segments(self, width: int) -> list[Segment]:
+        """Title and tail; the tail only if at least half of the line is left for the title."""
+        tail, tail_cells = fit(self._tail, width // 2)
+        title, cells = fit(self._title, width - (tail_cells + _GAP if tail else 0))
+        return [
+            Segment(title, self.rich_style),
+            Segment(" " * (width - cells - tail_cells), self.rich_style),
+            Segment(tail, self.part("title-line--tail")),
+        ]
+
+
+class StatusLine(Line):
+    """The state of synchronization, in words and glyphs. Its class is the state's name with a dash before it."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"status-line--glyph", "status-line--right"}
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        super().__init__()
+        self._now = now
+        self._status: SyncStatus | None = None
+        self._words: StatusWords | None = None
+
+    def on_mount(self) -> None:
+        """Keep the age of the last sync true."""
+        self.set_interval(STATUS_REFRESH_SECONDS, self._refresh_words)
+
+    def show(self, status: SyncStatus) -> None:
+        """Show a status from now on."""
+        self._status = status
+        self._refresh_words()
+
+    def segments(self, width: int) -> list[Segment]:
+        """The longest wording that fits, the last sync at the right edge."""
+        words = self._words
+        if words is None:
+            return []
+        room = width - cell_len(words.glyph) - 1
+        left, right = _best(words, room)
+        gap = room - cell_len(left) - cell_len(right)
+        return [
+            Segment(f"{words.glyph} ", self.part("status-line--glyph")),
+            Segment(left, self.rich_style),
+            Segment(" " * gap, self.rich_style),
+            Segment(right, self.part("status-line--right")),
+        ]
+
+    def _refresh_words(self) -> None:
+        if self._status is None:
+            return
+        words = status_words(self._status, self._now())
+        if words != self._words:
+            if self._words is not None:
+                self.remove_class(f"-{self._words.state}")
+            self.add_class(f"-{words.state}")
+            self._words = words
+            self.refresh()
+
+
+def _best(words: StatusWords, room: int) -> tuple[str, str]:
+    for left in words.left:
+        for right in words.right:
+            if cell_len(left) + _GAP + cell_len(right) <= room:
+                return left, right
+    for left in words.left:
+        if cell_len(left) <= room:
+            return left, ""
+    return fit(words.left[-1], room)[0], ""
+
+
+class KeyBar(Line):
+    """The keys that work now, with what they do. Clicking one presses it."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"key-bar--key", "key-bar--label"}
+
+    def on_mount(self) -> None:
+        """Follow the bindings in force."""
+        on_bindings_updated(self, self.refresh)
+
+    def segments(self, width: int) -> list[Segment]:
+        """As many keys as fit, the most useful ones, in the registry's order."""
+        key, label = self.part("key-bar--key"), self.part("key-bar--label")
+        segments: list[Segment] = []
+        for action in self._fitting(width):
+            segments.append(Segment(action.shown_keys[0], key))
+            segments.append(Segment(f" {action.label}{' ' * _GAP}", label))
+        return segments
+
+    def on_click(self, event: events.Click) -> None:
+        """Press the key under the pointer."""
+        offset = event.get_content_offset(self)
+        if offset is None:
+            return
+        end = 0
+        for action in self._fitting(self.size.width):
+            end += _cells(action)
+            if offset.x < end:
+                app_of(self).simulate_key(action.keys[0])
+                return
+
+    def _fitting(self, width: int) -> list[Action]:
+        actions = self._in_force()
+        room = width + _GAP
+        kept: set[str] = set()
+        for action in sorted(actions, key=lambda action: -action.weight):
+            if _cells(action) <= room:
+                room -= _cells(action)
+                kept.add(action.id)
+        return [action for action in actions if action.id in kept]
+
+    def _in_force(self) -> list[Action]:
+        active = {binding.binding.id for binding in screen_of(self).active_bindings.values()}
+        return [action for action in ACTIONS if action.label and action.id in active]
+
+
+def _cells(action: Action) -> int:
+    return cell_len(action.shown_keys[0]) + 1 + cell_len(action.label) + _GAP

@@ -1,0 +1,322 @@
+"""A list of rows that stays quick at any length, and keeps the cursor on its row while rows come and go.
+
+Owns the cursor, scrolling and painting of keyed rows. Knows nothing of lists and to-dos: whoever makes it says how a
+row is drawn. Only lines in sight are ever drawn, and only those whose row object changed are drawn again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Final, Generic, Literal, Protocol, TypeVar
+
+from rich.segment import Segment
+from rich.style import Style
+from textual import events
+from textual.binding import BindingType
+from textual.geometry import Size
+from textual.scroll_view import ScrollView
+from textual.strip import Strip
+
+from app.tui.actions import Place, bindings, performs
+from app.tui.literal import fit
+from app.tui.messages import RowActivated, RowMarked, RowSelected
+
+MARK_COLUMNS: Final = range(1, 4)
+"""The columns in which a click means the mark: the mark itself and the space around it."""
+
+_CURSOR_BAR: Final = "▌"
+_RIGHT_MARGIN: Final = 2
+
+
+class Keyed(Protocol):
+    """A row: any immutable object with an id. Another object is another content."""
+
+    @property
+    def id(self) -> str:
+        """What makes it the same row when its content changes."""
+        ...
+
+
+R = TypeVar("R", bound=Keyed)
+
+
+@dataclass(frozen=True, slots=True)
+class DrawnRow:
+    """How a row looks.
+
+    Attributes:
+        text: any text; it is made harmless and cut to fit.
+        mark: one cell before the text, such as a check box, or empty.
+        tail: short plain text at the right edge, such as a count.
+        kind: how prominent it is.
+    """
+
+    text: str
+    mark: str = ""
+    tail: str = ""
+    kind: Literal["plain", "done", "faint"] = "plain"
+
+
+@performs(Place.ROWS)
+class RowList(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
+    """Rows with a cursor.
+
+    Posts `RowSelected`, `RowActivated` and `RowMarked`.
+
+    Args:
+        draw: makes a row visible; called for rows in sight only.
+        empty: lines to show while there are no rows: a title, then explanations; plain text.
+    """
+
+    ALLOW_SELECT = False
+    BINDINGS: ClassVar[list[BindingType]] = bindings(Place.ROWS)
+    COMPONENT_CLASSES: ClassVar[set[str]] = {
+        "row-list--cursor",
+        "row-list--bar",
+        "row-list--mark",
+        "row-list--done",
+        "row-list--faint",
+        "row-list--tail",
+        "row-list--empty-title",
+        "row-list--empty-text",
+    }
+
+    def __init__(self, draw: Callable[[R], DrawnRow], *, empty: Sequence[str] = ()) -> None:
+        super().__init__()
+        self._draw = draw
+        self._empty = tuple(empty)
+        self._rows: Sequence[R] = ()
+        self._cursor = 0
+        self._awaited: str | None = None
+        self._part_styles: dict[str, Style] = {}
+
+    # What it shows
+
+    @property
+    def rows(self) -> Sequence[R]:
+        """The rows, as given to `set_rows`."""
+        return self._rows
+
+    @property
+    def selected(self) -> R | None:
+        """The row under the cursor, or None if there are no rows."""
+        return self._rows[self._cursor] if self._rows else None
+
+    @property
+    def selected_id(self) -> str | None:
+        """The id of the row under the cursor, or None if there are no rows."""
+        row = self.selected
+        return row.id if row is not None else None
+
+    def set_rows(self, rows: Sequence[R]) -> None:
+        """Show other rows. Unchanged rows should be the same objects as before: only the others are painted.
+
+        The cursor stays on its row, and the row on its line of the screen as far as scrolling can do that. If the row
+        is gone, the cursor goes to the next one that is still there, or else to the one before. While the cursor is
+        out of sight, the topmost row keeps its line instead.
+        """
+        before = self._in_sight()
+        selected_before = self.selected
+        old, top, cursor = self._rows, self.scroll_offset.y, self._cursor
+        anchor = cursor if top <= cursor < top + self._page else min(top, max(len(old) - 1, 0))
+        self._rows = rows
+        self._cursor = _locate(old, cursor, rows)
+        moved = (self._cursor if anchor == cursor else _locate(old, anchor, rows)) - anchor
+        self.virtual_size = Size(0, len(rows))
+        if self._awaited is not None and (found := _index_of(rows, self._awaited)) is not None:
+            self._awaited = None
+            self._cursor = found
+            self._scroll_to_cursor()
+        else:
+            self._scroll_to_row(top + moved)
+        if self.selected is not selected_before:
+            self._post_selected()
+        self._refresh_changed(before)
+
+    def select(self, row_id: str) -> None:
+        """Put the cursor on a row and bring it into sight; if the row is not there yet, as soon as it comes."""
+        found = _index_of(self._rows, row_id)
+        if found is None:
+            self._awaited = row_id
+        else:
+            self._move_to(found)
+
+    def select_neighbour(self) -> None:
+        """Put the cursor on the next row, or on the previous one if it is on the last."""
+        self._move_to(self._cursor + 1 if self._cursor + 1 < len(self._rows) else self._cursor - 1)
+
+    def set_empty(self, lines: Sequence[str]) -> None:
+        """Change what is shown while there are no rows: a title, then explanations; plain text."""
+        if tuple(lines) != self._empty:
+            self._empty = tuple(lines)
+            if not self._rows:
+                self.refresh()
+
+    # Painting
+
+    def notify_style_update(self) -> None:
+        """Forget the styles of the old theme or focus."""
+        super().notify_style_update()
+        self._part_styles.clear()
+
+    def render_line(self, y: int) -> Strip:
+        """Paint one line of what is in sight."""
+        width = self.scrollable_content_region.width
+        if not self._rows:
+            return self._empty_line(y, width)
+        index = y + self.scroll_offset.y
+        if index >= len(self._rows):
+            return Strip.blank(width, self.rich_style)
+        return self._row_line(self._rows[index], width, under_cursor=index == self._cursor)
+
+    def _row_line(self, row: R, width: int, *, under_cursor: bool) -> Strip:
+        drawn = self._draw(row)
+        base = self.rich_style + self._part("cursor") if under_cursor else self.rich_style
+        segments = [
+            Segment(_CURSOR_BAR, base + self._part("bar")) if under_cursor else Segment(" ", base),
+        ]
+        room = width - 2 - _RIGHT_MARGIN
+        if drawn.mark:
+            segments.append(Segment(f" {drawn.mark} ", base + self._part("mark")))
+            room -= 2
+        else:
+            segments.append(Segment(" ", base))
+        tail, tail_cells = fit(drawn.tail, max(0, room // 2))
+        text, cells = fit(drawn.text, room - (tail_cells + 1 if tail else 0))
+        segments.append(Segment(text, base if drawn.kind == "plain" else base + self._part(drawn.kind)))
+        segments.append(Segment(" " * max(0, room - cells - tail_cells), base))
+        segments.append(Segment(tail + " " * _RIGHT_MARGIN, base + self._part("tail")))
+        return Strip(segments).adjust_cell_length(width, base)
+
+    def _empty_line(self, y: int, width: int) -> Strip:
+        number = y - max(0, (self._page - len(self._empty)) // 3)
+        if not 0 <= number < len(self._empty):
+            return Strip.blank(width, self.rich_style)
+        part = self._part("empty-text" if number else "empty-title")
+        text, cells = fit(self._empty[number], width - 2)
+        left = max(1, (width - cells) // 2)
+        base = self.rich_style
+        strip = Strip([Segment(" " * left, base), Segment(text, base + part)])
+        return strip.adjust_cell_length(width, base)
+
+    def _part(self, name: str) -> Style:
+        style = self._part_styles.get(name)
+        if style is None:
+            style = self.get_component_rich_style(f"row-list--{name}", partial=True)
+            self._part_styles[name] = style
+        return style
+
+    def _in_sight(self) -> tuple[int, list[tuple[R, bool]]]:
+        top = self.scroll_offset.y
+        rows = self._rows[top : top + self._page]
+        return top, [(row, top + line == self._cursor) for line, row in enumerate(rows)]
+
+    def _refresh_changed(self, before: tuple[int, list[tuple[R, bool]]]) -> None:
+        old_top, old_lines = before
+        top, lines = self._in_sight()
+        if top != old_top:
+            return  # scrolling has painted all of it
+        if not lines or not old_lines:
+            self.refresh()
+            return
+        for line in range(max(len(lines), len(old_lines))):
+            new = lines[line] if line < len(lines) else None
+            old = old_lines[line] if line < len(old_lines) else None
+            if new is None or old is None or new[0] is not old[0] or new[1] != old[1]:
+                self.refresh_line(top + line)
+
+    # Moving
+
+    @property
+    def _page(self) -> int:
+        return max(1, self.scrollable_content_region.height)
+
+    def _move_to(self, index: int) -> None:
+        self._awaited = None
+        if not self._rows:
+            return
+        before = self._in_sight()
+        moved = self._cursor != (index := max(0, min(index, len(self._rows) - 1)))
+        self._cursor = index
+        self._scroll_to_cursor()
+        self._refresh_changed(before)
+        if moved:
+            self._post_selected()
+
+    def _scroll_to_cursor(self) -> None:
+        top = self.scroll_offset.y
+        if self._cursor < top:
+            self._scroll_to_row(self._cursor)
+        elif self._cursor >= top + self._page:
+            self._scroll_to_row(self._cursor - self._page + 1)
+
+    def _scroll_to_row(self, top: int) -> None:
+        if top != self.scroll_offset.y:
+            self.scroll_to(y=top, animate=False, force=True)
+
+    def _post_selected(self) -> None:
+        self.post_message(RowSelected(self, self.selected_id))
+
+    def on_resize(self) -> None:
+        """Keep the cursor in sight when the terminal shrinks."""
+        self._scroll_to_cursor()
+
+    def action_cursor_down(self) -> None:
+        """Go to the next row."""
+        self._move_to(self._cursor + 1)
+
+    def action_cursor_up(self) -> None:
+        """Go to the previous row."""
+        self._move_to(self._cursor - 1)
+
+    def action_page_down(self) -> None:
+        """Go one page down."""
+        self._move_to(self._cursor + self._page)
+
+    def action_page_up(self) -> None:
+        """Go one page up."""
+        self._move_to(self._cursor - self._page)
+
+    def action_first(self) -> None:
+        """Go to the first row."""
+        self._move_to(0)
+
+    def action_last(self) -> None:
+        """Go to the last row."""
+        self._move_to(len(self._rows) - 1)
+
+    def on_click(self, event: events.Click) -> None:
+        """Select the row under the pointer; on its mark, mark it; twice, activate it."""
+        offset = event.get_content_offset(self)
+        if offset is None:
+            return
+        index = offset.y + self.scroll_offset.y
+        if index >= len(self._rows):
+            return
+        event.stop()
+        row = self._rows[index]
+        if offset.x in MARK_COLUMNS and self._draw(row).mark:
+            self.post_message(RowMarked(self, row.id))
+            return
+        self._move_to(index)
+        if event.chain == 2:
+            self.post_message(RowActivated(self, row.id))
+
+
+def _index_of(rows: Sequence[Keyed], row_id: str) -> int | None:
+    return next((index for index, row in enumerate(rows) if row.id == row_id), None)
+
+
+def _locate(old: Sequence[Keyed], index: int, rows: Sequence[Keyed]) -> int:
+    """Where the row that was at `index` of `old` is now; if it is gone, where its nearest surviving neighbour is."""
+    if not old or not rows:
+        return 0
+    row_id = old[index].id
+    if index < len(rows) and rows[index].id == row_id:
+        return index
+    places = {row.id: place for place, row in enumerate(rows)}
+    for row in (*old[index:], *reversed(old[:index])):
+        if (place := places.get(row.id)) is not None:
+            return place
+    return min(index, len(rows) - 1)

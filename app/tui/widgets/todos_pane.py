@@ -1,0 +1,192 @@
+"""The right pane: the to-dos of one list, and what can be done with a to-do.
+
+Owns the to-dos' rows and their actions. Follows the store's to-dos of the list that it is told to show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, Final
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Vertical
+from textual.worker import Worker
+
+from app.store import Store, Todo, TodoList
+from app.tui.actions import Place, bindings, performs
+from app.tui.attempts import attempt
+from app.tui.literal import first_line, visible
+from app.tui.messages import RowActivated, RowMarked
+from app.tui.typed import app_of
+from app.tui.widgets.entry import EntryRequest
+from app.tui.widgets.lines import TitleLine
+from app.tui.widgets.lists_pane import UNTITLED
+from app.tui.widgets.row_list import DrawnRow, RowList
+
+OPEN_MARK: Final = "○"
+DONE_MARK: Final = "✓"
+WORDLESS: Final = "(no text)"
+EMPTY: Final = ("Nothing to do here", "", "Press a to add a to-do.")
+
+
+def draw_todo(todo: Todo) -> DrawnRow:
+    """A to-do as a row: a check box and its text."""
+    mark = DONE_MARK if todo.completed else OPEN_MARK
+    if todo.description:
+        return DrawnRow(todo.description, mark, kind="done" if todo.completed else "plain")
+    return DrawnRow(WORDLESS, mark, kind="faint")
+
+
+@performs(Place.TODOS)
+class TodosPane(Vertical):
+    """The to-dos of one list.
+
+    Args:
+        store: where they are kept.
+        ask: opens the entry line.
+        leave: puts the keyboard to the lists.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings(Place.TODOS)
+
+    def __init__(self, store: Store, ask: Callable[[EntryRequest], None], leave: Callable[[], None]) -> None:
+        super().__init__()
+        self._store = store
+        self._ask = ask
+        self._leave = leave
+        self._title = TitleLine()
+        self._rows: RowList[Todo] = RowList(draw_todo)
+        self._wanted: TodoList | None = None
+        self._shown: TodoList | None = None
+        self._following: Worker[None] | None = None
+
+    def compose(self) -> ComposeResult:
+        """A title above the rows."""
+        yield self._title
+        yield self._rows
+
+    @property
+    def rows(self) -> RowList[Todo]:
+        """The rows."""
+        return self._rows
+
+    def show_list(self, todo_list: TodoList | None) -> None:
+        """Show a list, as soon as its to-dos are read; until then the one before stays, title and all."""
+        before, self._wanted = self._wanted, todo_list
+        if todo_list is None:
+            self._stop_following()
+            self._shown = None
+            self._rows.set_rows(())
+            self._rows.set_empty(())
+            self._refresh_title()
+        elif before is None or before.id != todo_list.id:
+            self._stop_following()
+            self._following = attempt(self, self._follow(todo_list.id), group="follow")
+        elif self._shown is not None:
+            self._shown = todo_list
+            self._refresh_title()
+
+    def _stop_following(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            self._following = None
+
+    async def _follow(self, list_id: str) -> None:
+        first = True
+        async for todos in self._store.watch_todos(list_id):
+            if first:
+                first = False
+                self._shown = self._wanted
+                self._rows.set_rows(())
+                self._rows.set_empty(EMPTY)
+            self._rows.set_rows(todos)
+            self._refresh_title()
+            self.refresh_bindings()
+
+    def _refresh_title(self) -> None:
+        if self._shown is None:
+            self._title.set("")
+            return
+        done = sum(todo.completed for todo in self._rows.rows)
+        total = len(self._rows.rows)
+        if not total:
+            progress = ""
+        elif done == total:
+            progress = "all done"
+        else:
+            progress = f"{total - done:,} open · {done:,} done" if done else f"{total:,} open"
+        self._title.set(self._shown.name or UNTITLED, progress)
+
+    def ask_new(self, todo_list: TodoList) -> None:
+        """Ask for new to-dos for a list."""
+
+        async def add(descriptions: list[str]) -> None:
+            todo_ids = await self._store.add_todos(todo_list.id, descriptions)
+            self._rows.select(todo_ids[-1])
+
+        label = f"New to-do in {visible(todo_list.name or UNTITLED)}"
+        self._ask(EntryRequest(label, add, repeats=True))
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
+        """Without a to-do, there is nothing to edit, mark or delete."""
+        return action not in {"edit_todo", "toggle_todo", "delete_todo"} or self._rows.selected is not None
+
+    def action_new_todo(self) -> None:
+        """Ask for new to-dos."""
+        if self._wanted is not None:
+            self.ask_new(self._wanted)
+
+    def action_leave_todos(self) -> None:
+        """Go to the lists."""
+        self._leave()
+
+    def action_edit_todo(self) -> None:
+        """Ask for another text; lines after the first are kept as they are."""
+        todo = self._rows.selected
+        if todo is None:
+            return
+        head, tail = first_line(todo.description or "")
+
+        async def edit(texts: list[str]) -> None:
+            await self._store.edit_todo(todo.id, texts[0] + tail)
+
+        self._ask(EntryRequest("Edit to-do", edit, value=head))
+
+    def action_toggle_todo(self) -> None:
+        """Mark the to-do as done or open, and go on to the next one, which takes its place."""
+        todo = self._rows.selected
+        if todo is not None:
+            self._rows.select_neighbour()
+            self._toggle(todo)
+
+    def action_delete_todo(self) -> None:
+        """Ask whether to delete the to-do."""
+        todo = self._rows.selected
+        if todo is None:
+            return
+        from app.tui.screens.confirm import ConfirmScreen
+
+        def delete() -> None:
+            attempt(self, self._store.delete_todo(todo.id))
+
+        text = visible(todo.description or WORDLESS)
+        app_of(self).push_screen(ConfirmScreen("Delete this to-do?", text, delete))
+
+    def _toggle(self, todo: Todo) -> None:
+        attempt(self, self._store.set_completed(todo.id, completed=not todo.completed))
+
+    @on(RowMarked)
+    def _row_marked(self, event: RowMarked) -> None:
+        event.stop()
+        for todo in self._rows.rows:
+            if todo.id == event.row_id:
+                if todo is self._rows.selected:
+                    self._rows.select_neighbour()
+                self._toggle(todo)
+
+    @on(RowActivated)
+    def _row_activated(self, event: RowActivated) -> None:
+        event.stop()
+        self.action_edit_todo()

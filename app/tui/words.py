@@ -1,0 +1,109 @@
+"""How the state of synchronization and distances in time are put into words.
+
+Owns wording only: pure functions of a status and a moment. Where and in which colour they stand is the widgets' affair.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Literal
+
+from sync import SyncStatus
+
+StateName = Literal["connected", "connecting", "offline", "paused", "elsewhere"]
+
+_GLYPHS: Final[dict[StateName, str]] = {
+    "connected": "●",
+    "connecting": "◌",
+    "offline": "○",
+    "paused": "‖",
+    "elsewhere": "◆",
+}
+_STATES: Final[dict[StateName, tuple[str, str]]] = {
+    "connected": ("Connected", "Connected"),
+    "connecting": ("Connecting…", "Connecting…"),
+    "offline": ("Offline", "Offline"),
+    "paused": ("Paused by you", "Paused"),
+    "elsewhere": ("Synced by another window", "Other window syncs"),
+}
+
+_MINUTE: Final = 60
+_HOUR: Final = 60 * _MINUTE
+_DAY: Final = 24 * _HOUR
+
+
+@dataclass(frozen=True, slots=True)
+class StatusWords:
+    """A status in words.
+
+    Attributes:
+        state: the name of the state, also a CSS class with a dash before it.
+        glyph: one cell that stands for the state without colour.
+        left: the state and what waits, longest wording first.
+        right: the last sync, longest wording first.
+    """
+
+    state: StateName
+    glyph: str
+    left: tuple[str, ...]
+    right: tuple[str, ...]
+
+
+def state_of(status: SyncStatus) -> StateName:
+    """The one state, of those that the user is told about, that a status amounts to.
+
+    An attempt that follows a failed one still counts as offline, so that the line does not flicker with each attempt.
+    """
+    if status.connected:
+        return "connected"
+    if status.syncing_elsewhere:
+        return "elsewhere"
+    if not status.wanted:
+        return "paused"
+    if status.download_error is None:
+        return "connecting"
+    return "offline"
+
+
+def status_words(status: SyncStatus, now: datetime) -> StatusWords:
+    """Put a status into words, in several lengths."""
+    state = state_of(status)
+    long, short = _STATES[state]
+    waiting = status.upload_queue_count
+    if waiting:
+        changes = "1 change" if waiting == 1 else f"{waiting:,} changes"
+        if status.uploading and status.upload_error is None:
+            tails = (f"uploading {changes}", f"uploading {waiting:,}")
+        elif state == "connected" and status.upload_error is not None:
+            tails = (f"{changes} waiting, upload is tried again", f"{changes} waiting", f"{waiting:,} waiting")
+        else:
+            tails = (f"{changes} waiting", f"{waiting:,} waiting")
+        left = (f"{long} · {tails[0]}", *(f"{short} · {tail}" for tail in tails))
+    elif state == "connected" and status.has_synced:
+        left = (f"{long} · all changes synced", long)
+    else:
+        left = (long, short)
+    if status.last_synced_at is None:
+        right = ("not synced yet",)
+    else:
+        right = (f"last sync {ago(status.last_synced_at, now)}", ago(status.last_synced_at, now))
+    return StatusWords(state, _GLYPHS[state], left, right)
+
+
+def ago(moment: datetime, now: datetime) -> str:
+    """Tell how long ago a moment was; a moment in the future counts as now (clocks differ)."""
+    seconds = int((now - moment).total_seconds())
+    if seconds < _MINUTE:
+        return "just now"
+    if seconds < _HOUR:
+        return _count(seconds // _MINUTE, "minute")
+    if seconds < _DAY:
+        return _count(seconds // _HOUR, "hour")
+    if seconds < 14 * _DAY:
+        return _count(seconds // _DAY, "day")
+    return f"on {moment.astimezone(now.tzinfo):%Y-%m-%d}"
+
+
+def _count(number: int, unit: str) -> str:
+    return f"{number} {unit}{'' if number == 1 else 's'} ago"

@@ -1,0 +1,556 @@
+"""The app, driven by keys and mouse over a real database."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from textual import events
+from textual.widgets import Button
+
+from app.schema import APP_SCHEMA
+from app.store import SAMPLE_NAME, SAMPLE_TODOS, Store
+from app.tui.screens.confirm import ConfirmScreen
+from app.tui.screens.help import HelpScreen
+from app.tui.theme import DARK, LIGHT
+from app.tui.widgets.lines import KeyBar, StatusLine
+from app.tui.widgets.welcome import Welcome
+from sync import NetworkError, PowerSyncDatabase, SyncStatus
+from tests.app.conftest import NOW
+
+from .harness import filled, line_text, painted, running
+
+CONNECTED = SyncStatus(wanted=True, connected=True, last_synced_at=NOW)
+
+
+# First start
+
+
+async def test_an_empty_database_offers_a_sample_but_does_not_add_it(store: Store):
+    async with running(store) as run:
+        assert "start with a short sample" in str(run.main.query_one(Welcome).render())
+        assert run.names == []
+        await run.press("s")
+        await run.until(lambda: run.texts == list(SAMPLE_TODOS))
+        assert run.names == [SAMPLE_NAME]
+        assert not run.main.has_class("-welcome")
+        assert run.todos.has_focus
+        await run.press("s")
+        assert run.names == [SAMPLE_NAME]
+
+
+async def test_while_a_first_sync_is_expected_nothing_is_offered(store: Store):
+    async with running(store) as run:
+        run.main.show_status(SyncStatus(wanted=True, connected=True))
+        assert "Looking for your lists…" in str(run.main.query_one(Welcome).render())
+        await run.press("s")
+        assert run.names == []
+        run.main.show_status(replace(CONNECTED))
+        assert "start with a short sample" in str(run.main.query_one(Welcome).render())
+
+
+async def test_the_first_list(store: Store):
+    async with running(store) as run:
+        await run.press("L", *"Home", "enter")
+        await run.until(lambda: "Home" in run.title_text)
+        assert not run.entry.is_open
+        assert run.todos.has_focus
+        assert "Press a to add a to-do." in "".join(painted(run.todos))
+
+
+async def test_deleting_the_last_list_welcomes_again(store: Store):
+    await store.add_list("Home")
+    async with running(store) as run:
+        await run.press("d", "y")
+        await run.until(lambda: run.main.has_class("-welcome"))
+        await run.press("n", *"New", "enter")
+        await run.until(lambda: run.names == ["New"])
+
+
+# Lists
+
+
+async def test_lists_show_their_open_counts_and_follow_the_todos(store: Store):
+    ids = await filled(store)
+    async with running(store) as run:
+        assert painted(run.lists)[:3] == ["▌ Groceries          3", "  House and garden   2", "  Reading"]
+        await store.set_completed(ids["Milk"], completed=True)
+        await run.until(lambda: painted(run.lists)[0].endswith(" 2"))
+
+
+async def test_moving_through_the_lists_shows_their_todos(store: Store):
+    await filled(store)
+    async with running(store) as run:
+        assert run.texts[:2] == ["Milk", "Bread from the bakery on the corner"]
+        await run.press("j")
+        await run.until(lambda: run.texts == ["Fix the tap", "Plant the tomatoes"])
+        assert "House and garden" in run.title_text
+        await run.press("j")
+        await run.until(lambda: "Reading" in run.title_text)
+        assert run.texts == []
+        await run.press("k", "k")
+        await run.until(lambda: "Groceries" in run.title_text)
+
+
+async def test_a_list_is_added_and_opened(store: Store):
+    await filled(store)
+    async with running(store) as run:
+        await run.press("n", *"Work", "enter")
+        await run.until(lambda: "Work" in run.title_text)
+        assert run.names[-1] == "Work"
+        assert run.lists.selected_id == run.lists.rows[-1].id
+
+
+async def test_a_list_is_renamed(store: Store):
+    await filled(store)
+    async with running(store) as run:
+        await run.press("e")
+        assert run.field.value == "Groceries"
+        await run.press("ctrl+u", *"Food", "enter")
+        await run.until(lambda: run.names[0] == "Food" and "Food" in run.title_text)
+        assert not run.entry.is_open
+
+
+async def test_deleting_a_list_tells_what_goes_with_it(store: Store):
+    await filled(store)
+    async with running(store) as run:
+        await run.press("d")
+        await run.until(lambda: isinstance(run.app.screen, ConfirmScreen))
+        assert "Its 5 to-dos go too, 3 still open." in run.app.export_screenshot().replace("&#160;", " ")
+        await run.press("n")
+        assert len(run.names) == 3
+        await run.press("d", "y")
+        await run.until(lambda: run.names == ["House and garden", "Reading"])
+        await run.until(lambda: run.texts == ["Fix the tap", "Plant the tomatoes"])
+
+
+# To-dos
+
+
+async def test_adding_stays_open_for_the_next_one(store: Store):
+    await store.add_list("Groceries")
+    async with running(store) as run:
+        await run.press("a", *"Milk", "enter", *"Tea", "enter")
+        assert run.entry.is_open
+        await run.until(lambda: run.texts == ["Milk", "Tea"])
+        assert run.selected_text == "Tea"
+        await run.press("escape")
+        assert not run.entry.is_open
+        assert run.todos.has_focus
+
+
+async def test_enter_on_an_empty_line_ends_adding(store: Store):
+    await store.add_list("Groceries")
+    async with running(store) as run:
+        await run.press("a", "enter")
+        await run.until(lambda: not run.entry.is_open)
+
+
+async def test_a_paste_of_several_lines_adds_several_todos(store: Store):
+    await store.add_list("Groceries")
+    async with running(store) as run:
+        await run.press("a", *"Oat ")
+        run.app.post_message(events.Paste("milk\r\n\n  Bread\x1b[31m\nTea\n"))
+        await run.until(lambda: run.texts == ["Oat milk", "Bread␛[31m", "Tea"])
+        assert run.field.value == ""
+        run.app.post_message(events.Paste("one line\n"))
+        await run.until(lambda: run.field.value == "one line")
+        assert len(run.texts) == 3
+
+
+async def test_a_paste_into_an_edit_stays_one_text(store: Store):
+    list_id = await store.add_list("Groceries")
+    await store.add_todo(list_id, "Buy: ")
+    async with running(store) as run:
+        await run.press("right", "e")
+        run.app.post_message(events.Paste("milk\nbread"))
+        await run.until(lambda: run.field.value == "Buy: milk bread")
+
+
+async def test_a_todo_is_edited(store: Store):
+    await filled(store)
+    async with running(store) as run:
+        await run.press("right", "e", *"!", "enter")
+        await run.until(lambda: run.texts[0] == "Milk!")
+        assert not run.entry.is_open
+        assert run.todos.has_focus
+        await run.press("enter", *"?", "escape")
+        assert not run.entry.is_open
+        assert run.texts[0] == "Milk!"
+
+
+async def test_editing_keeps_the_lines_after_the_first(store: Store):
+    list_id = await store.add_list("Groceries")
+    await store.add_todo(list_id, "Milk\nthe fresh one\nor none")
+    async with running(store) as run:
+        await run.press("right", "e")
+        assert run.field.value == "Milk"
+        await run.press(*"!", "enter")
+        await run.until(lambda: run.texts == ["Milk!\nthe fresh one\nor none"])
+
+
+async def test_a_todo_cannot_lose_its_text_by_editing(store: Store):
+    await filled(store)
+    async with running(store) as run:
+        await run.press("right", "e", "ctrl+u", "enter")
+        await run.until(lambda: run.toasts == ["Type some text, or press esc to leave it as it was."])
+        assert run.entry.is_open
+
+
+async def test_completing_goes_on_to_the_next(store: Store):
+    await filled(store)
+    async with running(store) as run:
+        await run.press("right", "space", "x")
+        done = ["Bread from the bakery on the corner", "Milk", "Butter", "Eggs"]
+        await run.until(lambda: run.texts == ["Apples, the red ones", *done])
+        assert run.selected_text == "Apples, the red ones"
+        assert "1 open · 4 done" in run.title_text
+        await run.press("G", "space")
+        await run.until(lambda: run.texts[:2] == ["Apples, the red ones", "Eggs"])
+
+
+async def test_completing_the_only_todo_keeps_the_cursor_on_it(store: Store):
+    list_id = await store.add_list("Groceries")
+    await store.add_todo(list_id, "Milk")
+    async with running(store) as run:
+        await run.press("right", "space")
+        await run.until(lambda: "all done" in run.title_text)
+        await run.press("space")
+        await run.until(lambda: "1 open" in run.title_text)
+
+
+async def test_deleting_a_todo_asks_first(store: Store):
+    await filled(store)
+    async with running(store) as run:
+        await run.press("right", "j", "d", "escape")
+        assert len(run.texts) == 5
+        await run.press("d", "y")
+        await run.until(lambda: len(run.texts) == 4)
+        assert run.selected_text == "Apples, the red ones"
+        await run.press("d", "tab", "enter")
+        assert len(run.texts) == 4
+        await run.press("d", "enter")
+        await run.until(lambda: len(run.texts) == 3)
+
+
+async def test_keys_for_todos_do_nothing_without_a_todo(store: Store):
+    await store.add_list("Groceries")
+    async with running(store) as run:
+        await run.press("right", "space", "e", "d")
+        assert run.app.screen is run.main
+        assert not run.entry.is_open
+        assert "Edit" not in run.keys_text
+
+
+# Mouse
+
+
+async def test_the_mouse_selects_marks_edits_and_presses_keys(store: Store):
+    await filled(store)
+    async with running(store) as run:
+        await run.pilot.click(run.todos, offset=(8, 1))
+        assert run.selected_text == "Bread from the bakery on the corner"
+        assert run.todos.has_focus
+        await run.pilot.click(run.todos, offset=(2, 0))
+        await run.until(lambda: "Milk" in run.texts[2:])
+        assert run.selected_text == "Bread from the bakery on the corner"
+        await run.pilot.click(run.lists, offset=(4, 1))
+        await run.until(lambda: run.texts == ["Fix the tap", "Plant the tomatoes"])
+        await run.pilot.click(run.todos, offset=(8, 1), times=2)
+        await run.until(lambda: run.field.value == "Plant the tomatoes")
+        await run.press("escape")
+        await run.pilot.click(KeyBar, offset=(run.keys_text.index("Help") + 2, 0))
+        await run.until(lambda: isinstance(run.app.screen, HelpScreen))
+
+
+async def test_the_answers_can_be_clicked(store: Store):
+    await filled(store)
+    async with running(store) as run:
+        await run.press("right", "d")
+        await run.until(lambda: isinstance(run.app.screen, ConfirmScreen))
+        await run.pilot.click("#no")
+        await run.until(lambda: run.app.screen is run.main)
+        await run.press("d")
+        await run.until(lambda: bool(run.app.screen.query(Button)))
+        await run.pilot.click("#yes")
+        await run.until(lambda: len(run.texts) == 4)
+
+
+# Panes, help, quitting
+
+
+@pytest.mark.parametrize("keys", [("tab", "tab"), ("right", "left"), ("l", "h"), ("enter", "escape")])
+async def test_keys_switch_panes(store: Store, keys: tuple[str, str]):
+    await filled(store)
+    async with running(store) as run:
+        assert run.lists.has_focus
+        await run.press(keys[0])
+        assert run.todos.has_focus
+        await run.press(keys[1])
+        assert run.lists.has_focus
+
+
+async def test_with_little_room_one_pane_is_shown_at_a_time(store: Store):
+    await filled(store)
+    async with running(store, (40, 12)) as run:
+        assert (run.lists.region.width, run.todos.region.width) == (40, 0)
+        await run.press("enter")
+        assert (run.lists.region.width, run.todos.region.width) == (0, 40)
+        assert run.todos.has_focus
+        assert "← Lists" in run.keys_text
+        await run.press("left", "a")
+        assert run.todos.region.width == 40
+        assert run.field.has_focus
+        await run.pilot.resize_terminal(80, 24)
+        await run.until(lambda: run.lists.region.width > 0)
+        assert run.field.has_focus
+
+
+async def test_the_help_lists_all_keys_and_closes(store: Store):
+    await filled(store)
+    async with running(store) as run:
+        await run.press("question_mark")
+        await run.until(lambda: isinstance(run.app.screen, HelpScreen))
+        await run.press("j", "k", "escape")
+        assert run.app.screen is run.main
+        assert run.lists.has_focus
+
+
+async def test_q_quits(store: Store):
+    async with running(store) as run:
+        await run.press("q")
+        assert not run.app.is_running
+
+
+async def test_letters_are_letters_while_typing(store: Store):
+    await store.add_list("Groceries")
+    async with running(store) as run:
+        await run.press("a", *"qdcL?asx jk")
+        assert run.field.value == "qdcL?asx jk"
+        assert run.keys_text.strip() == "enter Save  esc Close"
+
+
+async def test_keys_typed_ahead_meet_the_focus_that_the_keys_before_them_made(store: Store):
+    await filled(store)
+    keys = ["j", "a", *"Mow", "enter", *"Sow", "enter", "escape", "G", "d", "n", "g", "left", "j", "d", "y"]
+    async with running(store) as run:
+        for key in keys:
+            run.app.post_message(events.Key(key, key if len(key) == 1 else None))
+        await run.until(lambda: run.names == ["Groceries", "House and garden"])
+        await run.until(lambda: run.texts == ["Fix the tap", "Plant the tomatoes", "Mow", "Sow"])
+
+
+async def test_a_half_typed_text_is_not_lost_to_another_request(store: Store):
+    await filled(store)
+    async with running(store) as run:
+        await run.press("a", *"half")
+        await run.pilot.click(run.lists, offset=(4, 0))
+        assert run.lists.has_focus
+        await run.press("e")
+        await run.until(lambda: run.toasts == ["Save this text first, or press esc to drop it."])
+        assert run.field.value == "half"
+        assert run.field.has_focus
+
+
+# Synced changes
+
+
+async def test_the_cursor_stays_on_its_row_while_a_hundred_changes_arrive(store: Store):
+    ids = await filled(store)
+    texts = [f"Number {number}" for number in range(120)]
+    todo_ids = await store.add_todos(ids["Groceries"], texts)
+    async with running(store) as run:
+        await run.press("right", *["pagedown"] * 5, "up", "up", "up")
+        selected, line = run.selected_text, painted(run.todos).index(f"▌ ○ {run.selected_text}")
+        assert selected in texts
+        for number, todo_id in enumerate(todo_ids):
+            if texts[number] == selected:
+                continue
+            if number % 3 == 0:
+                await store.set_completed(todo_id, completed=True)
+            elif number % 3 == 1:
+                await store.edit_todo(todo_id, f"Changed {number}")
+            else:
+                await store.delete_todo(todo_id)
+        await store.add_todos(ids["Groceries"], [f"More {number}" for number in range(40)])
+        await run.until(lambda: "More 39" in run.texts)
+        assert run.selected_text == selected
+        assert painted(run.todos).index(f"▌ ○ {selected}") == line
+
+
+async def test_a_list_that_is_deleted_elsewhere_gives_way_to_its_neighbour(store: Store):
+    ids = await filled(store)
+    async with running(store) as run:
+        await store.delete_list(ids["Groceries"])
+        await run.until(lambda: run.texts == ["Fix the tap", "Plant the tomatoes"])
+
+
+async def test_rubbish_in_synced_text_breaks_nothing(store: Store, database: PowerSyncDatabase):
+    rubbish = "[red]x[/] \x1b[2J\x07\t" + "日" * 30 + "\nsecond"
+    list_id = await store.add_list(rubbish)
+    await store.add_todo(list_id, rubbish)
+    await database.execute("INSERT INTO lists (id) VALUES ('nameless')")
+    await database.execute("INSERT INTO todos (id, list_id, description) VALUES ('t', 'nameless', '')")
+    async with running(store) as run:
+        await run.until(lambda: "(no text)" in "".join(painted(run.todos)))
+        assert "(no name)" in run.title_text
+        await run.press("down")
+        await run.until(lambda: run.texts == [rubbish])
+        assert "[red]x[/] ␛[2J␇⇥日" in painted(run.todos)[0]
+        await run.press("right", "d")
+        await run.until(lambda: isinstance(run.app.screen, ConfirmScreen))
+        assert "\x1b" not in run.app.export_screenshot()
+        await run.press("n", "e")
+        assert run.field.value == "[red]x[/] ␛[2J␇⇥" + "日" * 30
+        await run.press("enter")
+        await run.until(lambda: not run.entry.is_open)
+        assert run.texts == [rubbish]
+        await run.press("left", "d")
+        await run.until(lambda: isinstance(run.app.screen, ConfirmScreen))
+
+
+# Synchronization
+
+
+async def test_the_app_connects_at_start_and_keeps_the_lists_subscribed(store: Store, connects: list[str]):
+    await filled(store)
+    async with running(store, connect=True) as run:
+        await run.until(lambda: connects == ["connect"])
+        await run.until(lambda: len(store.status.streams) == 3)
+        await run.press("c")
+        await run.until(lambda: connects == ["connect", "connect"])
+
+
+async def test_the_state_is_told_in_words_and_what_c_does_with_it(store: Store):
+    await filled(store)
+    async with running(store, (120, 30)) as run:
+        offline = SyncStatus(wanted=True, upload_queue_count=2, download_error=NetworkError("no route"))
+        for status, words, key in [
+            (CONNECTED, "● Connected · all changes synced", "c Pause"),
+            (SyncStatus(wanted=True), "◌ Connecting…", "c Pause"),
+            (offline, "○ Offline · 2 changes waiting", "c Pause"),
+            (SyncStatus(), "‖ Paused by you", "c Connect"),
+            (SyncStatus(wanted=True, syncing_elsewhere=True), "◆ Synced by another window", "c Pause"),
+        ]:
+            run.main.show_status(status)
+            await run.until(lambda words=words: run.status_text.startswith(words))
+            assert key in run.keys_text
+        run.main.show_status(CONNECTED)
+        assert run.main.query_one(StatusLine).has_class("-connected")
+        assert not run.main.has_class("-offline")
+
+
+async def test_c_disconnects(store: Store):
+    async with running(store) as run:
+        run.main.show_status(CONNECTED)
+        await run.press("c")
+        assert run.toasts == []
+
+
+async def test_waiting_changes_are_counted(store: Store):
+    await store.add_list("Groceries")
+    async with running(store) as run:
+        await run.until(lambda: "1 change waiting" in run.status_text)
+        await run.press("a", *"Tea", "enter")
+        await run.until(lambda: "2 changes waiting" in run.status_text)
+
+
+# Failures
+
+
+async def test_a_text_that_could_not_be_stored_comes_back(store: Store, database: PowerSyncDatabase):
+    list_id = await store.add_list("Groceries")
+    await store.add_todo(list_id, "Tea")
+    async with running(store) as run:
+        await run.press("a")
+        await database.execute("PRAGMA max_page_count = 1")
+        run.field.value = "x" * 1_000_000
+        await run.press("enter")
+        await run.until(lambda: run.toasts == ["The to-do was not added: the disk is full."])
+        assert run.field.value == "x" * 1_000_000
+        await database.execute("PRAGMA max_page_count = 1000000")
+        run.field.value = "Milk"
+        await run.press("enter")
+        await run.until(lambda: run.texts == ["Tea", "Milk"])
+        assert run.field.value == ""
+
+
+async def test_an_edit_that_could_not_be_stored_stays_open(store: Store):
+    ids = await filled(store)
+    async with running(store) as run:
+        await run.press("right", "e", *"!")
+        await store.delete_todo(ids["Milk"])
+        await run.press("enter")
+        await run.until(lambda: run.toasts == ["The to-do was not changed: it has been deleted."])
+        assert run.entry.is_open
+        assert run.field.value == "Milk!"
+
+
+async def test_pasted_lines_that_could_not_be_stored_come_back_as_lines(store: Store):
+    list_id = await store.add_list("Groceries")
+    other = await store.add_list("Other")
+    async with running(store) as run:
+        await run.press("a")
+        await store.delete_list(list_id)
+        await run.until(lambda: run.names == ["Other"])
+        run.app.post_message(events.Paste("Milk\nTea"))
+        await run.until(lambda: run.toasts == ["The to-dos were not added: the list has been deleted."])
+        assert run.field.value == "Milk↵Tea"
+        assert run.lists.selected_id == other
+
+
+async def test_a_database_that_closes_under_the_app_is_no_crash(tmp_path: Path):
+    async def connect() -> None: ...
+
+    database = PowerSyncDatabase(tmp_path / "closing.db", APP_SCHEMA)
+    await database.open()
+    store = Store(database, "user-1", connect, now=lambda: NOW)
+    await filled(store)
+    async with running(store) as run:
+        await database.close()
+        await run.press("right", "space")
+        await run.until(lambda: run.toasts == ["The to-do was not changed: the database is closed."])
+        await run.press("d", "y")
+        await run.until(lambda: len(run.toasts) == 2)
+
+
+async def test_the_first_paint_does_not_wait_for_the_database(store: Store, database: PowerSyncDatabase):
+    from app.tui.app import TodoApp
+
+    await filled(store)
+    release = asyncio.Event()
+
+    async def hold() -> None:
+        async with database.write_transaction():
+            await release.wait()
+
+    holding = asyncio.create_task(hold())
+    app = TodoApp(store, now=lambda: NOW, connect=False)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await pilot.pause()
+        assert "Lists" in app.export_screenshot()
+        await pilot.press("right", "space")
+        assert line_text(app.screen.query_one(KeyBar)).strip()
+        release.set()
+        await holding
+
+
+async def test_the_workers_end_with_the_app(store: Store):
+    await filled(store)
+    before = asyncio.all_tasks()
+    async with running(store):
+        pass
+    async with asyncio.timeout(10):
+        while asyncio.all_tasks() - before:
+            await asyncio.wait(asyncio.all_tasks() - before)
+
+
+@pytest.mark.parametrize("theme", [DARK.name, LIGHT.name, "textual-dark", "ansi-dark"])
+async def test_every_theme_has_all_colours(store: Store, theme: str):
+    await filled(store)
+    async with running(store) as run:
+        run.app.theme = theme
+        await run.press("d")
+        await run.until(lambda: isinstance(run.app.screen, ConfirmScreen))

@@ -1,0 +1,43 @@
+"""Text from elsewhere, made harmless and measured."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from app.tui.literal import first_line, fit, visible
+
+
+def test_control_characters_are_shown_as_symbols():
+    assert visible("a\x1b[31m\x00\x7f\x9b") == "a␛[31m␀␡�"
+    assert visible("a\tb\nc\r\nd\re") == "a⇥b↵c↵d↵e"
+
+
+def test_plain_text_stays_as_it_is():
+    assert visible("[b]Bread & 日本語 é [/b]") == "[b]Bread & 日本語 é [/b]"
+
+
+def test_what_fits_is_not_cut():
+    assert fit("Bread", 5) == ("Bread", 5)
+    assert fit("日本", 4) == ("日本", 4)
+
+
+def test_what_does_not_fit_ends_in_an_ellipsis():
+    assert fit("Bread", 4) == ("Bre…", 4)
+    assert fit("日本", 3) == ("日…", 3)
+    assert fit("日本", 2) == ("…", 1)
+    assert fit("Bread", 0) == ("", 0)
+
+
+@given(st.text(), st.integers(0, 40))
+def test_it_always_fits(text: str, width: int):
+    shown, cells = fit(text, width)
+    assert cells == cell_len(shown) <= width
+
+
+@given(st.text())
+def test_the_first_line_and_the_rest_make_the_whole(text: str):
+    head, tail = first_line(text)
+    assert head + tail == text
+    assert "\n" not in head

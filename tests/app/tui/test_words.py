@@ -1,0 +1,74 @@
+"""The words for states and ages."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from app.tui.words import ago, state_of, status_words
+from sync import NetworkError, SyncStatus
+from tests.app.conftest import NOW
+
+OFFLINE = SyncStatus(wanted=True, download_error=NetworkError("no route"))
+CONNECTED = SyncStatus(wanted=True, connected=True, last_synced_at=NOW)
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        (SyncStatus(), "paused"),
+        (SyncStatus(wanted=True), "connecting"),
+        (SyncStatus(wanted=True, connecting=True), "connecting"),
+        (CONNECTED, "connected"),
+        (OFFLINE, "offline"),
+        (replace(OFFLINE, connecting=True), "offline"),
+        (SyncStatus(wanted=True, syncing_elsewhere=True), "elsewhere"),
+    ],
+)
+def test_each_status_is_one_state(status: SyncStatus, state: str):
+    assert state_of(status) == state
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (CONNECTED, "Connected · all changes synced"),
+        (replace(CONNECTED, upload_queue_count=1), "Connected · 1 change waiting"),
+        (replace(CONNECTED, upload_queue_count=1234, uploading=True), "Connected · uploading 1,234 changes"),
+        (
+            replace(CONNECTED, upload_queue_count=2, upload_error=NetworkError("x")),
+            "Connected · 2 changes waiting, upload is tried again",
+        ),
+        (OFFLINE, "Offline"),
+        (replace(OFFLINE, upload_queue_count=3), "Offline · 3 changes waiting"),
+        (SyncStatus(), "Paused by you"),
+        (SyncStatus(upload_queue_count=3), "Paused by you · 3 changes waiting"),
+    ],
+)
+def test_the_longest_wording(status: SyncStatus, words: str):
+    assert status_words(status, NOW).left[0] == words
+
+
+def test_wordings_get_shorter():
+    for status in (CONNECTED, OFFLINE, SyncStatus(upload_queue_count=3), replace(CONNECTED, upload_queue_count=9)):
+        lengths = [len(words) for words in status_words(status, NOW).left]
+        assert lengths == sorted(lengths, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("passed", "words"),
+    [
+        (timedelta(seconds=-5), "just now"),
+        (timedelta(seconds=59), "just now"),
+        (timedelta(minutes=1), "1 minute ago"),
+        (timedelta(minutes=59), "59 minutes ago"),
+        (timedelta(hours=1), "1 hour ago"),
+        (timedelta(hours=47), "1 day ago"),
+        (timedelta(days=13), "13 days ago"),
+        (timedelta(days=30), "on 2026-02-12"),
+    ],
+)
+def test_ages(passed: timedelta, words: str):
+    assert ago(NOW - passed, NOW) == words
