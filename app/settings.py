@@ -1,0 +1,183 @@
+"""The settings of todo-tui and where they come from.
+
+Owns their names, defaults and validation, and the order defaults < config file < environment < command-line options.
+Every mistake becomes one `SettingsError` sentence. Must not import the interface, the engine or the backend, and must
+not create anything on disk.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from platformdirs import user_config_path, user_data_path
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+
+ENVIRONMENT_PREFIX = "TODO_TUI_"
+
+# One user for everything that is not told otherwise, so that every todo-tui of a machine shows the same lists.
+DEFAULT_USER_ID = UUID("6f0d5c1e-8a43-4d0b-9d0e-3c1b7a52e4f9")
+
+_ADDRESS = (
+    "an http:// or https:// address such as http://127.0.0.1:6161, without user name, password, query or fragment"
+)
+_EXPECTED = {
+    "data_dir": "the path of a directory",
+    "backend_url": _ADDRESS,
+    "service_url": _ADDRESS,
+    "user_id": f"a UUID such as {DEFAULT_USER_ID}",
+    "port": "a whole number from 1 to 65535",
+}
+_OPTIONS = {
+    "data_dir": "--data-dir",
+    "backend_url": "--backend",
+    "user_id": "--user",
+    "port": "--port",
+}
+
+
+class SettingsError(Exception):
+    """A setting cannot be used. The message is one sentence: where, which key, what was expected."""
+
+
+class Settings(BaseSettings):
+    """All settings, validated. Make one with `load_settings`, which knows the sources and their order.
+
+    Attributes:
+        data_dir: directory of the database, the log and the inner backend's data; absolute.
+        backend_url: base URL of the backend, or None for the demo backend inside todo-tui; without a trailing slash.
+        service_url: base URL of the sync service, or None for what the backend says; without a trailing slash.
+        user_id: whose lists are shown and synced.
+        port: loopback TCP port of the demo backend inside todo-tui.
+    """
+
+    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
+
+    data_dir: Path = Field(default_factory=lambda: user_data_path("todo-tui", appauthor=False))
+    backend_url: str | None = None
+    service_url: str | None = None
+    user_id: UUID = DEFAULT_USER_ID
+    port: int = Field(default=6161, ge=1, le=65535)
+
+    @field_validator("data_dir", mode="before")
+    @classmethod
+    def _absolute(cls, path: object) -> object:
+        text = str(path)
+        if not text or "\0" in text:
+            raise ValueError("not a path")
+        # Not pathlib: its `expanduser` fails for an unknown user, and its `resolve` follows symbolic links.
+        return os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111
+
+    @field_validator("backend_url", "service_url")
+    @classmethod
+    def _http_address(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"[\s\x00-\x1f]", url):
+            raise ValueError("not an http(s) address")
+        if parts.port == 0 or parts.username is not None or parts.query or parts.fragment:
+            raise ValueError("not the base of a service")
+        return url.rstrip("/")
+
+
+def load_settings(config: Path | None = None, options: Mapping[str, object] | None = None) -> Settings:
+    """The settings of this run.
+
+    Args:
+        config: the config file to read, which must exist; None for the user's own, which need not.
+        options: settings given on the command line, by setting name; None as a value means not given.
+
+    Raises:
+        SettingsError: a file, a variable or an option cannot be used.
+    """
+    given = {key: value for key, value in (options or {}).items() if value is not None}
+    path = default_config_path() if config is None else config
+    in_file = _read_file(path, required=config is not None)
+    _refuse_unknown_variables()
+    # `Settings` would read the environment itself; here it is laid over the file, and an error can name the variable.
+    in_environment = EnvSettingsSource(Settings)()
+    try:
+        return Settings.model_validate({**in_file, **in_environment, **given})
+    except ValidationError as error:
+        key = str(error.errors(include_url=False, include_context=False)[0]["loc"][0])
+        if key in given:
+            where = f"Option {_OPTIONS[key]}"
+        elif key in in_environment:
+            where = f"Environment variable {ENVIRONMENT_PREFIX}{key.upper()}"
+        else:
+            where = f"Config file {path}: {key}"
+        raise SettingsError(f"{where} must be {_EXPECTED[key]}.") from None
+
+
+def default_config_path() -> Path:
+    """Where the user's own config file is looked for."""
+    return user_config_path("todo-tui", appauthor=False) / "config.toml"
+
+
+def _read_file(path: Path, *, required: bool) -> dict[str, Any]:
+    """The settings in the file at `path`, with known names and the right TOML types."""
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        if not required:
+            return {}
+        raise SettingsError(f"Config file {path} does not exist.") from None
+    except OSError as error:
+        raise SettingsError(f"Config file {path} cannot be read: {error.strerror}.") from None
+    except ValueError:
+        raise SettingsError(f"Config file {path} is not text in UTF-8.") from None
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        line = max(1, len(text.splitlines()))
+        problem = str(error).replace("at end of document", f"at line {line}, the last one")
+        raise SettingsError(f"Config file {path} is not valid TOML: {problem}.") from None
+
+    for key, value in values.items():
+        if key not in Settings.model_fields:
+            raise SettingsError(f"Config file {path} has an unknown key {key!r}{_nearest(key, Settings.model_fields)}")
+        if type(value) is not (int if key == "port" else str):
+            raise SettingsError(f"Config file {path}: {key} must be {_EXPECTED[key]}, not {_toml_type(value)}.")
+    if "data_dir" in values:
+        # Relative to the file, so that the same file means the same directory wherever todo-tui is started.
+        directory = os.path.expanduser(values["data_dir"])  # noqa: PTH111 - pathlib's fails for an unknown user
+        values["data_dir"] = directory and str(path.parent.absolute() / directory)
+    return values
+
+
+def _refuse_unknown_variables() -> None:
+    known = [f"{ENVIRONMENT_PREFIX}{key.upper()}" for key in Settings.model_fields]
+    for name in sorted(os.environ):
+        if name.upper().startswith(ENVIRONMENT_PREFIX) and name.upper() not in known:
+            raise SettingsError(f"Environment variable {name} is not a setting{_nearest(name.upper(), known)}")
+
+
+def _nearest(key: str, known: Iterable[str]) -> str:
+    names = list(known)
+    matches = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+    return f"; did you mean {matches[0]}?" if matches else f"; there are {', '.join(names)}."
+
+
+def _toml_type(value: object) -> str:
+    match value:
+        case bool():
+            return "true or false"
+        case str():
+            return "text in quotes"
+        case int() | float():
+            return "a number"
+        case list():
+            return "a list"
+        case dict():
+            return "a table"
+        case _:
+            return "a date or time"
