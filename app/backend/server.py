@@ -14,9 +14,11 @@ import sqlite3
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import uvicorn
+from filelock import BaseFileLock, FileLock, Timeout
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 
@@ -28,6 +30,7 @@ from app.backend.sync_api import SyncApi
 from app.backend.write_api import WriteApi
 
 _STOP_SECONDS = 3
+_LOCK_SECONDS = 5.0
 _BACKLOG = 128
 _MAX_PORT = 65535
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared, not bound
@@ -91,13 +94,47 @@ class _Server(uvicorn.Server):
 async def run(config: BackendConfig, *, stop: asyncio.Event | None, on_ready: Callable[[str], None] | None) -> None:
     """What `app.backend.serve` documents."""
     listener = await asyncio.to_thread(_bind, config.host, config.port)
-    service = Service(config)
     try:
-        await service.open()
-        await _serve(listener, service, stop=stop, on_ready=on_ready)
+        async with _only_server_of(config.database):
+            service = Service(config)
+            try:
+                await service.open()
+                await _serve(listener, service, stop=stop, on_ready=on_ready)
+            finally:
+                listener.close()
+                await service.close()
     finally:
         listener.close()
-        await service.close()
+
+
+@asynccontextmanager
+async def _only_server_of(database: Path) -> AsyncGenerator[None]:
+    """Hold the lock of a database file: streams learn of commits inside one process only.
+
+    Waits a moment, for a predecessor that is on its way out.
+    """
+    lock = FileLock(f"{database}-lock", mode=0o600, timeout=_LOCK_SECONDS, thread_local=False)
+    acquiring = asyncio.create_task(asyncio.to_thread(_acquire, lock, database))
+    try:
+        await asyncio.shield(acquiring)
+        yield
+    finally:
+        # The thread cannot be cancelled: what it may still acquire has to be released.
+        await asyncio.gather(acquiring, return_exceptions=True)
+        lock.release()
+
+
+def _acquire(lock: BaseFileLock, database: Path) -> None:
+    try:
+        database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout as error:
+        raise BackendError(f"Another backend already serves {database}; stop it or choose another file.") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise BackendError(
+            f"Cannot use the database {database}: {reason}; check its directory or choose another file."
+        ) from error
 
 
 async def _serve(

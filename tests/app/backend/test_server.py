@@ -70,7 +70,7 @@ async def test_files_are_private(config: BackendConfig, ann: User) -> None:
     await ann.write(put("lists", "l", name="N"))
     assert config.database.parent.stat().st_mode & 0o777 == 0o700
     names = sorted(path.name for path in config.database.parent.iterdir())
-    assert names == ["backend.db", "backend.db-shm", "backend.db-wal"]
+    assert names == ["backend.db", "backend.db-lock", "backend.db-shm", "backend.db-wal"]
     for path in config.database.parent.iterdir():
         assert path.stat().st_mode & 0o777 == 0o600
 
@@ -107,6 +107,16 @@ async def test_a_taken_port_is_a_clear_error_and_leaves_no_trace(config: Backend
         with pytest.raises(BackendError, match=f"port {port} of 127.0.0.1"):
             await serve(BackendConfig(tmp_path / "none" / "b.db", port=port))
     assert not (tmp_path / "none").exists()
+
+
+async def test_one_file_has_one_backend(config: BackendConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams learn of commits inside one process only: those of a second one would wait."""
+    monkeypatch.setattr("app.backend.server._LOCK_SECONDS", 0.1)
+    async with running(config):
+        with pytest.raises(BackendError, match="already serves"):
+            await serve(BackendConfig(config.database, port=0))
+    async with running(config):
+        pass
 
 
 @pytest.mark.parametrize(
