@@ -455,7 +455,10 @@ def _stamps(files: Sequence[Path]) -> tuple[tuple[int, int] | None, ...]:
 
 
 def _make_private_file(path: str) -> None:
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    # An existing file is not opened here: closing it again would drop the locks that SQLite holds on it elsewhere in
+    # this process.
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _configure(statements: Statements, *, read_only: bool) -> None:

@@ -89,5 +89,7 @@ async def http_client(options: SyncOptions) -> AsyncGenerator[httpx.AsyncClient]
     if options.http_client is not None:
         yield options.http_client
         return
-    async with await asyncio.to_thread(httpx.AsyncClient) as client:
+    # A proxy set in the environment cannot reach this machine's own loopback interface.
+    direct = {f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")}
+    async with await asyncio.to_thread(httpx.AsyncClient, mounts=direct) as client:
         yield client

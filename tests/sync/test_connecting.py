@@ -141,6 +141,16 @@ async def test_a_service_that_is_away_is_found_when_it_returns(database: PowerSy
         assert (await until_status(database, lambda status: status.connected)).download_error is None
 
 
+async def test_a_proxy_of_the_environment_is_not_used_on_loopback(
+    database: PowerSyncDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
+    async with scripted_service(hold) as server:
+        await database.connect(ServiceConnector(server.url), QUICK)
+        await database.wait_for_first_sync(10)
+
+
 async def test_connecting_again_cuts_the_wait_short(database: PowerSyncDatabase) -> None:
     async with scripted_service(hold) as server:
         port = server.port
