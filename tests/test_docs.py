@@ -1,0 +1,83 @@
+"""What the README and the other documents say is so."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from app.settings import Settings
+from app.tui.actions import ACTIONS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_ci_runs_exactly_the_test_command_of_the_readme() -> None:
+    commands = [block.strip() for block in blocks("sh") if "pytest" in block]
+    assert len(commands) == 1
+    assert commands[0] in (ROOT / ".ci" / "run").read_text().splitlines()
+
+
+def test_the_run_command_is_there() -> None:
+    assert "pip install . && todo-tui\n" in blocks("sh")
+
+
+def test_every_setting_is_told() -> None:
+    for name in Settings.model_fields:
+        assert f"`{name}`" in README, name
+        assert f"`TODO_TUI_{name.upper()}`" in README, name
+
+
+def test_the_keys_are_those_of_the_app() -> None:
+    table = README.partition("## Keys")[2].partition("##")[0]
+    known = {key for action in ACTIONS for key in action.shown_keys}
+    for row in table.splitlines():
+        if row.startswith("|") and "`" in row:
+            for key in re.findall(r"`([^`]+)`", row):
+                assert key in known, key
+
+
+def test_every_option_in_the_readme_exists() -> None:
+    texts = [
+        subprocess.run(
+            [sys.executable, "-m", "app", *command, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=30
+        ).stdout
+        for command in ([], ["backend"])
+    ]
+    for option in re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", README):
+        if option not in {"--check", "--snapshot-update"}:
+            assert any(option in text for text in texts), option
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("*.md")), ids=lambda path: path.name)
+def test_every_link_into_the_project_resolves(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), target
+
+
+def test_the_engine_example_runs(tmp_path: Path) -> None:
+    (example,) = blocks("python")
+    tree = ast.parse(example)
+    assert isinstance(tree.body[-1], ast.Expr)  # asyncio.run(main()), which never ends
+    program = example.rpartition("asyncio.run(main())")[0] + "asyncio.run(asyncio.wait_for(main(), 2))\n"
+    done = subprocess.run(
+        [sys.executable, "-u", "-c", program],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert "['Groceries']" in done.stdout
+    assert "to the backend: (CrudEntry(" in done.stdout
+    assert done.stderr.rstrip().endswith("TimeoutError")

@@ -1,0 +1,246 @@
+"""The whole road: a real backend process, and clients with files of their own, as two terminals would have them."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sqlite3
+import sys
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from pathlib import Path
+from typing import Any, Self
+
+from app.connector import DemoConnector
+from app.schema import APP_SCHEMA
+from app.store import Store, Todo, TodoList
+from sync import PowerSyncDatabase, SyncOptions, SyncStatus
+
+USER = "7c2a9c1e-4d55-4b7c-9a5e-0c8a4f1d2b3c"
+OPTIONS = SyncOptions(retry_delay=0.05, max_retry_delay=0.2)
+
+
+class BackendProcess:
+    """`todo-tui backend` as a process of its own, on one port and file over its restarts."""
+
+    def __init__(self, database: Path) -> None:
+        self.database = database
+        self.port = 0
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "app", "backend", "--port", str(self.port), "--database", str(self.database)),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert self._process.stdout is not None
+        async with asyncio.timeout(30):
+            url = (await self._process.stdout.readline()).decode().strip()
+        self.port = int(url.rpartition(":")[2])
+
+    async def kill(self) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGKILL)
+            await self._process.wait()
+            self._process = None
+
+
+@asynccontextmanager
+async def backend_process(database: Path) -> AsyncGenerator[BackendProcess]:
+    backend = BackendProcess(database)
+    await backend.start()
+    try:
+        yield backend
+    finally:
+        await backend.kill()
+
+
+class Client:
+    """One terminal's engine and store."""
+
+    def __init__(self, path: Path, backend: BackendProcess) -> None:
+        self._path = path
+        self._backend = backend
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        self.database = await self._stack.enter_async_context(PowerSyncDatabase(self._path, APP_SCHEMA))
+        connector = DemoConnector(self._backend.url, USER)
+        self._stack.push_async_callback(connector.aclose)
+
+        async def connect() -> None:
+            await self.database.connect(connector, OPTIONS)
+
+        self.store = Store(self.database, USER, connect)
+        await self.store.connect()
+        self._keeper = asyncio.create_task(self.store.keep_subscribed())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._keeper.cancel()
+        await asyncio.gather(self._keeper, return_exceptions=True)
+        await self.database.disconnect()
+        await self._stack.aclose()
+
+    async def until_status(self, wanted: Callable[[SyncStatus], bool], seconds: float = 10) -> SyncStatus:
+        async with asyncio.timeout(seconds):
+            async for status in self.store.watch_status():
+                if wanted(status):
+                    return status
+        raise AssertionError("the database was closed")
+
+    async def until_lists(self, wanted: Callable[[list[TodoList]], bool], seconds: float = 10) -> list[TodoList]:
+        async with asyncio.timeout(seconds):
+            async for lists in self.store.watch_lists():
+                if wanted(lists):
+                    return lists
+        raise AssertionError("the database was closed")
+
+    async def until_todos(self, list_id: str, wanted: Callable[[list[Todo]], bool], seconds: float = 10) -> list[Todo]:
+        async with asyncio.timeout(seconds):
+            async for todos in self.store.watch_todos(list_id):
+                if wanted(todos):
+                    return todos
+        raise AssertionError("the database was closed")
+
+    async def everything(self) -> list[list[Any]]:
+        """All rows, as the views show them."""
+        found: list[list[Any]] = []
+        for sql in ("SELECT * FROM lists ORDER BY id", "SELECT * FROM todos ORDER BY id"):
+            found += [list(row) for row in await self.database.get_all(sql)]
+        return found
+
+
+def texts(todos: list[Todo]) -> list[tuple[str | None, bool]]:
+    return [(todo.description, todo.completed) for todo in todos]
+
+
+def is_settled(status: SyncStatus) -> bool:
+    return status.connected and status.upload_queue_count == 0 and not status.uploading
+
+
+async def test_two_terminals_one_list(tmp_path: Path) -> None:
+    """What one does is there at the other within a second."""
+    async with (
+        backend_process(tmp_path / "backend.db") as backend,
+        Client(tmp_path / "one.db", backend) as one,
+        Client(tmp_path / "two.db", backend) as two,
+    ):
+        list_id = await one.store.add_list("Groceries")
+        lists = await two.until_lists(bool)
+        assert [(found.id, found.name) for found in lists] == [(list_id, "Groceries")]
+        first = await one.store.add_todo(list_id, "Milk")
+        await two.until_todos(list_id, lambda todos: texts(todos) == [("Milk", False)])
+
+        async def shows_within_a_second(wanted: list[tuple[str, bool]]) -> None:
+            await two.until_todos(list_id, lambda todos: texts(todos) == wanted, seconds=1)
+
+        await one.store.add_todo(list_id, "Bread")
+        await shows_within_a_second([("Milk", False), ("Bread", False)])
+        await one.store.edit_todo(first, "Oat milk")
+        await shows_within_a_second([("Oat milk", False), ("Bread", False)])
+        await one.store.set_completed(first, completed=True)
+        await shows_within_a_second([("Bread", False), ("Oat milk", True)])
+        counts = await two.until_lists(lambda lists: lists[0].done_count == 1, seconds=1)
+        assert (counts[0].open_count, counts[0].done_count) == (1, 1)
+        await one.store.delete_todo(first)
+        await shows_within_a_second([("Bread", False)])
+        await two.store.rename_list(list_id, "Food")
+        await one.until_lists(lambda lists: lists[0].name == "Food", seconds=1)
+        await two.store.delete_list(list_id)
+        await one.until_lists(lambda lists: lists == [], seconds=1)
+
+
+async def test_both_work_on_while_the_backend_is_dead_and_agree_when_it_returns(tmp_path: Path) -> None:
+    async with (
+        backend_process(tmp_path / "backend.db") as backend,
+        Client(tmp_path / "one.db", backend) as one,
+        Client(tmp_path / "two.db", backend) as two,
+    ):
+        list_id = await one.store.add_list("Trip")
+        shared = await one.store.add_todo(list_id, "Tickets")
+        await two.until_todos(list_id, lambda todos: len(todos) == 1)
+        await two.until_status(is_settled)
+
+        await backend.kill()
+        for client in (one, two):
+            status = await client.until_status(
+                lambda status: not status.connected and status.download_error is not None
+            )
+            assert status.wanted
+        mine = await one.store.add_todo(list_id, "Passport")
+        await one.store.edit_todo(shared, "Train tickets")
+        await two.store.set_completed(shared, completed=True)
+        theirs = await two.store.add_todo(list_id, "Hotel")
+        await one.until_status(lambda status: status.upload_queue_count == 2)
+        await two.until_status(lambda status: status.upload_queue_count == 2)
+        assert {row[0] for row in await one.database.get_all("SELECT id FROM todos")} == {shared, mine}
+
+        await backend.start()
+        for client in (one, two):
+            await client.until_status(is_settled)
+            todos = await client.until_todos(
+                list_id,
+                lambda todos: (
+                    {todo.id for todo in todos} == {shared, mine, theirs} and ("Train tickets", True) in texts(todos)
+                ),
+            )
+            assert len(todos) == 3
+        assert await one.everything() == await two.everything()
+
+
+async def test_offline_edits_outlive_a_restart(tmp_path: Path) -> None:
+    async with backend_process(tmp_path / "backend.db") as backend:
+        async with Client(tmp_path / "one.db", backend) as one:
+            list_id = await one.store.add_list("Home")
+            await one.until_status(is_settled)
+            await one.until_status(lambda status: status.has_synced)
+            await backend.kill()
+            await one.until_status(lambda status: not status.connected)
+            await one.store.add_todo(list_id, "Lamp")
+        async with Client(tmp_path / "one.db", backend) as one:
+            assert one.store.status.upload_queue_count == 1
+            assert one.store.status.has_synced
+            await one.until_todos(list_id, lambda todos: texts(todos) == [("Lamp", False)])
+            await backend.start()
+            await one.until_status(is_settled)
+        with closing(sqlite3.connect(backend.database)) as connection:
+            assert connection.execute("SELECT description FROM todos").fetchall() == [("Lamp",)]
+
+
+async def test_a_client_killed_by_force_loses_nothing_that_it_wrote(tmp_path: Path) -> None:
+    """Each line that the process prints stands for a write that had returned before it."""
+    program = f"""
+import asyncio
+from sync import PowerSyncDatabase
+from app.schema import APP_SCHEMA
+
+async def main():
+    async with PowerSyncDatabase({str(tmp_path / "one.db")!r}, APP_SCHEMA) as database:
+        number = 0
+        while True:
+            await database.execute("INSERT INTO lists(id, name) VALUES (?, 'x')", [str(number)])
+            print(number, flush=True)
+            number += 1
+
+asyncio.run(main())
+"""
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    async with asyncio.timeout(30):
+        for _ in range(50):
+            await process.stdout.readline()
+    process.kill()
+    printed = 50 + len((await process.stdout.read()).splitlines())
+    await process.wait()
+    async with PowerSyncDatabase(tmp_path / "one.db", APP_SCHEMA) as database:
+        kept = [int(row[0]) for row in await database.get_all("SELECT id FROM lists ORDER BY CAST(id AS INTEGER)")]
+        assert len(kept) >= printed
+        assert kept == list(range(len(kept)))
+        assert database.status.upload_queue_count == len(kept)
+        assert (await database.get("PRAGMA integrity_check"))[0] == "ok"
