@@ -47,8 +47,8 @@ class SyncCoordinator:
         self._upload = upload
         self._wish: _Wish | None = None
         self._wish_changed = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._session_ended = asyncio.Event()
+        self._session_ended.set()
         self._owner: asyncio.Task[None] | None = None
         self._session: Session | None = None
         self._streams_in_use: Counter[StreamKey] = Counter()
@@ -62,18 +62,20 @@ class SyncCoordinator:
                 self._session.wake()
             return
         self._wish = wish
-        self._idle.clear()
         self._wish_changed.set()
         self._board.update(wanted=True)
         if self._owner is None:
             self._owner = asyncio.create_task(self._own(), name="sync: connection")
 
     async def disconnect(self) -> None:
-        """Wish for no connection, and wait until it is closed. If cancelled, it is closed all the same."""
+        """Wish for no connection, and wait until the present one is closed.
+
+        If cancelled, it is closed all the same; if a connection is wished for meanwhile, that one is opened then.
+        """
         self._wish = None
         self._wish_changed.set()
         self._board.update(wanted=False)
-        await self._idle.wait()
+        await self._session_ended.wait()
 
     async def close(self) -> None:
         """Disconnect for good."""
@@ -83,7 +85,6 @@ class SyncCoordinator:
             owner.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await owner
-        self._idle.set()
 
     def use_stream(self, key: StreamKey) -> None:
         """Count a use of a subscription; the service learns of it if it does not know it yet."""
@@ -111,7 +112,6 @@ class SyncCoordinator:
             wish = self._wish
             self._wish_changed.clear()
             if wish is None:
-                self._idle.set()
                 await self._wish_changed.wait()
             elif await self._run_until_wish_changes(wish):
                 await asyncio.sleep(_RESTART_SECONDS)
@@ -121,6 +121,7 @@ class SyncCoordinator:
         stop synchronization for good.
         """
         failed = False
+        self._session_ended = ended = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as group:
                 session = group.create_task(self._run_session(wish), name="sync: session")
@@ -136,6 +137,7 @@ class SyncCoordinator:
             self._board.update(
                 syncing_elsewhere=False, connecting=False, connected=False, downloading=False, uploading=False
             )
+            ended.set()
         return failed
 
     async def _run_session(self, wish: _Wish) -> None:

@@ -18,7 +18,7 @@ from sync.client.credentials import RENEW_BEFORE_EXPIRY_SECONDS, CredentialsCach
 from sync.client.options import SyncOptions
 from sync.client.service import SyncService
 from sync.connection import ConnectionPool, Statements
-from sync.errors import AuthError, ChecksumError, NetworkError, ProtocolError
+from sync.errors import AuthError, ChecksumError, NetworkError, ProtocolError, ServiceError
 from sync.protocol import (
     BucketRequest,
     Checkpoint,
@@ -43,6 +43,8 @@ logger = logging.getLogger("sync.download")
 _TAKE_IN_BYTES = 1 << 20
 """Downloaded lines gather up to this size before they are written, unless a checkpoint is complete sooner."""
 
+_MAX_LINE_BYTES = 256 << 20
+
 _SUBSCRIPTION_CHANGES_GATHER_SECONDS = 0.05
 
 
@@ -61,6 +63,8 @@ class _Connection:
         held_back: a complete checkpoint that waits for the upload queue.
         gathered: data lines that are not yet in the file.
         downloading: data has come that no complete checkpoint covers yet.
+        awaited: the checkpoint request that the gate waited for when the connection was opened, until a checkpoint
+            is complete: the first one names the newest request that the service knows of.
     """
 
     requested: RequestedSubscriptions
@@ -69,6 +73,7 @@ class _Connection:
     held_back: TrackedCheckpoint | None = None
     gathered: list[ReceivedData] = field(default_factory=list[ReceivedData])
     downloading: bool = False
+    awaited: int | None = None
 
     def take_gathered(self) -> list[ReceivedData]:
         gathered, self.gathered = self.gathered, []
@@ -163,6 +168,8 @@ class DownloadLoop:
         wait = self._backoff.failed()
         if isinstance(error, AuthError):
             self._credentials.discard()
+        if isinstance(error, ServiceError) and error.retry_after is not None:
+            wait = max(wait, min(error.retry_after, self._options.max_retry_delay))
         return wait
 
     async def _stream(self) -> Exception | None:
@@ -180,10 +187,11 @@ class DownloadLoop:
                 rest = bytearray()
                 async for chunk in chunks:
                     rest += chunk
-                    if b"\n" not in chunk:
-                        continue
-                    *lines, rest = rest.split(b"\n")
-                    await self._take(connection, lines)
+                    if b"\n" in chunk:
+                        *lines, rest = rest.split(b"\n")
+                        await self._take(connection, lines)
+                    elif len(rest) > _MAX_LINE_BYTES:
+                        return ProtocolError("The service sent a line without an end.")
         except Exception as error:  # noqa: BLE001 - whatever it is, it is reported, and the loop goes on
             return error
         return None
@@ -210,7 +218,7 @@ class DownloadLoop:
             parameters=self._options.params,
             app_metadata=self._options.app_metadata,
         )
-        return request, _Connection(requested, frozenset(buckets))
+        return request, _Connection(requested, frozenset(buckets), awaited=upload_queue.target(statements))
 
     async def _take(self, connection: _Connection, lines: Iterable[bytes | bytearray]) -> None:
         async with self._publishing:
@@ -272,9 +280,14 @@ class DownloadLoop:
 
         def transaction(statements: Statements) -> PublishResult:
             oplog.take_in(statements, gathered)
-            return self._publish(statements, connection, target, priority)
+            result = self._publish(statements, connection, target, priority)
+            if result.outcome is Outcome.HELD_BACK and priority is None and connection.awaited is not None:
+                upload_queue.ask_again(statements, instead_of=connection.awaited)
+            return result
 
         result = await self._pool.write(transaction)
+        if priority is None:
+            connection.awaited = None
         connection.downloading = connection.downloading and priority is not None
         match result.outcome:
             case Outcome.CHECKSUM_MISMATCH:
@@ -301,7 +314,7 @@ class DownloadLoop:
         if line.token_expires_in <= 0:
             self._credentials.discard()
             raise _ConnectAgain
-        if line.token_expires_in <= RENEW_BEFORE_EXPIRY_SECONDS:
+        if line.token_expires_in <= RENEW_BEFORE_EXPIRY_SECONDS and not self._connect_again.is_set():
             self._token_expires.set()
         await self._pool.write(lambda statements: subscriptions.renew(statements, self._streams_in_use()))
         await self._connect_again_if_changed(connection)

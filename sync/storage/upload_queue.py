@@ -150,6 +150,18 @@ def set_target(statements: Statements, checkpoint_request_id: int, last_ever: in
     return True
 
 
+def target(statements: Statements) -> int | None:
+    """The checkpoint request that the gate waits for, or None."""
+    return get_integer(statements, TARGET)
+
+
+def ask_again(statements: Statements, instead_of: int) -> None:
+    """Have a checkpoint requested anew if the gate still waits for `instead_of`, which the service does not know."""
+    statements.execute(
+        "UPDATE ps_kv SET value = ? WHERE key = ? AND CAST(value AS INTEGER) = ?", (TARGET_UNKNOWN, TARGET, instead_of)
+    )
+
+
 def is_gate_open(statements: Statements) -> bool:
     """Whether downloaded data may be published: nothing waits, and all that was uploaded has come back."""
     if statements.value("SELECT 1 FROM ps_crud LIMIT 1"):

@@ -335,6 +335,36 @@ async def test_any_sequence_of_connect_and_disconnect_ends_as_last_asked(
                 await asyncio.sleep(0)
 
 
+async def test_disconnecting_does_not_wait_for_a_later_connection(database: PowerSyncDatabase) -> None:
+    async with scripted_service(hold) as server:
+        connector = ServiceConnector(server.url)
+        await database.connect(connector, QUICK)
+        await until_status(database, lambda status: status.connected)
+        disconnecting = asyncio.create_task(database.disconnect())
+        await asyncio.sleep(0)
+        await database.connect(connector, QUICK)
+        await within(10, disconnecting)
+        await until_status(database, lambda status: status.connected)
+        assert database.status.wanted
+
+
+async def test_a_service_that_asks_for_time_gets_it(database: PowerSyncDatabase) -> None:
+    times: list[float] = []
+
+    async def service(exchange: Exchange) -> None:
+        times.append(asyncio.get_running_loop().time())
+        if len(times) > 1:
+            await hold(exchange)
+        else:
+            await exchange.answer(429, {}, {"Retry-After": "1"})
+
+    async with scripted_service(service) as server:
+        options = SyncOptions(retry_delay=0.01, max_retry_delay=5)
+        await database.connect(ServiceConnector(server.url), options)
+        await database.wait_for_first_sync(10)
+    assert times[1] - times[0] >= 1
+
+
 async def test_tokens_reach_no_log(database: PowerSyncDatabase, caplog: pytest.LogCaptureFixture) -> None:
     async def tokens(_: int) -> str:
         return "very-secret"

@@ -158,6 +158,20 @@ async def test_a_checkpoint_held_back_is_published_when_the_upload_is_done(datab
         await until_rows(database, "SELECT name FROM lists", [["stored"]])
 
 
+async def test_a_gate_that_waits_for_a_checkpoint_unknown_to_the_service_opens(database: PowerSyncDatabase) -> None:
+    """The service has lost its memory, say by a restore: what was asked for never comes, so it is asked for again."""
+    service, backend = Service(), Backend()
+    await database.execute("INSERT INTO ps_kv(key, value) VALUES ('target_checkpoint_request_id', 40)")
+    async with scripted_service(service) as server:
+        stream = await connected(database, server, service, backend)
+        await stream.send_line(checkpoint(1, 5, write_checkpoint=3))
+        await stream.send_line(put(1, "a", "theirs", 5))
+        await stream.send_line({"checkpoint_complete": {"last_op_id": "1"}})
+        await until_target(database, 1)
+        await until_rows(database, "SELECT name FROM lists", [["theirs"]])
+    assert backend.attempts == 0
+
+
 async def test_a_write_during_the_checkpoint_request_keeps_the_gate_closed(database: PowerSyncDatabase) -> None:
     service, backend = Service(), Backend()
 
