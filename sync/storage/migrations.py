@@ -77,9 +77,9 @@ _BUCKETS_13 = """CREATE TABLE ps_buckets(
         downloaded_size INTEGER NOT NULL DEFAULT 0
     ) STRICT"""
 
-# Before version 14 the gate lived in a bucket row named $local; before 13 times were text and seconds.
-# The function powersync_drop_view belongs to the clients that run these statements. Versions below 10 have
-# no clients in use that read this file, so nothing is recorded for them.
+# Before version 14 the gate lived in a bucket row named $local; before 13 times were text and seconds. The function
+# powersync_drop_view belongs to the clients that run these statements. How to undo versions 2 to 9 is not recorded: a
+# client that old refuses the file and leaves it as it is.
 _DOWN: dict[int, tuple[str, ...]] = {
     14: (
         "DROP INDEX ps_buckets_name",
