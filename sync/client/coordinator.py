@@ -105,7 +105,7 @@ class SyncCoordinator:
 
     def _on_commit(self, changed: frozenset[str] | None) -> None:
         if self._session is not None and (changed is None or "ps_crud" in changed):
-            self._session.wrote()
+            self._session.wake()
 
     async def _own(self) -> None:
         while True:

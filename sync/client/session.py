@@ -63,12 +63,8 @@ class Session:
             group.create_task(self._uploads.run(), name="sync: upload")
 
     def wake(self) -> None:
-        """Cut the waits of both loops short."""
+        """Cut the waits of both loops short: something was written, or the app asked to connect."""
         self._download.wake()
-        self._uploads.wake()
-
-    def wrote(self) -> None:
-        """The upload queue changed."""
         self._uploads.wake()
 
     def _look_at_queue(self) -> None:

@@ -164,6 +164,21 @@ async def test_connecting_again_cuts_the_wait_short(database: PowerSyncDatabase)
     assert connector.fetched == 1
 
 
+async def test_a_local_write_cuts_the_wait_short(database: PowerSyncDatabase) -> None:
+    async def upload(database: PowerSyncDatabase) -> None:
+        async for transaction in database.crud_transactions():
+            await transaction.complete()
+
+    async with scripted_service(hold) as server:
+        port = server.port
+    patient = SyncOptions(retry_delay=1000, max_retry_delay=1000)
+    await database.connect(ServiceConnector(f"http://127.0.0.1:{port}", upload), patient)
+    await until_status(database, lambda status: status.download_error is not None)
+    async with scripted_service(hold, port):
+        await database.execute("INSERT INTO lists(id, name) VALUES ('a', 'x')")
+        await until_status(database, lambda status: status.connected)
+
+
 def jwt(expires_in: float) -> str:
     payload = base64.urlsafe_b64encode(json.dumps({"exp": time.time() + expires_in}).encode()).rstrip(b"=")
     return f"e30.{payload.decode()}.x"
