@@ -20,6 +20,7 @@ from sync.errors import (
     ProtocolError,
     SchemaError,
     ServiceError,
+    TokenExpiredError,
     UploadStalledError,
 )
 from sync.schema import Column, Index, Schema, Table
@@ -56,6 +57,7 @@ __all__ = [
     "SyncStreamStatus",
     "SyncStreamSubscription",
     "Table",
+    "TokenExpiredError",
     "Transaction",
     "UploadStalledError",
     "Watch",

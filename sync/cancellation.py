@@ -1,10 +1,10 @@
-"""Cancellation that waits: for work in threads, which nothing can cancel."""
+"""Cancellation that waits: for work in threads, which nothing can cancel, and for tasks to be gone."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -26,3 +26,11 @@ async def to_the_end(awaitable: Awaitable[T]) -> T:
             task.exception()
         raise cancelled
     return task.result()
+
+
+async def end_task(task: asyncio.Task[Any]) -> None:
+    """Cancel a task and wait until it has ended, however it does."""
+    task.cancel()
+    await asyncio.wait({task})
+    if not task.cancelled():
+        task.exception()

@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import sqlite3
 import time
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import aiosqlite
 
-from sync.cancellation import to_the_end
+from sync.cancellation import end_task, to_the_end
 from sync.errors import DatabaseClosedError, DatabaseOpenError, NestedUseError, NoRowError
 
 T = TypeVar("T")
+
+logger = logging.getLogger("sync.connection")
 
 Row = sqlite3.Row
 """A result row: read it by index or by column name."""
@@ -118,7 +122,8 @@ class Statements:
 
     def _note_changes(self, sql: str, total_changes_before: int) -> None:
         if self._recorder.prepared:
-            self._written_by[sql] = frozenset(self._recorder.written)
+            # Added, not replaced: while a statement runs, virtual tables such as FTS5 prepare statements of their own.
+            self._written_by[sql] = self._written_by.get(sql, frozenset()) | self._recorder.written
         tables = self._written_by.get(sql)
         if tables is None:
             self.changed_unknown |= self._connection.total_changes != total_changes_before
@@ -126,6 +131,11 @@ class Statements:
             self.changed |= tables
         if len(self._written_by) > 4 * _STATEMENT_CACHE:
             self._written_by.clear()
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open; some errors make SQLite end it by itself."""
+        return self._connection.in_transaction
 
     def begin(self, mode: str) -> None:
         self.changed.clear()
@@ -206,27 +216,32 @@ class ConnectionPool:
         self._before_write = before_write
         self._before_commit = before_commit
         self._write_lock = asyncio.Lock()
-        self._transaction_owner: asyncio.Task[Any] | None = None
         self._writer: _Connection | None = None
         self._readers: list[_Connection] = []
         self._idle_readers: asyncio.LifoQueue[_Connection] = asyncio.LifoQueue()
         self._listeners: list[ChangeListener] = []
         self._poll: asyncio.Task[None] | None = None
+        self._was_opened = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def open(self, prepare: Callable[[Statements], None]) -> None:
-        """Open the file and run `prepare` in a first write transaction.
+    async def open(self, check: Callable[[Statements], None], prepare: Callable[[Statements], None]) -> None:
+        """Open the file, run `check` before anything is changed, and `prepare` in a first write transaction.
 
         Raises:
-            DatabaseOpenError: the file cannot be used; it is left as it was.
+            DatabaseOpenError: the file cannot be used and is left as it was, or this object was opened before.
         """
+        if self._was_opened:
+            raise DatabaseOpenError("This database object has been opened before; make a new one to open it again.")
+        self._was_opened = True
         self._loop = asyncio.get_running_loop()
         try:
             if not self._in_memory:
                 await asyncio.to_thread(_make_private_file, self.path)
             self._writer = self._connection()
             await self._writer.start()
-            await self._writer.run(lambda: _configure(cast("_Connection", self._writer).statements, read_only=False))
+            statements = self._writer.statements
+            await self._writer.run(lambda: check(statements))
+            await self._writer.run(lambda: _configure(statements, read_only=False))
             await self._writer.run(lambda: self._in_transaction(prepare, hooks=False))
             if not self._in_memory:
                 for _ in range(READERS):
@@ -244,19 +259,23 @@ class ConnectionPool:
             raise
 
     async def close(self) -> None:
-        """Close all connections, after the transactions that are running. Idempotent."""
-        poll, self._poll = self._poll, None
-        if poll is not None:
-            poll.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await poll
+        """Close all connections, after the transactions that are running. Idempotent; cancelled, it still closes."""
+        self._refuse_nested_use()
+        await to_the_end(self._close())
+
+    async def _close(self) -> None:
+        if self._poll is not None:
+            await end_task(self._poll)
         async with self._write_lock:
             writer, self._writer = self._writer, None
             readers, self._readers = self._readers, []
-            for reader in readers:
-                await reader.close()
-            if writer is not None:
-                await writer.close()
+            for connection in (*readers, writer):
+                if connection is not None:
+                    await connection.close()
+
+    def require_open(self) -> None:
+        """Raises DatabaseClosedError if the database is not open."""
+        self._open_writer()
 
     def listen(self, listener: ChangeListener) -> None:
         """Call `listener` after each commit that changed something, of this process or another."""
@@ -277,14 +296,14 @@ class ConnectionPool:
         self._refuse_nested_use()
         async with self._write_lock:
             writer = self._open_writer()
-            transaction = Transaction(writer.run, writer.statements)
+            transaction = Transaction(self, writer.run, writer.statements)
             try:
                 await writer.run(lambda: self._begin(writer.statements))
-                self._transaction_owner = asyncio.current_task()
+                _live_transaction.set(transaction)
                 try:
                     yield transaction
                 finally:
-                    self._transaction_owner = None
+                    _live_transaction.set(None)
                     transaction.end()
                 await writer.run(lambda: self._commit(writer.statements))
             except BaseException:
@@ -303,7 +322,14 @@ class ConnectionPool:
                 finally:
                     reader.statements.rollback()
 
-            return await reader.run(transaction, interrupt=True)
+            def read_only_transaction() -> T:
+                reader.statements.execute("PRAGMA query_only = ON")
+                try:
+                    return transaction()
+                finally:
+                    reader.statements.execute("PRAGMA query_only = OFF")
+
+            return await reader.run(read_only_transaction if self._in_memory else transaction, interrupt=True)
 
     @asynccontextmanager
     async def _reader(self) -> AsyncGenerator[_Connection]:
@@ -366,7 +392,8 @@ class ConnectionPool:
         return self._writer
 
     def _refuse_nested_use(self) -> None:
-        if self._transaction_owner is not None and self._transaction_owner is asyncio.current_task():
+        transaction = _live_transaction.get()
+        if transaction is not None and transaction.is_of(self):
             raise NestedUseError(
                 "The database was used inside its own write transaction; use the transaction object there."
             )
@@ -383,7 +410,7 @@ class ConnectionPool:
             last_version = await writer.run(version)
         last_stamps = _stamps(files)
         settled = True
-        while True:
+        while self._writer is not None:
             await asyncio.sleep(OTHER_PROCESS_POLL_SECONDS)
             stamps = _stamps(files)
             if stamps == last_stamps and settled:
@@ -391,8 +418,13 @@ class ConnectionPool:
             # A commit within the same tick of the file system's clock leaves no new stamp: look once more.
             settled = stamps == last_stamps
             last_stamps = stamps
-            async with self._write_lock:
-                now_version = await writer.run(version)
+            try:
+                async with self._write_lock:
+                    now_version = await writer.run(version)
+            except sqlite3.Error as error:
+                logger.warning("changes of other processes may be seen late: %s", error)
+                settled = False
+                continue
             if now_version != last_version:
                 last_version = now_version
                 self._announce(None)
@@ -401,7 +433,10 @@ class ConnectionPool:
 class Transaction:
     """The handle inside `write_transaction()`; of no use after its end."""
 
-    def __init__(self, run: Callable[[Callable[[], Any]], Awaitable[Any]], statements: Statements) -> None:
+    def __init__(
+        self, pool: ConnectionPool, run: Callable[[Callable[[], Any]], Awaitable[Any]], statements: Statements
+    ) -> None:
+        self._pool = pool
         self._run = run
         self._statements = statements
         self._ended = False
@@ -409,8 +444,17 @@ class Transaction:
     def end(self) -> None:
         self._ended = True
 
+    def is_of(self, pool: ConnectionPool) -> bool:
+        """Whether this transaction is open on `pool`."""
+        return self._pool is pool and not self._ended
+
     async def execute(self, sql: str, parameters: Parameters = ()) -> list[Row]:
-        """Run one statement and return its rows. An SQL error leaves the transaction usable unless SQLite ended it."""
+        """Run one statement and return its rows. An SQL error leaves the transaction usable unless SQLite ended it.
+
+        Raises:
+            sqlite3.Error: SQLite refused the statement.
+            DatabaseClosedError: the transaction has ended, be it by an error that made SQLite roll it back.
+        """
         return cast("list[Row]", await self._on_thread(lambda: self._statements.execute(sql, parameters)))
 
     async def execute_many(self, sql: str, rows: Iterable[Parameters]) -> None:
@@ -440,7 +484,17 @@ class Transaction:
     async def _on_thread(self, function: Callable[[], Any]) -> Any:
         if self._ended:
             raise DatabaseClosedError("The transaction has ended; its handle cannot be used any more.")
-        return await self._run(function)
+
+        def inside() -> Any:
+            if not self._statements.in_transaction:
+                raise DatabaseClosedError("SQLite has rolled this transaction back after an error; begin a new one.")
+            return function()
+
+        return await self._run(inside)
+
+
+_live_transaction: ContextVar[Transaction | None] = ContextVar("live transaction", default=None)
+"""The transaction that the current task, or the task that started it, is inside of."""
 
 
 def _stamps(files: Sequence[Path]) -> tuple[tuple[int, int] | None, ...]:
@@ -478,7 +532,7 @@ def _switch_to_wal(statements: Statements) -> None:
         try:
             statements.execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
         else:

@@ -26,7 +26,7 @@ class PowerSyncCredentials:
         expires_at: when the token expires, if known (UTC).
 
     Raises:
-        ConnectorError: the endpoint is not an http(s) URL.
+        ConnectorError: the endpoint is not an http(s) URL, or the token has characters that no token has.
     """
 
     endpoint: str
@@ -36,6 +36,8 @@ class PowerSyncCredentials:
     def __post_init__(self) -> None:
         if not self.endpoint.startswith(("http://", "https://")):
             raise ConnectorError(f"The sync service's address {self.endpoint!r} is not an http:// or https:// URL.")
+        if not self.token or not all("!" <= character <= "~" for character in self.token):
+            raise ConnectorError("The token is empty or has a space, a line end or the like in it.")
 
 
 class BackendConnector(ABC):

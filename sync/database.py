@@ -21,7 +21,7 @@ from sync.errors import NoRowError
 from sync.schema import Schema
 from sync.status import StatusBoard, SyncStatus
 from sync.storage import upload_queue
-from sync.storage.migrations import migrate
+from sync.storage.migrations import check_version, create_tables
 from sync.storage.upload_queue import CrudEntry
 from sync.storage.views import replace_schema
 from sync.stored_status import StoredStatus
@@ -61,12 +61,16 @@ class PowerSyncDatabase:
         """
 
         def prepare(statements: Statements) -> None:
-            migrate(statements)
+            create_tables(statements)
             replace_schema(statements, self.schema)
             upload_queue.end_transaction_id(statements)
 
-        await self._pool.open(prepare)
-        await self._stored_status.start()
+        await self._pool.open(check_version, prepare)
+        try:
+            await self._stored_status.start()
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """Disconnect, end all watches, and close the file. Idempotent. Data and queue stay in the file."""
@@ -153,7 +157,11 @@ class PowerSyncDatabase:
 
         Called again with the same connector and options it only cuts the wait for the next attempt short; with others
         it connects anew. Of several processes on one file one syncs, and another takes over when it ends.
+
+        Raises:
+            DatabaseClosedError: the database is not open.
         """
+        self._pool.require_open()
         self._coordinator.connect(connector, options or SyncOptions())
 
     async def disconnect(self) -> None:

@@ -83,5 +83,9 @@ class AuthError(ServiceError):
     """The service refused the credentials (HTTP 401 or 403). New ones are fetched before the next attempt."""
 
 
+class TokenExpiredError(PowerSyncError):
+    """The service ended the stream because the token had expired. A new one is fetched before the next attempt."""
+
+
 class UploadStalledError(PowerSyncError):
     """`upload_data` returned without completing a transaction while the queue was not empty."""

@@ -18,7 +18,7 @@ ColumnType = Literal["text", "integer", "real"]
 MAX_COLUMNS = 50
 """json_object takes at least 100 arguments on every SQLite build: 50 pairs."""
 
-_FORBIDDEN = re.compile(r"[\"'%,.#\[\]\s]")
+_FORBIDDEN = re.compile(r"[\"'%,.#\[\]\\\s\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,16 @@ offline restart shows when the last sync was.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 from typing import Any
 
+from sync.cancellation import end_task
 from sync.connection import ConnectionPool, Statements
 from sync.errors import DatabaseClosedError
 from sync.status import StatusBoard
 from sync.storage import publish, subscriptions, upload_queue
+
+logger = logging.getLogger("sync.status")
 
 _TABLES = frozenset({"ps_crud", "ps_sync_state", "ps_stream_subscriptions"})
 
@@ -35,22 +38,23 @@ class StoredStatus:
 
     async def close(self) -> None:
         """Stop reading."""
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        if self._task is not None:
+            await end_task(self._task)
 
     def _on_commit(self, changed: frozenset[str] | None) -> None:
         if changed is None or not _TABLES.isdisjoint(changed):
             self._changed.set()
 
     async def _follow(self) -> None:
-        with contextlib.suppress(DatabaseClosedError):
-            while True:
-                await self._changed.wait()
-                self._changed.clear()
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            try:
                 await self._read()
+            except DatabaseClosedError:
+                return
+            except Exception:
+                logger.exception("the status could not be read from the file; it is read again after the next change")
 
     async def _read(self) -> None:
         def read(statements: Statements) -> dict[str, Any]:

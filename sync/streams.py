@@ -6,12 +6,14 @@ Owns the public handles `SyncStream` and `SyncStreamSubscription`. The subscript
 
 from __future__ import annotations
 
+import contextlib
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
 from sync.client.coordinator import SyncCoordinator
 from sync.connection import ConnectionPool
+from sync.errors import DatabaseClosedError
 from sync.status import StatusBoard
 from sync.storage import subscriptions
 from sync.storage.subscriptions import StreamKey
@@ -30,12 +32,12 @@ class SyncStream:
         name: str,
         parameters: dict[str, Any] | None,
     ) -> None:
+        self._key = StreamKey.of(name, parameters)
         self.name = name
-        self.parameters = parameters
+        self.parameters = self._key.decoded_parameters
         self._pool = pool
         self._board = board
         self._coordinator = coordinator
-        self._key = StreamKey.of(name, parameters)
 
     async def subscribe(self, *, ttl: timedelta = DEFAULT_TTL, priority: int | None = None) -> SyncStreamSubscription:
         """Subscribe; the data comes while connected, and stays for `ttl` after the last subscription ended.
@@ -49,14 +51,22 @@ class SyncStream:
         """
         await self._pool.write(lambda statements: subscriptions.subscribe(statements, self._key, ttl, priority))
         self._coordinator.use_stream(self._key)
-        return SyncStreamSubscription(self, self._board, self._coordinator, self._key)
+        return SyncStreamSubscription(self, self._pool, self._board, self._coordinator, self._key)
 
 
 class SyncStreamSubscription:
     """A use of a stream. Use it as an async context manager, or call `unsubscribe`."""
 
-    def __init__(self, stream: SyncStream, board: StatusBoard, coordinator: SyncCoordinator, key: StreamKey) -> None:
+    def __init__(
+        self,
+        stream: SyncStream,
+        pool: ConnectionPool,
+        board: StatusBoard,
+        coordinator: SyncCoordinator,
+        key: StreamKey,
+    ) -> None:
         self.stream = stream
+        self._pool = pool
         self._board = board
         self._coordinator = coordinator
         self._key = key
@@ -78,6 +88,8 @@ class SyncStreamSubscription:
         if self._is_active:
             self._is_active = False
             self._coordinator.release_stream(self._key)
+            with contextlib.suppress(DatabaseClosedError):
+                await self._pool.write(lambda statements: subscriptions.renew(statements, [self._key]))
 
     async def __aenter__(self) -> Self:
         return self

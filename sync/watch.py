@@ -73,6 +73,8 @@ class Watch(AsyncIterator[list[Row]]):
                 self._wake.set()
                 raise
             self._not_before = loop.time() + self._throttle
+            if self._ended:
+                raise StopAsyncIteration
             if rows != self._last:
                 self._last = rows
                 return rows

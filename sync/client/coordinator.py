@@ -15,11 +15,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sync.cancellation import end_task
+from sync.client.backoff import Backoff
 from sync.client.options import SyncOptions
 from sync.client.sync_lock import sync_lock
 from sync.connection import ConnectionPool
 from sync.connector import BackendConnector
 from sync.status import StatusBoard
+from sync.storage import upload_queue
 from sync.storage.subscriptions import StreamKey
 
 if TYPE_CHECKING:
@@ -27,7 +30,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("sync.connection")
 
-_RESTART_SECONDS = 1.0
+_FIRST_RESTART_SECONDS = 1.0
+_LONGEST_RESTART_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ class SyncCoordinator:
         """
         self._wish = None
         self._wish_changed.set()
-        self._board.update(wanted=False)
+        self._board.update(wanted=False, download_error=None, upload_error=None)
         await self._session_ended.wait()
 
     async def close(self) -> None:
@@ -82,9 +86,7 @@ class SyncCoordinator:
         self._wish = None
         owner, self._owner = self._owner, None
         if owner is not None:
-            owner.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await owner
+            await end_task(owner)
 
     def use_stream(self, key: StreamKey) -> None:
         """Count a use of a subscription; the service learns of it if it does not know it yet."""
@@ -104,23 +106,35 @@ class SyncCoordinator:
             self._session.upload_progressed()
 
     def _on_commit(self, changed: frozenset[str] | None) -> None:
-        if self._session is not None and (changed is None or "ps_crud" in changed):
+        if self._session is None:
+            return
+        if changed is None:
+            # Another process wrote something: a look is enough, it must not cut waits short again and again.
+            self._session.look_again()
+            self._session.subscriptions_changed()
+        elif upload_queue.has_new_entries(changed):
             self._session.wake()
 
     async def _own(self) -> None:
+        backoff = Backoff(_FIRST_RESTART_SECONDS, _LONGEST_RESTART_SECONDS)
         while True:
             wish = self._wish
             self._wish_changed.clear()
             if wish is None:
                 await self._wish_changed.wait()
-            elif await self._run_until_wish_changes(wish):
-                await asyncio.sleep(_RESTART_SECONDS)
+            elif (error := await self._run_until_wish_changes(wish)) is None:
+                backoff.succeeded()
+            else:
+                # The loops handle what may go wrong in them: this is a lock file that cannot be made, or the like.
+                self._board.update(download_error=error)
+                logger.error("synchronization cannot run, it is tried again: %s", error, exc_info=error)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(backoff.failed()):
+                        await self._wish_changed.wait()
 
-    async def _run_until_wish_changes(self, wish: _Wish) -> bool:
-        """Returns whether the session failed. Its loops handle what may go wrong: a failure is a bug, but not one to
-        stop synchronization for good.
-        """
-        failed = False
+    async def _run_until_wish_changes(self, wish: _Wish) -> Exception | None:
+        """Run a session for a wish; returns why it failed, or None if the wish changed."""
+        failure: Exception | None = None
         self._session_ended = ended = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as group:
@@ -129,16 +143,15 @@ class SyncCoordinator:
                 await asyncio.wait({session, changed}, return_when=asyncio.FIRST_COMPLETED)
                 session.cancel()
                 changed.cancel()
-        except* Exception:
-            logger.exception("synchronization failed unexpectedly; it starts again")
-            failed = True
+        except* Exception as failures:  # noqa: BLE001 - the caller reports it and tries again
+            failure = _first_of(failures)
         finally:
             self._session = None
             self._board.update(
                 syncing_elsewhere=False, connecting=False, connected=False, downloading=False, uploading=False
             )
             ended.set()
-        return failed
+        return failure
 
     async def _run_session(self, wish: _Wish) -> None:
         async with sync_lock(self._pool.path, lambda: self._board.update(syncing_elsewhere=True)):
@@ -157,3 +170,8 @@ class SyncCoordinator:
                     lambda: tuple(self._streams_in_use),
                 )
                 await self._session.run()
+
+
+def _first_of(failures: BaseExceptionGroup[Exception]) -> Exception:
+    first = failures.exceptions[0]
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first

@@ -49,13 +49,14 @@ class CredentialsCache:
         self._credentials = None
 
     async def _fetch(self) -> PowerSyncCredentials:
+        deadline = asyncio.timeout(self._timeout)
         try:
-            async with asyncio.timeout(self._timeout):
+            async with deadline:
                 return await self._connector.fetch_credentials()
         except TimeoutError as error:
-            raise ConnectorError(
-                f"No credentials within {self._timeout:g} seconds; they are asked for again."
-            ) from error
+            if deadline.expired():
+                raise ConnectorError(f"No credentials came within {self._timeout:g} seconds.") from error
+            raise
 
 
 def _expires_soon(credentials: PowerSyncCredentials) -> bool:

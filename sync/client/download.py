@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import sqlite3
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -18,7 +17,7 @@ from sync.client.credentials import RENEW_BEFORE_EXPIRY_SECONDS, CredentialsCach
 from sync.client.options import SyncOptions
 from sync.client.service import SyncService
 from sync.connection import ConnectionPool, Statements
-from sync.errors import AuthError, ChecksumError, NetworkError, ProtocolError, ServiceError
+from sync.errors import AuthError, ChecksumError, NetworkError, ProtocolError, ServiceError, TokenExpiredError
 from sync.protocol import (
     BucketRequest,
     Checkpoint,
@@ -48,10 +47,6 @@ _MAX_LINE_BYTES = 256 << 20
 _SUBSCRIPTION_CHANGES_GATHER_SECONDS = 0.05
 
 
-class _ConnectAgain(Exception):  # noqa: N818 - not an error: the connection ended as it should
-    """The connection is to be opened anew at once."""
-
-
 @dataclass(slots=True)
 class _Connection:
     """The state of one connection.
@@ -61,7 +56,7 @@ class _Connection:
         known_buckets: buckets in the file when it was opened; a first checkpoint that lacks one deletes it.
         target: the checkpoint that it works towards.
         held_back: a complete checkpoint that waits for the upload queue.
-        gathered: data lines that are not yet in the file.
+        gathered: data lines that are not yet in the file, of `gathered_bytes` together.
         downloading: data has come that no complete checkpoint covers yet.
         awaited: the checkpoint request that the gate waited for when the connection was opened, until a checkpoint
             is complete: the first one names the newest request that the service knows of.
@@ -72,11 +67,12 @@ class _Connection:
     target: TrackedCheckpoint | None = None
     held_back: TrackedCheckpoint | None = None
     gathered: list[ReceivedData] = field(default_factory=list[ReceivedData])
+    gathered_bytes: int = 0
     downloading: bool = False
     awaited: int | None = None
 
     def take_gathered(self) -> list[ReceivedData]:
-        gathered, self.gathered = self.gathered, []
+        gathered, self.gathered, self.gathered_bytes = self.gathered, [], 0
         return gathered
 
 
@@ -115,8 +111,9 @@ class DownloadLoop:
             group.create_task(self._follow_subscriptions(), name="sync: subscriptions")
             group.create_task(self._renew_credentials(), name="sync: credentials")
             while True:
-                wait = await self._attempt()
+                # Cleared before the attempt: what asks for another one meanwhile is not to be lost.
                 self._wake.clear()
+                wait = await self._attempt()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait):
                         await self._wake.wait()
@@ -147,6 +144,7 @@ class DownloadLoop:
     async def _attempt(self) -> float:
         """One connection from its opening to its end; returns how long to wait before the next."""
         self._connect_again.clear()
+        began = asyncio.get_running_loop().time()
         async with asyncio.TaskGroup() as group:
             stream = group.create_task(self._stream(), name="sync: stream")
             again = group.create_task(self._connect_again.wait(), name="sync: connect again")
@@ -158,8 +156,11 @@ class DownloadLoop:
         if stream.cancelled():
             return 0.0  # the connection stays visible as connected: it is only exchanged
         error = stream.result()
-        if isinstance(error, _ConnectAgain):
-            return 0.0
+        if isinstance(error, TokenExpiredError):
+            self._credentials.discard()
+            if asyncio.get_running_loop().time() - began >= self._options.retry_delay:
+                self._board.update(connected=False)
+                return 0.0
         self._board.update(connecting=False, connected=False, downloading=False, download_error=error)
         if error is None:
             logger.info("the stream ended; connecting again")
@@ -175,9 +176,9 @@ class DownloadLoop:
     async def _stream(self) -> Exception | None:
         """Run one connection; its error is a result, so that this task can be told from a cancelled one."""
         try:
-            credentials = await self._credentials.get()
             if not self._board.status.connected:
                 self._board.update(connecting=True)
+            credentials = await self._credentials.get()
             request, connection = await self._pool.write(self._prepare)
             self._connection = connection
             async with self._service.open_stream(credentials, request) as chunks:
@@ -202,7 +203,7 @@ class DownloadLoop:
         if gathered := ended.take_gathered():
             try:
                 await self._pool.write(lambda statements: oplog.take_in(statements, gathered))
-            except (sqlite3.Error, ProtocolError) as error:
+            except Exception as error:  # noqa: BLE001 - it comes again with the next connection
                 logger.warning("downloaded data could not be kept and is downloaded again: %s", error)
 
     def _prepare(self, statements: Statements) -> tuple[StreamRequest, _Connection]:
@@ -225,7 +226,7 @@ class DownloadLoop:
             for text in lines:
                 if text.strip():
                     await self._take_line(connection, text)
-            if sum(data.size for data in connection.gathered) >= _TAKE_IN_BYTES:
+            if connection.gathered_bytes >= _TAKE_IN_BYTES:
                 gathered = connection.take_gathered()
                 await self._pool.write(lambda statements: oplog.take_in(statements, gathered))
             self._board.update(downloading=connection.downloading)
@@ -243,6 +244,7 @@ class DownloadLoop:
             case DataLine():
                 if line.bucket in _expected(connection.target, "data").buckets:
                     connection.gathered.append(ReceivedData(line, len(text)))
+                    connection.gathered_bytes += len(text)
                     connection.downloading = True
             case CheckpointComplete():
                 await self._complete(connection, _expected(connection.target, "a complete checkpoint"), None)
@@ -295,10 +297,10 @@ class DownloadLoop:
             case Outcome.HELD_BACK if priority is None:
                 connection.held_back = target
                 logger.debug("a checkpoint waits for the upload queue")
-            case Outcome.PUBLISHED if priority is None:
-                self._backoff.succeeded()
             case _:
                 pass
+        if priority is None:
+            self._backoff.succeeded()
         self._on_sign_of_life()
 
     def _publish(
@@ -312,8 +314,7 @@ class DownloadLoop:
     async def _keep_alive(self, connection: _Connection, line: KeepAlive) -> None:
         self._on_sign_of_life()
         if line.token_expires_in <= 0:
-            self._credentials.discard()
-            raise _ConnectAgain
+            raise TokenExpiredError("The service says that the token has expired; a new one is fetched.")
         if line.token_expires_in <= RENEW_BEFORE_EXPIRY_SECONDS and not self._connect_again.is_set():
             self._token_expires.set()
         await self._pool.write(lambda statements: subscriptions.renew(statements, self._streams_in_use()))
@@ -329,6 +330,8 @@ class DownloadLoop:
                 logger.info("no new credentials yet: %s", error)
             else:
                 self._connect_again.set()
+            # Tokens that live shorter than the warning of their end must not make this a circle.
+            await asyncio.sleep(self._options.retry_delay)
             self._token_expires.clear()
 
     async def _follow_subscriptions(self) -> None:

@@ -44,7 +44,7 @@ class Session:
             credentials,
             options,
             streams_in_use=streams_in_use,
-            on_sign_of_life=self._look_at_queue,
+            on_sign_of_life=self.look_again,
         )
         self._uploads = UploadLoop(
             pool,
@@ -67,7 +67,8 @@ class Session:
         self._download.wake()
         self._uploads.wake()
 
-    def _look_at_queue(self) -> None:
+    def look_again(self) -> None:
+        """Look at the upload queue, unless a failed attempt is being waited for."""
         self._uploads.look_again()
 
     def upload_progressed(self) -> None:

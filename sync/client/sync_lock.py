@@ -6,6 +6,7 @@ Owns the lock file beside the database. The operating system releases the lock o
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
@@ -25,7 +26,8 @@ async def sync_lock(database: str, on_waiting: Callable[[], None]) -> AsyncGener
     if database == ":memory:":
         yield
         return
-    lock = FileLock(f"{database}-sync-lock", mode=0o600, thread_local=False)
+    path = await asyncio.to_thread(os.path.realpath, database)
+    lock = FileLock(f"{path}-sync-lock", mode=0o600, thread_local=False)
     try:
         if not await _acquire(lock):
             on_waiting()

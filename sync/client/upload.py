@@ -60,7 +60,9 @@ class UploadLoop:
         while True:
             await self._wake.wait()
             await asyncio.sleep(self._options.crud_throttle)
+            # Cleared before the attempt: what asks for another one meanwhile is not to be lost.
             self._wake.clear()
+            self._cut_wait.clear()
             try:
                 await self._drain()
             except Exception as error:  # noqa: BLE001 - whatever it is, it is reported, and the loop goes on
@@ -159,7 +161,6 @@ class UploadLoop:
         )
 
     async def _wait(self, seconds: float) -> None:
-        self._cut_wait.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._cut_wait.wait()

@@ -128,30 +128,36 @@ _DOWN: dict[int, tuple[str, ...]] = {
 }
 
 
-def migrate(statements: Statements) -> None:
-    """Create the internal tables in a new file, or check those of an existing one.
+def check_version(statements: Statements) -> None:
+    """Check, without changing anything, that the file is new or of the version that this program reads.
 
     Raises:
-        DatabaseOpenError: the file was written by another schema version, or its tables belong to another program.
+        DatabaseOpenError: it is of another version, or has lost the record of its version.
     """
     if not _exists(statements, "ps_migration"):
-        if statements.value("SELECT count(*) FROM sqlite_master") and _exists(statements, "ps_crud"):
+        if _exists(statements, "ps_crud"):
             raise DatabaseOpenError("The database lacks its version record (ps_migration); it was left as it is.")
-        for sql in _TABLES:
-            statements.execute(sql)
-        statements.execute("INSERT INTO ps_kv(key, value) VALUES (?, ?)", (CLIENT_ID, str(uuid.uuid4())))
-        for version in range(1, VERSION + 1):
-            down = _DOWN.get(version)
-            statements.execute(
-                "INSERT INTO ps_migration(id, down_migrations) VALUES (?, ?)",
-                (version, None if down is None else json.dumps([{"sql": sql} for sql in down])),
-            )
         return
     version = statements.value("SELECT max(id) FROM ps_migration")
     if version != VERSION:
         raise DatabaseOpenError(
             f"The database has schema version {version}; this program reads version {VERSION}. "
             "It was left as it is: open it with the program that wrote it, or choose another file."
+        )
+
+
+def create_tables(statements: Statements) -> None:
+    """Create the internal tables, if the file is new."""
+    if _exists(statements, "ps_migration"):
+        return
+    for sql in _TABLES:
+        statements.execute(sql)
+    statements.execute("INSERT INTO ps_kv(key, value) VALUES (?, ?)", (CLIENT_ID, str(uuid.uuid4())))
+    for version in range(1, VERSION + 1):
+        down = _DOWN.get(version)
+        statements.execute(
+            "INSERT INTO ps_migration(id, down_migrations) VALUES (?, ?)",
+            (version, None if down is None else json.dumps([{"sql": sql} for sql in down])),
         )
 
 

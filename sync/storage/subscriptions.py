@@ -41,6 +41,11 @@ class StreamKey:
         """
         return cls(name, json.dumps(parameters, ensure_ascii=False, separators=(", ", ": ")))
 
+    @property
+    def decoded_parameters(self) -> dict[str, Any] | None:
+        """The parameters as JSON gives them back."""
+        return cast("dict[str, Any] | None", json.loads(self.parameters))
+
 
 @dataclass(frozen=True, slots=True)
 class RequestedSubscriptions:
@@ -117,12 +122,13 @@ def mark_synced(
 ) -> None:
     """Note when (µs since the epoch) subscriptions were last complete.
 
-    A complete checkpoint covers all of them; with `priority`, those whose buckets are all of that priority or above.
+    A complete checkpoint covers all that the connection asked for, and the default ones; with `priority`, those whose
+    buckets are all of that priority or above.
     """
-    rows = statements.execute("SELECT id, stream_name, ttl FROM ps_stream_subscriptions")
-    ids = {row["id"] for row in rows}
+    rows = statements.execute("SELECT id, stream_name FROM ps_stream_subscriptions WHERE ttl IS NULL")
+    default_ids = {row["stream_name"]: row["id"] for row in rows}
+    ids = {*requested.ids, *default_ids.values()}
     if priority is not None:
-        default_ids = {row["stream_name"]: row["id"] for row in rows if row["ttl"] is None}
         lowest = _lowest_priorities(checkpoint, requested, default_ids)
         ids &= {subscription for subscription, number in lowest.items() if number <= priority}
     statements.execute_many(

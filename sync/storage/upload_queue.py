@@ -73,6 +73,11 @@ class QueueState:
     gate_open: bool
 
 
+def has_new_entries(changed: frozenset[str]) -> bool:
+    """Whether a commit that changed these tables added to the queue: an entry always draws a transaction id."""
+    return "ps_tx" in changed
+
+
 def end_transaction_id(statements: Statements) -> None:
     """Let the next write draw a new transaction id. Another SQLite client leaves its own behind."""
     statements.execute("UPDATE ps_tx SET current_tx = NULL WHERE current_tx IS NOT NULL")

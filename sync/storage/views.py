@@ -25,6 +25,9 @@ from sync.storage.names import (
 
 _GENERATED = "-- powersync-auto-generated"
 
+# Under INSERT OR IGNORE a conflict leaves the row as it was: then there is nothing to upload.
+_UNLESS_IGNORED = "SELECT RAISE(IGNORE) WHERE changes() = 0"
+
 
 def replace_schema(statements: Statements, schema: Schema) -> None:
     """Create, alter and drop what differs from `schema`; rows move between `ps_untyped` and the data tables."""
@@ -143,6 +146,7 @@ def _insert(table: Table) -> Iterator[str]:
     )
     row = _json_object(table, "NEW")
     yield f"INSERT INTO {quoted(data_table(table))}(id, data) SELECT NEW.id, {row}"
+    yield _UNLESS_IGNORED
     if not table.local_only:
         # A merge patch into an empty object leaves out the columns that are null.
         yield from _record(table, "PUT", "NEW.id", f"json_patch('{{}}', {row})")
@@ -151,6 +155,7 @@ def _insert(table: Table) -> Iterator[str]:
 def _update(table: Table) -> Iterator[str]:
     yield "SELECT CASE WHEN NEW.id IS NOT OLD.id THEN RAISE(ABORT, 'the id of a row cannot be changed') END"
     yield f"UPDATE {quoted(data_table(table))} SET data = {_json_object(table, 'NEW')} WHERE id = NEW.id"
+    yield _UNLESS_IGNORED
     if not table.local_only:
         columns = " UNION ALL ".join(
             f"SELECT {literal(column.name)} AS name, NEW.{quoted(column.name)} AS value"
@@ -171,16 +176,20 @@ def _record(table: Table, op: str, row_id: str, data: str | None = None) -> Iter
     """Queue one entry and close the gate: no older checkpoint may take back or acknowledge this write.
 
     All entries of one SQLite transaction share a transaction id: the first one draws it, and the engine's own
-    connections put it back at the end of their transactions (see `upload_queue`).
+    connections put it back at the end of their transactions (see `upload_queue`). None of these statements may meet a
+    conflict: the OR clause of the app's own statement (OR IGNORE, say) would decide it, whatever stands here.
     """
     yield "UPDATE ps_tx SET current_tx = next_tx, next_tx = next_tx + 1 WHERE id = 1 AND current_tx IS NULL"
     entry = f"'op', {literal(op)}, 'id', {row_id}, 'type', {literal(table.name)}"
     if data is not None:
         entry += f", 'data', {data}"
     yield f"INSERT INTO ps_crud(tx_id, data) SELECT current_tx, json_object({entry}) FROM ps_tx WHERE id = 1"
-    yield f"INSERT OR IGNORE INTO ps_updated_rows(row_type, row_id) VALUES ({literal(table.name)}, {row_id})"
-    yield f"INSERT OR REPLACE INTO ps_kv(key, value) VALUES ({literal(TARGET)}, {TARGET_UNKNOWN})"
-    yield f"DELETE FROM ps_kv WHERE key IN ({literal(LAST_SEEN)}, {literal(LAST_APPLIED)})"
+    yield (
+        f"INSERT INTO ps_updated_rows(row_type, row_id) SELECT {literal(table.name)}, {row_id} WHERE NOT EXISTS"
+        f" (SELECT 1 FROM ps_updated_rows WHERE row_type = {literal(table.name)} AND row_id = {row_id})"
+    )
+    yield f"DELETE FROM ps_kv WHERE key IN ({literal(TARGET)}, {literal(LAST_SEEN)}, {literal(LAST_APPLIED)})"
+    yield f"INSERT INTO ps_kv(key, value) VALUES ({literal(TARGET)}, {TARGET_UNKNOWN})"
 
 
 def _json_object(table: Table, row: str) -> str:

@@ -14,7 +14,19 @@ from typing import Any
 
 import pytest
 
-from sync import AuthError, ConnectorError, NetworkError, PowerSyncDatabase, ServiceError, SyncOptions, SyncStatus
+from sync import (
+    AuthError,
+    ConnectorError,
+    DatabaseClosedError,
+    NetworkError,
+    PowerSyncCredentials,
+    PowerSyncDatabase,
+    ServiceError,
+    SyncOptions,
+    SyncStatus,
+    TokenExpiredError,
+)
+from sync.client.backoff import Backoff
 from sync.errors import ProtocolError
 from tests.kit.service import Exchange, scripted_service
 from tests.sync.rig import QUICK, SCHEMA, ServiceConnector, rows, within
@@ -240,6 +252,143 @@ async def test_an_expiring_token_is_exchanged_without_a_gap(database: PowerSyncD
         assert second.headers["authorization"] == "Token token-2"
         follower.cancel()
     assert all(status.connected for status in seen)
+
+
+async def test_a_service_that_finds_each_token_expired_is_not_besieged(database: PowerSyncDatabase) -> None:
+    async def service(exchange: Exchange) -> None:
+        await exchange.begin_stream()
+        await exchange.send_line({"token_expires_in": 0})
+        await exchange.end_stream()
+
+    async with scripted_service(service) as server:
+        options = SyncOptions(retry_delay=1000, max_retry_delay=1000)
+        connector = ServiceConnector(server.url)
+        await database.connect(connector, options)
+        status = await until_status(database, lambda status: status.download_error is not None)
+        assert isinstance(status.download_error, TokenExpiredError)
+        assert not status.connected
+        assert len(server.requests) == 1
+
+
+async def test_waits_grow_with_each_failure() -> None:
+    backoff = Backoff(1, 60)
+    limits = [1, 2, 4, 8, 16, 32, 60, 60]
+    for _ in range(50):
+        waits = [backoff.failed() for _ in limits]
+        assert all(0 <= wait <= limit for wait, limit in zip(waits, limits, strict=True))
+        backoff.succeeded()
+    assert max(backoff.failed() for _ in range(200)) > 30
+
+
+async def test_a_failed_attempt_is_waited_after(database: PowerSyncDatabase) -> None:
+    async def service(exchange: Exchange) -> None:
+        await exchange.answer(500, {})
+
+    async with scripted_service(service) as server:
+        await database.connect(ServiceConnector(server.url), SyncOptions(retry_delay=1000, max_retry_delay=1000))
+        await until_status(database, lambda status: status.download_error is not None)
+        await database.execute("SELECT 1")
+        assert len(server.requests) == 1
+
+
+async def test_what_asks_for_an_attempt_during_an_attempt_gets_one(database: PowerSyncDatabase) -> None:
+    attempts: asyncio.Queue[Exchange] = asyncio.Queue()
+    go_on = asyncio.Event()
+
+    async def service(exchange: Exchange) -> None:
+        await attempts.put(exchange)
+        if len(server.requests) > 1:
+            await hold(exchange)
+        else:
+            await go_on.wait()
+            await exchange.answer(500, {})
+
+    async with scripted_service(service) as server:
+        options = SyncOptions(retry_delay=1000, max_retry_delay=1000)
+        connector = ServiceConnector(server.url)
+        await database.connect(connector, options)
+        await within(10, attempts.get())
+        await database.connect(connector, options)
+        go_on.set()
+        await database.wait_for_first_sync(10)
+
+
+async def test_what_keeps_synchronization_from_running_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "c.db-sync-lock").mkdir()
+    async with scripted_service(hold) as server, PowerSyncDatabase(tmp_path / "c.db", SCHEMA) as database:
+        await database.connect(ServiceConnector(server.url), QUICK)
+        status = await until_status(database, lambda status: status.download_error is not None)
+        assert isinstance(status.download_error, OSError)
+        await within(10, database.disconnect())
+        assert database.status.download_error is None
+
+
+async def test_a_closed_database_does_not_connect(tmp_path: Path) -> None:
+    database = PowerSyncDatabase(tmp_path / "c.db", SCHEMA)
+    with pytest.raises(DatabaseClosedError):
+        await database.connect(ServiceConnector("http://127.0.0.1:9"))
+    await database.open()
+    await database.close()
+    with pytest.raises(DatabaseClosedError):
+        await database.connect(ServiceConnector("http://127.0.0.1:9"))
+
+
+@pytest.mark.parametrize("token", ["", "two words", "line\n", "\u00fc"])
+def test_tokens_that_cannot_be_sent_are_refused_and_not_shown(token: str) -> None:
+    with pytest.raises(ConnectorError) as raised:
+        PowerSyncCredentials("http://localhost", token)
+    assert not token or token not in str(raised.value)
+
+
+async def test_a_subscription_is_synced_only_when_its_own_request_was_answered(database: PowerSyncDatabase) -> None:
+    streams: asyncio.Queue[Exchange] = asyncio.Queue()
+
+    async def service(exchange: Exchange) -> None:
+        await exchange.begin_stream()
+        await streams.put(exchange)
+        await exchange.closed_by_client()
+
+    async with scripted_service(service) as server:
+        await database.connect(ServiceConnector(server.url), QUICK)
+        first = await within(10, streams.get())
+        subscription = await database.sync_stream("todos", {"list": (1, 2)}).subscribe()
+        await first.send_line(EMPTY)
+        await first.send_line(COMPLETE)
+        await database.wait_for_first_sync(10)
+        stream = database.status.for_stream("todos", {"list": [1, 2]})
+        assert stream is not None
+        assert not stream.has_synced
+        second = await within(10, streams.get())
+        await second.send_line(EMPTY)
+        await second.send_line(COMPLETE)
+        await within(10, subscription.wait_for_first_sync())
+
+
+async def test_the_time_to_live_begins_when_the_last_use_ends(database: PowerSyncDatabase) -> None:
+    subscription = await database.sync_stream("todos").subscribe(ttl=timedelta(hours=1))
+    await database.execute("UPDATE ps_stream_subscriptions SET expires_at = 0")
+    await subscription.unsubscribe()
+    (expires_at,) = (await rows(database, "SELECT expires_at FROM ps_stream_subscriptions"))[0]
+    assert expires_at / 1e6 - time.time() > 3500
+
+
+async def test_the_process_that_syncs_learns_of_the_others_subscriptions(tmp_path: Path) -> None:
+    streams: asyncio.Queue[Exchange] = asyncio.Queue()
+
+    async def service(exchange: Exchange) -> None:
+        await streams.put(exchange)
+        await hold(exchange)
+
+    async with (
+        scripted_service(service) as server,
+        PowerSyncDatabase(tmp_path / "c.db", SCHEMA) as first,
+        PowerSyncDatabase(tmp_path / "c.db", SCHEMA) as second,
+    ):
+        await first.connect(ServiceConnector(server.url), QUICK)
+        await within(10, streams.get())
+        await second.sync_stream("todos", {"list": 1}).subscribe()
+        again = await within(5, streams.get())
+        assert [s["parameters"] for s in again.json["streams"]["subscriptions"]] == [{"list": 1}]
 
 
 async def test_the_connectors_failures_are_shown_and_survived(database: PowerSyncDatabase) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
 
-from sync import DatabaseClosedError, NoRowError, PowerSyncDatabase
+from sync import DatabaseClosedError, NestedUseError, NoRowError, PowerSyncDatabase
 from tests.sync.rig import SCHEMA, rows, within
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
@@ -57,6 +59,58 @@ async def test_cancelling_a_transaction_anywhere_leaves_no_half_of_it(database: 
     found = dict(await database.get_all("SELECT name, count(*) FROM lists GROUP BY name"))
     assert found["one"] == found["two"]
     assert await rows(database, "SELECT count(*) FROM ps_crud") == [[found["one"] + found["two"]]]
+
+
+async def test_a_transaction_that_sqlite_ended_takes_no_more_statements(database: PowerSyncDatabase) -> None:
+    async def write() -> None:
+        async with database.write_transaction() as transaction:
+            await transaction.execute("INSERT INTO lists(id, name) VALUES ('a', 'x')")
+            with contextlib.suppress(sqlite3.IntegrityError):
+                await transaction.execute("INSERT OR ROLLBACK INTO ps_data__lists(id) VALUES ('a')")
+            await transaction.execute("INSERT INTO lists(id, name) VALUES ('b', 'x')")
+
+    with pytest.raises(DatabaseClosedError, match="rolled this transaction back"):
+        await write()
+    assert await rows(database, "SELECT * FROM lists") == []
+    assert await rows(database, "SELECT * FROM ps_crud") == []
+
+
+async def test_a_child_task_of_a_transaction_is_refused_and_does_not_wait_for_ever(database: PowerSyncDatabase) -> None:
+    async with database.write_transaction():
+        with pytest.raises(NestedUseError):
+            await within(5, asyncio.create_task(database.execute("SELECT 1")))
+        with pytest.raises(NestedUseError):
+            await within(5, database.close())
+    assert await rows(database, "SELECT 1") == [[1]]
+
+
+async def test_opening_and_closing_may_be_cancelled_anywhere(tmp_path: Path) -> None:
+    threads = threading.active_count()
+    for steps in range(0, 60, 3):
+        database = PowerSyncDatabase(tmp_path / f"{steps}.db", SCHEMA)
+        opening = asyncio.create_task(database.open())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.gather(opening, return_exceptions=True)
+        closing = asyncio.create_task(database.close())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        closing.cancel()
+        await asyncio.gather(closing, return_exceptions=True)
+        await within(5, database.close())
+    async with asyncio.timeout(5):
+        while threading.active_count() > threads + 5:  # asyncio's own pool for to_thread may have grown
+            await asyncio.sleep(0.01)
+    names = [thread.name for thread in threading.enumerate() if "_connection_worker_thread" in thread.name]
+    assert names == []
+
+
+async def test_in_memory_queries_cannot_write_either() -> None:
+    async with PowerSyncDatabase(":memory:", SCHEMA) as database:
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            await database.get_all("INSERT INTO lists(id, name) VALUES ('a', 'x') RETURNING id")
+        await database.execute("INSERT INTO lists(id, name) VALUES ('a', 'x')")
 
 
 async def test_writes_wait_for_each_other(database: PowerSyncDatabase) -> None:

@@ -80,6 +80,35 @@ async def test_a_write_closes_the_gate_and_forgets_older_checkpoints(database: P
     assert await rows(database, "SELECT row_type, row_id FROM ps_updated_rows") == [["lists", "l"]]
 
 
+@pytest.mark.parametrize("clause", ["", "OR IGNORE", "OR ABORT", "OR FAIL", "OR ROLLBACK", "OR REPLACE"])
+@pytest.mark.parametrize("verb", ["INSERT", "UPDATE"])
+async def test_a_conflict_clause_of_the_app_changes_nothing_in_what_is_recorded(
+    database: PowerSyncDatabase, verb: str, clause: str
+) -> None:
+    """SQLite hands the clause of the outer statement down to the triggers' own statements."""
+    await database.execute("INSERT INTO lists(id, name) VALUES ('l', 'Home')")
+    await database.execute("DELETE FROM ps_crud")
+    await database.execute("UPDATE ps_kv SET value = 3 WHERE key = 'target_checkpoint_request_id'")
+    await database.execute("INSERT INTO ps_kv(key, value) VALUES ('last_seen_checkpoint_request_id', 3)")
+    if verb == "INSERT":
+        await database.execute(f"INSERT {clause} INTO lists(id, name) VALUES ('new', 'Garden')")
+        expected = {"op": "PUT", "id": "new", "type": "lists", "data": {"name": "Garden"}}
+    else:
+        await database.execute(f"UPDATE {clause} lists SET name = 'House'")
+        expected = {"op": "PATCH", "id": "l", "type": "lists", "data": {"name": "House"}}
+    assert [entry for _, entry in await queue(database)] == [expected]
+    assert await rows(database, "SELECT key, value FROM ps_kv WHERE key <> 'client_id'") == [
+        ["target_checkpoint_request_id", UNKNOWN]
+    ]
+
+
+async def test_an_ignored_insert_uploads_nothing(database: PowerSyncDatabase) -> None:
+    await database.execute("INSERT INTO lists(id, name) VALUES ('l', 'Home')")
+    await database.execute("INSERT OR IGNORE INTO lists(id, name) VALUES ('l', 'Other'), ('m', 'New')")
+    assert await rows(database, "SELECT id, name FROM lists ORDER BY id") == [["l", "Home"], ["m", "New"]]
+    assert [entry["id"] for _, entry in await queue(database)] == ["l", "m"]
+
+
 @pytest.mark.parametrize(
     ("sql", "message"),
     [

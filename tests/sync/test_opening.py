@@ -85,11 +85,21 @@ async def test_another_schema_version_is_refused_and_untouched(tmp_path: Path, v
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("DELETE FROM ps_migration WHERE id > ?", (version,))
         connection.execute("INSERT OR IGNORE INTO ps_migration(id) VALUES (?)", (version,))
-        before = "\n".join(connection.iterdump())
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+    before = path.read_bytes()
     with pytest.raises(DatabaseOpenError, match=f"version {version}"):
         await PowerSyncDatabase(path, Schema([])).open()
-    with closing(sqlite3.connect(path)) as connection:
-        assert "\n".join(connection.iterdump()) == before
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["c.db"]
+
+
+async def test_a_database_object_is_opened_once(tmp_path: Path) -> None:
+    database = PowerSyncDatabase(tmp_path / "c.db", SCHEMA)
+    await database.open()
+    await database.close()
+    with pytest.raises(DatabaseOpenError, match="opened before"):
+        await database.open()
 
 
 async def test_in_memory() -> None:

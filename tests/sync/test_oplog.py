@@ -16,7 +16,7 @@ from sync import PowerSyncDatabase, ProtocolError, Schema
 from sync.connection import Statements
 from sync.protocol import DataLine, Operation
 from sync.storage import oplog
-from sync.storage.migrations import migrate
+from sync.storage.migrations import create_tables
 from sync.storage.oplog import ReceivedData
 
 BUCKET = "b"
@@ -98,7 +98,7 @@ def test_many_operations_at_once_leave_what_one_by_one_leaves(
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         connection.row_factory = sqlite3.Row
         statements = Statements(connection)
-        migrate(statements)
+        create_tables(statements)
         model, op_id = Model(), 0
         for specification, is_published in runs:
             operations: list[Operation] = []

@@ -11,7 +11,7 @@ import sqlite3
 import pytest
 
 from sync import PowerSyncDatabase, Watch
-from tests.sync.rig import rows, within
+from tests.sync.rig import within
 
 COUNTS = """
     WITH open AS (SELECT list_id, count(*) AS number FROM todos WHERE NOT completed GROUP BY list_id)
@@ -65,13 +65,48 @@ async def test_a_commit_that_changes_nothing_here_is_not_delivered(database: Pow
     await nothing_comes(database, watch)
 
 
-async def test_a_rollback_wakes_nobody(database: PowerSyncDatabase) -> None:
-    watch = database.watch("SELECT count(*) FROM todos", throttle=0)
-    assert await result(watch) == [(0,)]
+async def announced(database: PowerSyncDatabase, *statements: str) -> list[frozenset[str] | None]:
+    """What each commit told of itself."""
+    told: list[frozenset[str] | None] = []
+    database._pool.listen(told.append)
+    for statement in statements:
+        await database.execute(statement)
+    await asyncio.sleep(0)
+    return told
+
+
+async def test_each_commit_tells_once_which_tables_it_changed(database: PowerSyncDatabase) -> None:
+    insert = "INSERT INTO todos(id, description) VALUES (uuid(), 'x')"
+    none = "UPDATE todos SET description = 'y' WHERE id = 'missing'"
+    queue = {"ps_crud", "ps_tx", "ps_kv", "ps_updated_rows"}
+    told = await announced(database, insert, insert, none, "SELECT 1", "DELETE FROM ps_data__todos")
+    assert [set(tables or ()) for tables in told] == [
+        {"todos", "ps_data__todos", *queue},
+        {"todos", "ps_data__todos", *queue},
+        {"ps_data__todos"},
+    ]
+
+
+async def test_statements_that_virtual_tables_prepare_meanwhile_hide_nothing(database: PowerSyncDatabase) -> None:
+    """A full-text index kept by a trigger, as in PowerSync's own guide."""
+    await database.execute("CREATE VIRTUAL TABLE fts USING fts5(id, description)")
+    await database.execute(
+        "CREATE TRIGGER fts_insert AFTER INSERT ON ps_data__todos BEGIN"
+        " INSERT INTO fts(id, description) VALUES (NEW.id, json_extract(NEW.data, '$.description')); END"
+    )
+    insert = "INSERT INTO todos(id, description) VALUES (uuid(), 'some words to index')"
+    for tables in await announced(database, *[insert] * 40):
+        assert tables is not None
+        assert "ps_data__todos" in tables
+
+
+async def test_a_rolled_back_statement_is_not_announced(database: PowerSyncDatabase) -> None:
+    told: list[frozenset[str] | None] = []
+    database._pool.listen(told.append)
     with pytest.raises(sqlite3.IntegrityError):
         await database.execute("INSERT INTO todos(id) VALUES ('a'), (NULL)")
-    await nothing_comes(database, watch)
-    assert await rows(database, "SELECT count(*) FROM todos") == [[0]]
+    await asyncio.sleep(0)
+    assert told == []
 
 
 async def test_a_slow_reader_gets_only_the_newest(database: PowerSyncDatabase) -> None:
