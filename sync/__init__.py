@@ -4,7 +4,7 @@ Everything public is exported here. The engine knows nothing of any particular a
 """
 
 from sync.client.options import SyncOptions
-from sync.connection import Row, Transaction
+from sync.connection import Transaction
 from sync.connector import BackendConnector, PowerSyncCredentials
 from sync.database import CrudTransaction, PowerSyncDatabase
 from sync.errors import (
@@ -24,6 +24,7 @@ from sync.errors import (
     UploadStalledError,
 )
 from sync.schema import Column, Index, Schema, Table
+from sync.statements import Row
 from sync.status import SyncStatus, SyncStreamStatus
 from sync.storage.upload_queue import CrudEntry
 from sync.streams import SyncStream, SyncStreamSubscription

@@ -15,10 +15,11 @@ from typing import Any, Self
 
 from sync.client.coordinator import SyncCoordinator
 from sync.client.options import SyncOptions
-from sync.connection import ConnectionPool, Parameters, Row, Statements, Transaction
+from sync.connection import ConnectionPool, Transaction
 from sync.connector import BackendConnector
 from sync.errors import NoRowError
 from sync.schema import Schema
+from sync.statements import Parameters, Row, Statements
 from sync.status import StatusBoard, SyncStatus
 from sync.storage import upload_queue
 from sync.storage.migrations import check_version, create_tables

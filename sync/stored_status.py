@@ -11,8 +11,9 @@ import logging
 from typing import Any
 
 from sync.cancellation import end_task
-from sync.connection import ConnectionPool, Statements
+from sync.connection import ConnectionPool
 from sync.errors import DatabaseClosedError
+from sync.statements import Statements
 from sync.status import StatusBoard
 from sync.storage import publish, subscriptions, upload_queue
 

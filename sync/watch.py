@@ -10,8 +10,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from weakref import WeakSet
 
-from sync.connection import ConnectionPool, Parameters, Row
+from sync.connection import ConnectionPool
 from sync.errors import DatabaseClosedError
+from sync.statements import Parameters, Row
 
 
 class WatchedQueries:

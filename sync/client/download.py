@@ -16,7 +16,7 @@ from sync.client.backoff import Backoff
 from sync.client.credentials import RENEW_BEFORE_EXPIRY_SECONDS, CredentialsCache
 from sync.client.options import SyncOptions
 from sync.client.service import SyncService
-from sync.connection import ConnectionPool, Statements
+from sync.connection import ConnectionPool
 from sync.errors import AuthError, ChecksumError, NetworkError, ProtocolError, ServiceError, TokenExpiredError
 from sync.protocol import (
     BucketRequest,
@@ -31,6 +31,7 @@ from sync.protocol import (
     UnknownLine,
     decode_line,
 )
+from sync.statements import Statements
 from sync.status import StatusBoard
 from sync.storage import oplog, publish, subscriptions, upload_queue
 from sync.storage.oplog import ReceivedData

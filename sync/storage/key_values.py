@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sync.connection import Statements
+from sync.statements import Statements
 
 
 def get_integer(statements: Statements, key: str) -> int | None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import uuid
 
-from sync.connection import Statements
 from sync.errors import DatabaseOpenError
+from sync.statements import Statements
 from sync.storage.names import CLIENT_ID
 
 VERSION = 14

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from sync.connection import Statements
 from sync.errors import ProtocolError
 from sync.protocol.checksums import signed32
 from sync.protocol.lines import DataLine, Operation
+from sync.statements import Statements
 
 _KEYS_PER_STATEMENT = 100
 

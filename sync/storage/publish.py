@@ -10,9 +10,9 @@ import time
 from dataclasses import dataclass
 from enum import Enum
 
-from sync.connection import Statements
 from sync.protocol.checkpoints import TrackedCheckpoint
 from sync.protocol.checksums import unsigned32
+from sync.statements import Statements
 from sync.storage.key_values import put_integer
 from sync.storage.names import COMPLETE_SYNC_PRIORITY, DATA_PREFIX, LAST_APPLIED, LAST_SEEN, quoted
 from sync.storage.oplog import delete_buckets

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from sync.connection import Row, Statements
 from sync.protocol.checkpoints import TrackedCheckpoint
 from sync.protocol.lines import StreamDescription
 from sync.protocol.requests import StreamSubscriptionRequest, SubscriptionsRequest
+from sync.statements import Row, Statements
 from sync.status import SyncStreamStatus
 
 _MICROSECONDS = 1_000_000

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from sync.connection import Statements
+from sync.statements import Statements
 from sync.storage.key_values import get_integer, put_integer
 from sync.storage.names import CLIENT_ID, LAST_REQUESTED, LAST_SEEN, TARGET, TARGET_UNKNOWN
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sync.connection import Statements
 from sync.schema import Schema, Table
+from sync.statements import Statements
 from sync.storage.names import (
     DATA_PREFIX,
     LAST_APPLIED,

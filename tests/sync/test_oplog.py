@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sync import PowerSyncDatabase, ProtocolError, Schema
-from sync.connection import Statements
 from sync.protocol import DataLine, Operation
+from sync.statements import Statements
 from sync.storage import oplog
 from sync.storage.migrations import create_tables
 from sync.storage.oplog import ReceivedData

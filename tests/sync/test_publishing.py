@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from sync import PowerSyncDatabase
-from sync.connection import Statements
 from sync.protocol import BucketChecksum, DataLine, Operation, TrackedCheckpoint
+from sync.statements import Statements
 from sync.storage import oplog, upload_queue
 from sync.storage.oplog import ReceivedData
 from sync.storage.publish import Outcome, publish
