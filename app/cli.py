@@ -10,9 +10,10 @@ import contextlib
 import os
 import sys
 import threading
+import time
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 # Longer than the backend takes to end on its own; an orphan that hangs must not keep the port.
 _ORPHAN_SECONDS = 8.0
+
+_THREADS_SECONDS = 0.5
 
 _INTERRUPTED = 130
 
@@ -46,7 +49,25 @@ def main() -> None:
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = _INTERRUPTED
-    sys.exit(code if isinstance(code, int) else ExitCode.OK)
+    except Exception as error:  # noqa: BLE001 - nobody is left who could tell the user
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".: ")
+        click.echo(f"todo-tui: todo-tui ended by a mistake of its own ({reason}).", err=True)
+        code = ExitCode.FAILED
+    _exit(code if isinstance(code, int) else ExitCode.OK)
+
+
+def _exit(code: int) -> NoReturn:
+    """End the process, and do not wait for a thread that is stuck: looking up a name cannot be interrupted."""
+    deadline = time.monotonic() + _THREADS_SECONDS
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(max(0, deadline - time.monotonic()))
+            if thread.is_alive():
+                for stream in (sys.stdout, sys.stderr):
+                    with contextlib.suppress(OSError, ValueError):
+                        stream.flush()
+                os._exit(code)
+    sys.exit(code)
 
 
 def _print_version(context: click.Context, _parameter: click.Parameter, value: Any) -> None:
@@ -83,12 +104,12 @@ def command_line(context: click.Context, config: Path | None, **options: str | N
         return None
     settings = _settings(context)
 
-    from app.embedded import StartupError
+    from app.memory import RunError
     from app.run import run_interface
 
     try:
         return run_interface(settings)
-    except StartupError as error:
+    except RunError as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -119,7 +140,11 @@ def backend(
 
     It asks for no password: anyone who can reach its address can read and change everybody's lists.
     """
-    if not allow_remote and not _is_loopback(host):
+    from app.backend import BackendConfig, is_loopback
+
+    if not host.strip():
+        raise click.UsageError("Option --host must be an address or a name of this machine; 0.0.0.0 means all of them.")
+    if not allow_remote and not is_loopback(host):
         raise click.UsageError(
             f"Other machines may reach {host}, and the demo backend lets in anyone who can reach it; "
             "add --allow-remote if that is wanted."
@@ -128,8 +153,6 @@ def backend(
         settings = _settings(context)
         port = settings.port if port is None else port
         database = settings.data_dir / "backend.db" if database is None else database
-
-    from app.backend import BackendConfig
 
     return _serve(BackendConfig(database.absolute(), host=host, port=port), until_stdin_closes=until_stdin_closes)
 
@@ -157,26 +180,35 @@ def _serve(config: BackendConfig, *, until_stdin_closes: bool) -> int:
     os.umask(0o077)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        asyncio.run(_serve_until_told(config, until_stdin_closes=until_stdin_closes))
+        ended_by = asyncio.run(_serve_until_told(config, until_stdin_closes=until_stdin_closes))
     except BackendError as error:
         cause = error.__cause__
         if until_stdin_closes and isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE:
             return CHILD_PORT_TAKEN
         raise click.ClickException(str(error)) from error
-    return ExitCode.OK
+    return ExitCode.OK if ended_by is None else 128 + ended_by
 
 
-async def _serve_until_told(config: BackendConfig, *, until_stdin_closes: bool) -> None:
+async def _serve_until_told(config: BackendConfig, *, until_stdin_closes: bool) -> int | None:
+    """Serve; returns the number of the signal that ended it, if one did."""
     import asyncio
     import signal
 
     from app.backend import serve
 
     stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, stop.set)
+    hung_up = False
+
+    def hang_up() -> None:
+        nonlocal hung_up
+        hung_up = True
+        stop.set()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
     if until_stdin_closes:
         _stop_at_end_of_stdin(asyncio.get_running_loop(), stop)
-    await serve(config, stop=stop, on_ready=_announce)
+    ended_by = await serve(config, stop=stop, on_ready=_announce)
+    return signal.SIGHUP if hung_up else ended_by
 
 
 def _announce(url: str) -> None:
@@ -199,12 +231,3 @@ def _stop_at_end_of_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) 
 
     # A thread, so that even an event loop that hangs does not outlive the parent.
     threading.Thread(target=watch, name="wait for the end of stdin", daemon=True).start()
-
-
-def _is_loopback(host: str) -> bool:
-    from ipaddress import ip_address
-
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -48,6 +48,7 @@ class DemoConnector(BackendConnector):
         user_id: whose token is asked for.
         service_url: base URL of the sync service; None takes what the backend says, or else the backend itself.
         verify: called before and after each request for a token; if it raises, no token is asked for or used.
+        claim: called when the backend has given a token, before that is used; if it raises, the token is not used.
         timeout: seconds that one request may take, with its answer.
     """
 
@@ -58,12 +59,14 @@ class DemoConnector(BackendConnector):
         service_url: str | None = None,
         *,
         verify: Callable[[], Awaitable[None]] | None = None,
+        claim: Callable[[], Awaitable[None]] | None = None,
         timeout: float = 20.0,
     ) -> None:
         self._backend_url = backend_url.rstrip("/")
         self._user_id = user_id
         self._service_url = service_url
         self._verify = verify
+        self._claim = claim
         self._timeout = timeout
         self._token: str | None = None
         self._client: httpx.AsyncClient | None = None
@@ -80,7 +83,7 @@ class DemoConnector(BackendConnector):
         Raises:
             BackendUnreachableError: the backend did not answer in time.
             BackendRefusedError: it gave no token.
-            Exception: whatever `verify` raises.
+            Exception: whatever `verify` or `claim` raises.
         """
         if self._verify is not None:
             await self._verify()
@@ -96,6 +99,8 @@ class DemoConnector(BackendConnector):
         if self._verify is not None:
             # Once more: another backend may have taken the address in between, and this be its token.
             await self._verify()
+        if self._claim is not None:
+            await self._claim()
         self._token = token
         # The service may be behind another address than the backend believes: what the user set comes first.
         said = answer.get("powersync_url")
@@ -171,7 +176,7 @@ def _operation(entry: CrudEntry) -> dict[str, Any]:
 def _json_object(response: httpx.Response) -> dict[str, Any]:
     try:
         value: Any = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
@@ -202,5 +207,5 @@ def _expiry(token: str) -> datetime | None:
         payload = token.split(".")[1]
         claims: Any = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         return datetime.fromtimestamp(float(claims["exp"]), UTC)
-    except (IndexError, KeyError, TypeError, ValueError, OverflowError, OSError):
+    except (IndexError, KeyError, TypeError, ValueError, OverflowError, OSError, RecursionError):
         return None

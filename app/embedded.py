@@ -1,8 +1,8 @@
 """The demo backend inside todo-tui: finds one on the loopback port, or runs one as a child process.
 
-Owns the child's life, who serves the port, and the memory (`backend.json`) of which backend database the lists of a
-data directory were synced with: no other one is ever used, because syncing with it would replace those lists. Must not
-know what is synced, nor import the backend, the engine or the interface.
+Owns the child's life and the judgement of who serves the port: none but the backend that the lists of the data
+directory belong to is used. Must not know what is synced, nor import the engine or the interface; of the backend it
+knows the file from outside.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, cast
 
+from app.memory import BackendMemory, InnerBackend, RunError
+
 HOST = "127.0.0.1"
 CHILD_PORT_TAKEN = 98
 """Exit code of a backend child that found its port in use."""
@@ -28,6 +30,7 @@ _PROBE_SECONDS = 3.0
 _WATCH_SECONDS = 1.0
 _READY_SECONDS = 60.0
 _SETTLE_SECONDS = 20.0
+_HANDOVER_SECONDS = 2.0
 _STOP_SECONDS = 6.0
 _KILL_SECONDS = 2.0
 _FIRST_DELAY = 0.1
@@ -37,10 +40,6 @@ _MAX_ANSWER = 65536
 _MAX_STDERR = 8192
 
 _log = logging.getLogger(__name__)
-
-
-class StartupError(Exception):
-    """todo-tui cannot start. The message is one sentence: what, where, what to do."""
 
 
 class EmbeddedBackendError(Exception):
@@ -138,7 +137,7 @@ def _introduction(answer: bytes) -> Liveness | Absence:
     head, _, body = answer.partition(b"\r\n\r\n")
     try:
         told: Any = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return Absence.STRANGER
     if head.split(b" ")[1:2] != [b"200"] or not isinstance(told, dict):
         return Absence.STRANGER
@@ -146,58 +145,16 @@ def _introduction(answer: bytes) -> Liveness | Absence:
     backend_id, database = fields.get("backend_id"), fields.get("database")
     if fields.get("name") != "todo-tui backend" or not isinstance(backend_id, str) or not backend_id:
         return Absence.STRANGER
-    return Liveness(backend_id, Path(database) if isinstance(database, str) and database else None)
+    return Liveness(backend_id, _path(database) if isinstance(database, str) and database else None)
 
 
-class BackendMemory:
-    """Which backend the lists of one data directory were synced with: the file `backend.json` there."""
-
-    def __init__(self, data_dir: Path) -> None:
-        self._data_dir = data_dir
-        self._path = data_dir / "backend.json"
-
-    def recall(self) -> Liveness | None:
-        """The remembered backend, or None at the first start.
-
-        Raises:
-            StartupError: the file cannot be read.
-        """
-        try:
-            fields: Any = json.loads(self._path.read_text("utf-8"))
-            database = fields["database"]
-            return Liveness(str(fields["backend_id"]), None if database is None else self._data_dir / database)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise StartupError(f"{self._path} cannot be read: {error.strerror}; make it readable.") from error
-        except (ValueError, TypeError, KeyError) as error:
-            raise StartupError(
-                f"{self._path} is damaged, so that the backend of these lists is not known; put it back from a copy, "
-                "or delete it if the lists there are to be replaced by those of the backend that is found."
-            ) from error
-
-    def remember(self, backend: Liveness) -> None:
-        """Keep `backend`, whole or not at all.
-
-        Raises:
-            OSError: it cannot be written.
-        """
-        database = backend.database
-        if database is not None and database.is_relative_to(self._data_dir):
-            # Stays right when the data directory is moved.
-            database = database.relative_to(self._data_dir)
-        fields = {"backend_id": backend.backend_id, "database": None if database is None else str(database)}
-        draft = self._path.with_name(f"{self._path.name}.{os.getpid()}.new")
-        flags = os.O_CREAT | os.O_TRUNC | os.O_WRONLY
-        try:
-            with os.fdopen(os.open(draft, flags, 0o600), "w", encoding="utf-8") as file:
-                json.dump(fields, file)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self._path)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
+def _path(text: str) -> Path | None:
+    """`text` as an absolute path, if any file can have that name."""
+    try:
+        possible = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return None
+    return Path(text) if possible and Path(text).is_absolute() else None
 
 
 class EmbeddedBackend:
@@ -208,7 +165,7 @@ class EmbeddedBackend:
         self._port = port
         self._on_change = on_change
         self._memory = BackendMemory(data_dir)
-        self._remembered: Liveness | None = None
+        self._known: InnerBackend | None = None
         self._state = BackendState(Phase.STARTING)
         self._child: asyncio.subprocess.Process | None = None
         self._settled = asyncio.Event()
@@ -229,7 +186,7 @@ class EmbeddedBackend:
             on_change: called on the event loop after each change of `state`; it must not raise.
 
         Raises:
-            StartupError: the port is used by something else, or by a backend with other data, or the backend database
+            RunError: the port is used by something else, or by a backend with other data, or the backend database
                 of these lists is gone.
         """
         backend = cls(data_dir, port, on_change)
@@ -258,10 +215,11 @@ class EmbeddedBackend:
         return None if self._child is None else self._child.pid
 
     async def verify(self) -> None:
-        """Return if the backend on the port is the one that these lists belong to; waits while it starts.
+        """Return if what answers on the port says that it is the backend of these lists; waits while it starts.
 
-        Takes at most 25 seconds. Call it before credentials of the backend are used: tokens of one backend are void at
-        any other, so that nothing can be synced with a wrong one.
+        Takes at most 25 seconds. Call it before credentials of the backend are used: it keeps backends apart that have
+        taken the same port by accident. Its word is all there is: a program that pretends to be that backend, by
+        repeating its id, which is no secret, is not found out.
 
         Raises:
             EmbeddedBackendError: there is none, or another one.
@@ -277,36 +235,57 @@ class EmbeddedBackend:
             raise EmbeddedBackendError(problem)
 
     async def _check(self) -> None:
-        self._remembered = await asyncio.to_thread(self._memory.recall)
+        self._known = await asyncio.to_thread(self._memory.recall_inner)
         found = await probe(self._port)
         problem = self._missing_database() if found is Absence.NOBODY else await self._judge(found)
         if problem is not None:
-            raise StartupError(problem)
+            raise RunError(problem)
 
     async def _keep(self) -> None:
         """Use the backend that answers, or start one; go on for ever."""
         failures = 0
         while True:
-            found = await probe(self._port)
-            if found is not Absence.NOBODY:
-                failures = 0
-                problem = await self._judge(found)
-                self._post(BackendState(Phase.UNAVAILABLE if problem else Phase.SHARED, problem))
-                await asyncio.sleep(_WATCH_SECONDS)
-                continue
-            if (problem := self._missing_database()) is not None:
-                self._post(BackendState(Phase.UNAVAILABLE, problem))
-                await asyncio.sleep(_WATCH_SECONDS)
-                continue
-
             started = asyncio.get_running_loop().time()
-            problem = await self._run_child(self._database())
-            if asyncio.get_running_loop().time() - started >= _STABLE_SECONDS:
-                failures = 0
-            if problem is not None:
+            try:
+                steady = await self._keep_once()
+            except Exception as error:  # noqa: BLE001 - logged; without this task no backend would ever come back
+                _log.exception("The backend on port %d could not be looked after.", self._port)
+                problem = f"The backend inside todo-tui cannot be used ({type(error).__name__}); it is tried again."
                 self._post(BackendState(Phase.UNAVAILABLE, problem))
-            await asyncio.sleep(min(_LONGEST_DELAY, _FIRST_DELAY * 2**failures))
-            failures += 1
+                steady = False
+            if steady or asyncio.get_running_loop().time() - started >= _STABLE_SECONDS:
+                failures = 0
+            await asyncio.sleep(_WATCH_SECONDS if steady else min(_LONGEST_DELAY, _FIRST_DELAY * 2**failures))
+            failures += not steady
+
+    async def _keep_once(self) -> bool:
+        """Use the backend that answers, or run one until it ends; False if it was one that ended."""
+        found = await probe(self._port)
+        if found is not Absence.NOBODY:
+            problem = await self._judge(found)
+            self._post(BackendState(Phase.UNAVAILABLE if problem else Phase.SHARED, problem))
+            return True
+        if (problem := self._missing_database() or await self._served_elsewhere()) is not None:
+            self._post(BackendState(Phase.UNAVAILABLE, problem))
+            return True
+        if (problem := await self._run_child(self._database())) is not None:
+            self._post(BackendState(Phase.UNAVAILABLE, problem))
+        return False
+
+    async def _served_elsewhere(self) -> str | None:
+        """A sentence if the database is served, though nobody listens on the port; gives one that is ending time."""
+        from app.backend.file import is_served
+
+        waited = 0.0
+        while await asyncio.to_thread(is_served, self._database()):
+            if waited >= _HANDOVER_SECONDS:
+                return (
+                    f"The backend database {self._database()} is served at another port or address; stop the todo-tui "
+                    f"that serves it, or let it listen on port {self._port} of {HOST}."
+                )
+            await asyncio.sleep(_HANDOVER_SECONDS / 10)
+            waited += _HANDOVER_SECONDS / 10
+        return None
 
     async def _run_child(self, database: Path) -> str | None:
         """Serve `database` with a child until it ends; say why it did, or None if another backend has the port."""
@@ -360,43 +339,45 @@ class EmbeddedBackend:
     async def _judge(self, found: Liveness | Absence) -> str | None:
         """Whether `found` may be used: None, or a sentence that says why not. The first one is remembered."""
         if isinstance(found, Absence):
-            return (
-                f"Port {self._port} is used by another program; quit it, choose another port with --port, "
-                "or name a backend with --backend."
-            )
+            return f"Port {self._port} is used by another program; quit it, or choose another port with --port."
         async with self._judging:
-            if self._remembered is None:
-                # Another todo-tui with the same data directory may have been quicker.
-                try:
-                    self._remembered = await asyncio.to_thread(self._memory.recall)
-                except StartupError as error:
-                    return str(error)
-            known = self._remembered
-            if known is not None and known.backend_id != found.backend_id:
-                return (
-                    f"The todo-tui backend on port {self._port} holds other lists than {self._data_dir}; quit the "
-                    "todo-tui that runs it, choose another port with --port, or name a backend with --backend."
-                )
-            if known is None and (found.database is None or not os.access(found.database, os.R_OK | os.W_OK)):
-                return (
-                    f"The todo-tui backend on port {self._port} keeps its lists where you cannot open them; choose "
-                    f"another port with --port, or use it as it is with --backend {self.url}."
-                )
-            if known != found and found.database is not None:
-                try:
-                    await asyncio.to_thread(self._memory.remember, found)
-                except OSError as error:
-                    return f"The data directory {self._data_dir} cannot be written: {error.strerror}."
-                self._remembered = found
+            try:
+                return await asyncio.to_thread(self._take, found)
+            except RunError as error:
+                return str(error)
+
+    def _take(self, found: Liveness) -> str | None:
+        # Another todo-tui with the same data directory may have been quicker.
+        known = self._known = self._memory.recall_inner()
+        if known is not None and known.backend_id != found.backend_id:
+            return (
+                f"The todo-tui backend on port {self._port} holds other lists than {self._data_dir}; quit the "
+                "todo-tui that runs it, choose another port with --port, or its lists with another --data-dir."
+            )
+        if known is not None and known.database.is_file():
+            if found.database is None or not found.database.exists() or _same(found.database, known.database):
+                return None
+            return (
+                f"The todo-tui backend on port {self._port} keeps its lists in {found.database}, but those of "
+                f"{self._data_dir} are kept in {known.database}; quit the todo-tui that runs it, or choose another "
+                "port with --port."
+            )
+        if found.database is None or not _is_usable(found.database, found.backend_id):
+            return self._missing_database() or (
+                f"The todo-tui backend on port {self._port} keeps its lists where you cannot open them; choose "
+                f"another port with --port, or use it as it is with --backend {self.url}."
+            )
+        backend = InnerBackend(found.backend_id, found.database)
+        self._memory.claim(None, backend)
+        self._known = backend
         return None
 
     def _database(self) -> Path:
-        known = self._remembered
-        return self._data_dir / "backend.db" if known is None or known.database is None else known.database
+        return self._data_dir / "backend.db" if self._known is None else self._known.database
 
     def _missing_database(self) -> str | None:
-        known = self._remembered
-        if known is None or (known.database is not None and known.database.is_file()):
+        known = self._known
+        if known is None or known.database.is_file():
             return None
         return (
             f"The backend database {known.database} that the lists of {self._data_dir} were synced with is gone; "
@@ -414,6 +395,20 @@ class EmbeddedBackend:
             _log.warning("%s", state.problem)
         if self._on_change is not None:
             self._on_change(state)
+
+
+def _is_usable(database: Path, backend_id: str) -> bool:
+    """Whether `database` is that backend's, and may be served by this process when its server ends."""
+    from app.backend.file import backend_id_of
+
+    return os.access(database, os.R_OK | os.W_OK) and backend_id_of(database) == backend_id
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 async def _read_tail(stream: asyncio.StreamReader) -> str:

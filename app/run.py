@@ -6,7 +6,6 @@ Owns the order of all that, the signals that end it, and the log file. Must not 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib
 import io
 import logging
@@ -14,14 +13,17 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from app.embedded import BackendState, EmbeddedBackend, StartupError
+from app.embedded import EmbeddedBackend
+from app.memory import BackendMemory, RunError
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 _LOG_BYTES = 1_000_000
 _STUCK_SECONDS = 15.0
+_LONGEST_RETRY_SECONDS = 10.0
+_FLUSH_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -37,28 +41,43 @@ class InterfaceError(Exception):
     """The interface ended by a mistake of its own; the message is Textual's account of it."""
 
 
+@dataclass(slots=True)
+class _End:
+    """How the run ends, if not by the user's wish."""
+
+    signal: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        return 128 + self.signal if self.signal else 0
+
+
 def run_interface(settings: Settings) -> int:
     """Run the interface until the user quits or a signal ends it; returns the exit code.
 
+    A thread that looks up a name may go on after it: that cannot be interrupted, and is not waited for.
+
     Raises:
-        StartupError: it cannot start, or ended by a mistake that the log describes.
+        RunError: it cannot start, ended by a mistake that the log describes, or could not store everything.
     """
     # Everything that is made from here on is the user's own: database, log, and what SQLite puts beside them.
     os.umask(0o077)
     log_file = _open_data_directory(settings.data_dir)
+    end = _End()
     try:
-        return asyncio.run(_run(settings))
-    except StartupError as error:
+        asyncio.run(_run(settings, end))
+    except RunError as error:
         _log.error("%s", error)
         raise
     except asyncio.CancelledError:
-        return 0
+        _log.info("Ended by signal %d.", end.signal)
     except Exception as error:
         _log.exception("todo-tui ended by a mistake.")
-        raise StartupError(
+        raise RunError(
             f"todo-tui ended by a mistake of its own ({type(error).__name__}); your lists are kept, "
             f"and {log_file} tells more."
         ) from error
+    return end.exit_code
 
 
 def _open_data_directory(directory: Path) -> Path:
@@ -83,38 +102,59 @@ def _open_data_directory(directory: Path) -> Path:
     return log_file
 
 
-def _unusable(directory: Path, reason: str | None) -> StartupError:
-    return StartupError(
+def _unusable(directory: Path, reason: str | None) -> RunError:
+    return RunError(
         f"The data directory {directory} cannot be used: {reason or 'unknown error'}; choose another with --data-dir."
     )
 
 
-async def _run(settings: Settings) -> int:
+async def _run(settings: Settings, end: _End) -> None:
     task = asyncio.current_task()
     assert task is not None
-    _end_at_signals(task.cancel)
-    usable = asyncio.Event()
-    async with _backend(settings, usable) as embedded:
-        # All at once and before the first await, at which a child would be started: it would delay the first paint.
-        _import_interface()
-        async with _database(settings.data_dir / "todo.db") as database, _connector(settings, embedded) as connector:
-            return await _show(database, connector, settings, usable)
+    _end_at_signals(end, task.cancel)
+    memory = BackendMemory(settings.data_dir)
+    memory.check(str(settings.user_id), settings.backend_url)
+    changed = asyncio.Event()
+    with _unawaited_threads():
+        async with _backend(settings, changed) as embedded:
+            # All at once and before the first await, at which a child would be started: it would delay the first paint.
+            _import_interface()
+            async with (
+                _database(settings.data_dir / "todo.db") as database,
+                _connector(settings, memory, embedded) as connector,
+            ):
+                await _show(database, connector, settings, memory, end, (embedded, changed))
 
 
-def _end_at_signals(end: Callable[[], object]) -> None:
-    """Call `end` on the event loop at SIGTERM and SIGHUP, instead of what was called before."""
+@contextmanager
+def _unawaited_threads() -> Generator[None]:
+    """Give the event loop threads that are not waited for at the end: one may be looking up a name for a minute."""
+    loop = asyncio.get_running_loop()
+    threads = ThreadPoolExecutor(thread_name_prefix="todo-tui")
+    loop.set_default_executor(threads)
+    try:
+        yield
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+        # What asyncio.run waits for is the executor that the loop has last.
+        loop.set_default_executor(ThreadPoolExecutor(1))
+
+
+def _end_at_signals(end: _End, leave: Callable[[], object]) -> None:
+    """Call `leave` on the event loop at SIGTERM and SIGHUP, instead of what was called before."""
     loop = asyncio.get_running_loop()
 
     def told(number: int, _frame: FrameType | None) -> None:
+        end.signal = number
         if number == signal.SIGHUP:
             # The terminal is gone. Were it written to, the interface would fail on its way out, or wait for ever.
             nowhere = os.open(os.devnull, os.O_RDWR)
             for terminal in (0, 1, 2):
                 os.dup2(nowhere, terminal)
-        last_resort = threading.Timer(_STUCK_SECONDS, os._exit, (1,))
+        last_resort = threading.Timer(_STUCK_SECONDS, os._exit, (128 + number,))
         last_resort.daemon = True
         last_resort.start()
-        loop.call_soon_threadsafe(end)
+        loop.call_soon_threadsafe(leave)
 
     # Not the loop's own signal handlers: they would not run while the interface waits for a terminal that hangs.
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -122,17 +162,12 @@ def _end_at_signals(end: Callable[[], object]) -> None:
 
 
 @asynccontextmanager
-async def _backend(settings: Settings, usable: asyncio.Event) -> AsyncGenerator[EmbeddedBackend | None]:
-    """The backend inside todo-tui, or None if the settings name another; sets `usable` each time it comes back."""
+async def _backend(settings: Settings, changed: asyncio.Event) -> AsyncGenerator[EmbeddedBackend | None]:
+    """The backend inside todo-tui, or None if the settings name another; sets `changed` after each of its changes."""
     if settings.backend_url is not None:
         yield None
         return
-
-    def changed(state: BackendState) -> None:
-        if state.usable:
-            usable.set()
-
-    async with EmbeddedBackend.open(settings.data_dir, settings.port, changed) as embedded:
+    async with EmbeddedBackend.open(settings.data_dir, settings.port, lambda _: changed.set()) as embedded:
         yield embedded
 
 
@@ -150,7 +185,7 @@ async def _database(path: Path) -> AsyncGenerator[PowerSyncDatabase]:
     try:
         database = await PowerSyncDatabase(path, APP_SCHEMA).__aenter__()
     except DatabaseOpenError as error:
-        raise StartupError(str(error)) from error
+        raise RunError(str(error)) from error
     try:
         yield database
     finally:
@@ -158,14 +193,26 @@ async def _database(path: Path) -> AsyncGenerator[PowerSyncDatabase]:
 
 
 @asynccontextmanager
-async def _connector(settings: Settings, embedded: EmbeddedBackend | None) -> AsyncGenerator[BackendConnector]:
+async def _connector(
+    settings: Settings, memory: BackendMemory, embedded: EmbeddedBackend | None
+) -> AsyncGenerator[BackendConnector]:
     from app.connector import DemoConnector
 
-    url = settings.backend_url if embedded is None else embedded.url
-    assert url is not None
-    connector = DemoConnector(
-        url, str(settings.user_id), settings.service_url, verify=None if embedded is None else embedded.verify
-    )
+    user_id, named = str(settings.user_id), settings.backend_url
+
+    async def still_ours() -> None:
+        # Another todo-tui with the same data directory may have brought the lists to another backend meanwhile.
+        await asyncio.to_thread(memory.check, user_id, named)
+
+    async def claim() -> None:
+        # Not before it has given a token: an address with a typing error would keep the lists for ever.
+        await asyncio.to_thread(memory.claim, user_id, named)
+
+    if embedded is None:
+        assert named is not None
+        connector = DemoConnector(named, user_id, settings.service_url, verify=still_ours, claim=claim)
+    else:
+        connector = DemoConnector(embedded.url, user_id, settings.service_url, verify=embedded.verify)
     try:
         yield connector
     finally:
@@ -173,42 +220,56 @@ async def _connector(settings: Settings, embedded: EmbeddedBackend | None) -> As
 
 
 async def _show(
-    database: PowerSyncDatabase, connector: BackendConnector, settings: Settings, usable: asyncio.Event
-) -> int:
+    database: PowerSyncDatabase,
+    connector: BackendConnector,
+    settings: Settings,
+    memory: BackendMemory,
+    end: _End,
+    backend: tuple[EmbeddedBackend | None, asyncio.Event],
+) -> None:
     from rich.console import Console
 
     from app.store import Store
     from app.tui.app import TodoApp
     from sync import SyncOptions
 
-    options = SyncOptions()
+    # Somebody looks at the screen: a backend that is back should be seen soon.
+    options = SyncOptions(max_retry_delay=_LONGEST_RETRY_SECONDS)
 
     async def connect() -> None:
         await database.connect(connector, options)
 
-    async def cut_waits_short() -> None:
-        """Try again at once when the backend is back; not if the user wants to be offline."""
+    async def follow(embedded: EmbeddedBackend, changed: asyncio.Event) -> None:
+        """Show what is wrong with the backend; when it is back, try again at once unless the user wants it offline."""
         while True:
-            await usable.wait()
-            usable.clear()
-            if database.status.wanted:
+            changed.clear()
+            app.show_problem(embedded.state.problem)
+            if embedded.state.usable and database.status.wanted:
                 await connect()
+            await changed.wait()
 
     if not (sys.__stdin__ and sys.__stdin__.isatty() and sys.__stderr__ and sys.__stderr__.isatty()):
-        raise StartupError("todo-tui needs a terminal to show its lists.")
-    app = TodoApp(Store(database, str(settings.user_id), connect))
+        raise RunError("todo-tui needs a terminal to show its lists.")
+    memory.claim(str(settings.user_id), None)
+    store = Store(database, str(settings.user_id), connect)
+    app = TodoApp(store)
     mistakes = io.StringIO()
     app.error_console = Console(file=mistakes, markup=False, highlight=False)
     # Not before the first screen is up: taken apart while it is being built, it would fail.
-    _end_at_signals(lambda: app.call_after_refresh(app.exit))
-    waker = asyncio.create_task(cut_waits_short(), name="try again when the backend is back")
+    _end_at_signals(end, lambda: app.call_after_refresh(app.exit))
+    embedded, changed = backend
+    follower = None if embedded is None else asyncio.create_task(follow(embedded, changed), name="follow the backend")
+    unstored = 0
     try:
         await app.run_async()
     finally:
-        waker.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await waker
+        if follower is not None:
+            follower.cancel()
+            await asyncio.gather(follower, return_exceptions=True)
+        unstored = await store.flush(_FLUSH_SECONDS)
         await database.disconnect()
     if app.return_code:
         raise InterfaceError(mistakes.getvalue())
-    return 0
+    if unstored:
+        changes = "1 change" if unstored == 1 else f"{unstored} changes"
+        raise RunError(f"{changes} could not be stored: the database was busy.")

@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from uuid import UUID
 
 from platformdirs import user_config_path, user_data_path
@@ -29,6 +29,7 @@ DEFAULT_USER_ID = UUID("6f0d5c1e-8a43-4d0b-9d0e-3c1b7a52e4f9")
 _ADDRESS = (
     "an http:// or https:// address such as http://127.0.0.1:6161, without user name, password, query or fragment"
 )
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 _EXPECTED = {
     "data_dir": "the path of a directory",
     "backend_url": _ADDRESS,
@@ -53,8 +54,8 @@ class Settings(BaseSettings):
 
     Attributes:
         data_dir: directory of the database, the log and the inner backend's data; absolute.
-        backend_url: base URL of the backend, or None for the demo backend inside todo-tui; without a trailing slash.
-        service_url: base URL of the sync service, or None for what the backend says; without a trailing slash.
+        backend_url: base URL of the backend, or None for the demo backend inside todo-tui; in one spelling.
+        service_url: base URL of the sync service, or None for what the backend says; in one spelling.
         user_id: whose lists are shown and synced.
         port: loopback TCP port of the demo backend inside todo-tui.
     """
@@ -86,7 +87,15 @@ class Settings(BaseSettings):
             raise ValueError("not an http(s) address")
         if parts.port == 0 or parts.username is not None or parts.query or parts.fragment:
             raise ValueError("not the base of a service")
-        return url.rstrip("/")
+        return _canonical(parts)
+
+
+def _canonical(parts: SplitResult) -> str:
+    """One spelling for each address: lists are kept from other backends by comparing it."""
+    host = (parts.hostname or "").lower()
+    host = f"[{host}]" if ":" in host else host
+    port = "" if parts.port in (None, _DEFAULT_PORTS[parts.scheme]) else f":{parts.port}"
+    return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}"
 
 
 def load_settings(config: Path | None = None, options: Mapping[str, object] | None = None) -> Settings:
@@ -141,6 +150,9 @@ def _read_file(path: Path, *, required: bool) -> dict[str, Any]:
         line = max(1, len(text.splitlines()))
         problem = str(error).replace("at end of document", f"at line {line}, the last one")
         raise SettingsError(f"Config file {path} is not valid TOML: {problem}.") from None
+    except (ValueError, RecursionError):
+        # Numbers of thousands of digits and brackets in thousands of brackets are beyond the parser.
+        raise SettingsError(f"Config file {path} is not valid TOML: a value in it is too large.") from None
 
     for key, value in values.items():
         if key not in Settings.model_fields:

@@ -1,23 +1,29 @@
 """What the app keeps: lists, to-dos, and the wish to have them synced.
 
-Owns every SQL statement about to-dos, their order, their ids and timestamps, and which sync streams are subscribed.
-Must not know how anything is shown, nor what is inside the engine: it uses the public face only.
+Owns every SQL statement about to-dos, their order, their ids and timestamps, how much goes into one transaction, the
+writes that are under way, and which sync streams are subscribed. Must not know how anything is shown, nor what is
+inside the engine: it uses the public face only.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import re
 import sqlite3
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
-from sync import PowerSyncDatabase, PowerSyncError, SyncStatus, SyncStreamSubscription, Transaction
+from app.failures import RefusedError, Tell, explained, going_on, note
+from app.writes import MAX_ROWS, Writes, ends_of_chunks, refuse_long
+from sync import PowerSyncDatabase, SyncStatus, SyncStreamSubscription, Transaction
 from sync.errors import DatabaseClosedError
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 MAX_SUBSCRIBED_LISTS: Final = 500
@@ -51,10 +57,6 @@ _TODOS: Final = """
               CASE WHEN coalesce(completed, 0) = 0 THEN created_at END,
               CASE WHEN coalesce(completed, 0) <> 0 THEN completed_at END DESC,
               id"""
-
-
-class StoreError(Exception):
-    """Something could not be stored or read. The message is one sentence for the user; nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +104,31 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def first_line(text: str) -> tuple[str, str]:
+    """Split text into its first line and the rest, which begins with the line break or is empty."""
+    line_break = re.search(r"\r\n|\r|\n", text)
+    end = line_break.start() if line_break else len(text)
+    return text[:end], text[end:]
+
+
+def _write(
+    method: Callable[Concatenate[Store, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Store, P], asyncio.Future[T]]:
+    """Make a method begin its write when it is called; what is awaited only tells the result."""
+
+    @functools.wraps(method)
+    def begin(store: Store, *arguments: P.args, **options: P.kwargs) -> asyncio.Future[T]:
+        return store.writes.begin(method(store, *arguments, **options))
+
+    return begin
+
+
 class Store:
     """The lists and to-dos of one user in one database.
 
-    Writes are local and return once they are committed here; they sync when there is a connection. A cancelled write
-    is either committed whole or not at all.
+    Writes are local and return once they are committed here; they sync when there is a connection. They begin when
+    they are called and end by themselves: cancelling one only stops the wait for its result. Before the database is
+    closed, `flush` waits for them. What is watched goes on after a failure, with growing waits.
 
     Args:
         database: open, with `app.schema.APP_SCHEMA`; the store does not close it.
@@ -131,42 +153,58 @@ class Store:
         self._open_list: str | None = None
         self._known_lists: list[str] = []
         self._wanted_changed = asyncio.Event()
+        self._subscriptions: dict[str, SyncStreamSubscription] = {}
+        self.writes: Final = Writes()
 
     # Reading
 
-    def watch_lists(self) -> AsyncIterator[list[TodoList]]:
+    def watch_lists(self, tell: Tell = note) -> AsyncIterator[list[TodoList]]:
         """Yield all lists, now and after each change, oldest first; unchanged ones stay the same objects.
 
         Ends when the database is closed.
 
-        Raises:
-            StoreError: the lists cannot be read.
+        Args:
+            tell: called once per trouble, when the lists cannot be read.
         """
-        return self._follow("The lists cannot be shown", _LISTS, (), _list_of_row)
+        failed = "The lists cannot be shown"
+        return going_on(lambda: self._follow(failed, _LISTS, (), _list_of_row), tell)
 
-    def watch_todos(self, list_id: str) -> AsyncIterator[list[Todo]]:
+    def watch_todos(self, list_id: str, tell: Tell = note) -> AsyncIterator[list[Todo]]:
         """Yield the to-dos of a list, now and after each change; unchanged ones stay the same objects.
 
         The open ones come first, oldest first; then the completed ones, the latest first. Ends when the database is
         closed.
 
-        Raises:
-            StoreError: the to-dos cannot be read.
+        Args:
+            list_id: the list.
+            tell: called once per trouble, when the to-dos cannot be read.
         """
-        return self._follow("The to-dos cannot be shown", _TODOS, (list_id,), _todo_of_row)
+        failed = "The to-dos cannot be shown"
+        return going_on(lambda: self._follow(failed, _TODOS, (list_id,), _todo_of_row), tell)
 
-    # Writing lists
+    # Writing
 
+    async def flush(self, seconds: float) -> int:
+        """Wait for the writes that are under way, at most so long, and return how many are not stored then.
+
+        Those are still unfinished, or failed when nobody may have been left to be told.
+        """
+        return await self.writes.flush(seconds)
+
+    @_write
     async def add_list(self, name: str) -> str:
         """Add a list and return its id.
 
         Raises:
             StoreError: it was not added.
         """
-        with _explained("The list was not added"):
+        failed = "The list was not added"
+        refuse_long([name], failed)
+        with explained(failed):
             async with self._database.write_transaction() as transaction:
                 return await self._insert_list(transaction, name)
 
+    @_write
     async def rename_list(self, list_id: str, name: str) -> None:
         """Give a list another name.
 
@@ -174,70 +212,84 @@ class Store:
             StoreError: it was not renamed, for instance because it has been deleted on another device.
         """
         failed = "The list was not renamed"
-        with _explained(failed):
+        refuse_long([name], failed)
+        with explained(failed):
             async with self._database.write_transaction() as transaction:
-                await _require(transaction, "lists", list_id, f"{failed}: it has been deleted.")
+                await _require(transaction, "lists", list_id, "it has been deleted")
                 await transaction.execute("UPDATE lists SET name = ? WHERE id = ?", [name, list_id])
 
+    @_write
     async def delete_list(self, list_id: str) -> None:
-        """Delete a list and its to-dos, in one transaction. It is no error if it is gone already.
+        """Delete a list and its to-dos; a long list in several transactions. It is no error if it is gone already.
 
         Raises:
-            StoreError: nothing was deleted.
+            StoreError: the list was not deleted, but some of its to-dos may have been.
         """
-        with _explained("The list was not deleted"):
-            async with self._database.write_transaction() as transaction:
-                await transaction.execute("DELETE FROM todos WHERE list_id = ?", [list_id])
-                await transaction.execute("DELETE FROM lists WHERE id = ?", [list_id])
+        failed = "The list was not deleted"
+        last = False
+        while not last:
+            with explained(failed):
+                async with self._database.write_transaction() as transaction:
+                    rows = await transaction.get_all(
+                        "SELECT id FROM todos WHERE list_id = ? LIMIT ?", [list_id, MAX_ROWS]
+                    )
+                    await transaction.execute_many("DELETE FROM todos WHERE id = ?", [(row["id"],) for row in rows])
+                    last = len(rows) < MAX_ROWS
+                    if last:
+                        await transaction.execute("DELETE FROM lists WHERE id = ?", [list_id])
+            failed = "The list was deleted only in part"
 
+    @_write
     async def add_sample_list(self) -> str:
         """Add a short list that explains the app, and return its id.
 
         Raises:
             StoreError: it was not added.
         """
-        with _explained("The sample list was not added"):
+        with explained("The sample list was not added"):
             async with self._database.write_transaction() as transaction:
                 list_id = await self._insert_list(transaction, SAMPLE_NAME)
                 for description in SAMPLE_TODOS:
-                    await self._insert_todo(transaction, list_id, description)
+                    await self._insert_todo(transaction, list_id, description, self._stamp())
                 return list_id
 
     # Writing to-dos
 
+    @_write
     async def add_todo(self, list_id: str, description: str) -> str:
-        """Add an open to-do to a list and return its id.
-
-        Raises:
-            StoreError: it was not added, for instance because the list has been deleted on another device.
-        """
-        (todo_id,) = await self.add_todos(list_id, [description])
+        """Add an open to-do to a list and return its id. Raises as `add_todos`."""
+        (todo_id,) = await self._add_todos(list_id, [description])
         return todo_id
 
+    @_write
     async def add_todos(self, list_id: str, descriptions: Sequence[str]) -> list[str]:
-        """Add several open to-dos in one transaction, in their order, and return their ids.
+        """Add several open to-dos in their order, and return their ids; very many in several transactions.
 
         Raises:
-            StoreError: none was added.
+            StoreError: only the first `stored` of them were added, for instance because the list has been deleted on
+                another device.
         """
-        failed = "The to-do was not added" if len(descriptions) == 1 else "The to-dos were not added"
-        with _explained(failed):
-            async with self._database.write_transaction() as transaction:
-                await _require(transaction, "lists", list_id, f"{failed}: the list has been deleted.")
-                return [await self._insert_todo(transaction, list_id, text) for text in descriptions]
+        return await self._add_todos(list_id, descriptions)
 
+    @_write
     async def edit_todo(self, todo_id: str, description: str) -> None:
         """Replace the text of a to-do.
 
         Raises:
             StoreError: it was not changed, for instance because it has been deleted on another device.
         """
-        failed = "The to-do was not changed"
-        with _explained(failed):
-            async with self._database.write_transaction() as transaction:
-                await _require(transaction, "todos", todo_id, f"{failed}: it has been deleted.")
-                await transaction.execute("UPDATE todos SET description = ? WHERE id = ?", [description, todo_id])
+        await self._change_text(todo_id, lambda _: description)
 
+    @_write
+    async def edit_first_line(self, todo_id: str, text: str) -> None:
+        """Replace the first line of a to-do; the lines after it stay as they are when this is written.
+
+        Raises:
+            StoreError: it was not changed, for instance because it has been deleted on another device.
+        """
+        await self._change_text(todo_id, lambda now: text + first_line(now)[1])
+
+    @_write
     async def set_completed(self, todo_id: str, *, completed: bool) -> None:
         """Complete a to-do, noting when and by whom, or open it again. It is no error if it is gone.
 
@@ -245,19 +297,20 @@ class Store:
             StoreError: it was not changed.
         """
         at, by = (self._stamp(), self._user_id) if completed else (None, None)
-        with _explained("The to-do was not changed"):
+        with explained("The to-do was not changed"):
             await self._database.execute(
                 "UPDATE todos SET completed = ?, completed_at = ?, completed_by = ? WHERE id = ?",
                 [int(completed), at, by, todo_id],
             )
 
+    @_write
     async def delete_todo(self, todo_id: str) -> None:
         """Delete a to-do. It is no error if it is gone already.
 
         Raises:
             StoreError: it was not deleted.
         """
-        with _explained("The to-do was not deleted"):
+        with explained("The to-do was not deleted"):
             await self._database.execute("DELETE FROM todos WHERE id = ?", [todo_id])
 
     # Syncing
@@ -277,7 +330,7 @@ class Store:
         Raises:
             StoreError: syncing cannot be started with the settings as they are.
         """
-        with _explained("Syncing was not started"):
+        with explained("Syncing was not started"):
             await self._connect()
 
     async def disconnect(self) -> None:
@@ -286,7 +339,7 @@ class Store:
         Raises:
             StoreError: the database is closed.
         """
-        with _explained("Syncing was not stopped"):
+        with explained("Syncing was not stopped"):
             await self._database.disconnect()
 
     def open_list(self, list_id: str | None) -> None:
@@ -294,21 +347,26 @@ class Store:
         self._open_list = list_id
         self._wanted_changed.set()
 
-    async def keep_subscribed(self) -> None:
+    async def keep_subscribed(self, tell: Tell = note) -> None:
         """Keep the to-dos of every known list subscribed, the open list's first, for as long as this runs.
 
         Runs until it is cancelled or the database is closed. Subscriptions outlive it by `SUBSCRIPTION_TTL`.
 
-        Raises:
-            StoreError: the subscriptions cannot be stored.
+        Args:
+            tell: called once per trouble, when the subscriptions cannot be stored.
         """
-        held: dict[str, SyncStreamSubscription] = {}
+        async for _ in going_on(self._subscribe, tell):
+            pass
+
+    async def _subscribe(self) -> AsyncGenerator[None]:
+        """Yield each time that what is wanted is subscribed."""
         follower = asyncio.create_task(self._follow_list_ids(), name="follow the lists to subscribe")
         try:
-            with _explained("Some lists may not sync"), suppress(DatabaseClosedError):
+            with explained("Some lists may not sync"), suppress(DatabaseClosedError):
                 while not follower.done():
                     self._wanted_changed.clear()
-                    await self._subscribe_wanted(held)
+                    await self._subscribe_wanted()
+                    yield
                     await self._wanted_changed.wait()
                 await follower
         finally:
@@ -317,14 +375,14 @@ class Store:
 
     async def _follow_list_ids(self) -> None:
         try:
-            async for lists in self.watch_lists():
-                self._known_lists = [todo_list.id for todo_list in lists]
+            async for rows in self._database.watch("SELECT id FROM lists ORDER BY created_at, id"):
+                self._known_lists = [row["id"] for row in rows]
                 self._wanted_changed.set()
         finally:
             self._wanted_changed.set()
 
-    async def _subscribe_wanted(self, held: dict[str, SyncStreamSubscription]) -> None:
-        known = self._known_lists
+    async def _subscribe_wanted(self) -> None:
+        known, held = self._known_lists, self._subscriptions
         first = [self._open_list] if self._open_list in set(known) else []
         wanted = list(dict.fromkeys([list_id for list_id in (*first, *known) if list_id]))[:MAX_SUBSCRIBED_LISTS]
         for list_id in wanted:
@@ -336,9 +394,9 @@ class Store:
 
     async def _follow(
         self, failed: str, sql: str, parameters: Sequence[Any], make: Callable[[sqlite3.Row], T]
-    ) -> AsyncIterator[list[T]]:
+    ) -> AsyncGenerator[list[T]]:
         known: dict[str, tuple[sqlite3.Row, T]] = {}
-        with _explained(failed):
+        with explained(failed):
             watch = self._database.watch(sql, parameters)
             try:
                 async for rows in watch:
@@ -362,13 +420,44 @@ class Store:
         )
         return list_id
 
-    async def _insert_todo(self, transaction: Transaction, list_id: str, description: str) -> str:
+    async def _add_todos(self, list_id: str, descriptions: Sequence[str]) -> list[str]:
+        failed = "The to-do was not added" if len(descriptions) == 1 else "The to-dos were not added"
+        refuse_long(descriptions, failed)
+        stamps = [self._stamp() for _ in descriptions]
+        todo_ids: list[str] = []
+        for end in ends_of_chunks(descriptions):
+            chunk = range(len(todo_ids), end)
+            with explained(failed, stored=len(todo_ids)):
+                async with self._database.write_transaction() as transaction:
+                    await _require(transaction, "lists", list_id, "the list has been deleted")
+                    added = [
+                        await self._insert_todo(transaction, list_id, descriptions[index], stamps[index])
+                        for index in chunk
+                    ]
+            todo_ids += added
+            failed = f"Only the first {end:,} to-dos were added"
+        return todo_ids
+
+    async def _insert_todo(self, transaction: Transaction, list_id: str, description: str, stamp: str) -> str:
         todo_id = str(uuid.uuid4())
         await transaction.execute(
             "INSERT INTO todos (id, list_id, created_at, description, completed, created_by) VALUES (?, ?, ?, ?, 0, ?)",
-            [todo_id, list_id, self._stamp(), description, self._user_id],
+            [todo_id, list_id, stamp, description, self._user_id],
         )
         return todo_id
+
+    async def _change_text(self, todo_id: str, change: Callable[[str], str]) -> None:
+        failed = "The to-do was not changed"
+        with explained(failed):
+            async with self._database.write_transaction() as transaction:
+                row = await transaction.get_optional("SELECT description FROM todos WHERE id = ?", [todo_id])
+                if row is None:
+                    raise RefusedError("it has been deleted")
+                before = row["description"] or ""
+                after = change(before)
+                if len(after) > len(before):
+                    refuse_long([after], failed)
+                await transaction.execute("UPDATE todos SET description = ? WHERE id = ?", [after, todo_id])
 
     def _stamp(self) -> str:
         # No two stamps of one store are equal, so that what is added in one millisecond keeps its order.
@@ -378,30 +467,7 @@ class Store:
 
 async def _require(transaction: Transaction, table: str, row_id: str, otherwise: str) -> None:
     if await transaction.get_optional(f"SELECT 1 FROM {table} WHERE id = ?", [row_id]) is None:
-        raise StoreError(otherwise)
-
-
-@contextmanager
-def _explained(failed: str) -> Generator[None]:
-    try:
-        yield
-    except DatabaseClosedError as error:
-        raise StoreError(f"{failed}: the database is closed.") from error
-    except (PowerSyncError, sqlite3.Error, OSError) as error:
-        raise StoreError(f"{failed}: {_reason(error)}.") from error
-
-
-def _reason(error: Exception) -> str:
-    name = getattr(error, "sqlite_errorname", "") or ""
-    if name.startswith("SQLITE_FULL"):
-        return "the disk is full"
-    if name.startswith("SQLITE_READONLY"):
-        return "the database cannot be written"
-    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return "another program holds the database; try again"
-    if name.startswith("SQLITE_IOERR"):
-        return "the disk cannot be read or written"
-    return str(error).strip().rstrip(".") or type(error).__name__
+        raise RefusedError(otherwise)
 
 
 def _list_of_row(row: sqlite3.Row) -> TodoList:

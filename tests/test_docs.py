@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from app.settings import Settings
-from app.tui.actions import ACTIONS
+from app.tui.actions import ACTIONS, Place
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -39,11 +39,19 @@ def test_every_setting_is_told() -> None:
 
 def test_the_keys_are_those_of_the_app() -> None:
     table = README.partition("## Keys")[2].partition("##")[0]
-    known = {key for action in ACTIONS for key in action.shown_keys}
+    places = {"Anywhere": Place.ANYWHERE, "Lists": Place.LISTS, "To-dos": Place.TODOS, "Moving": Place.ROWS}
+    known = {(action.place, key) for action in ACTIONS for key in action.shown_keys}
+    place = Place.ANYWHERE
+    told: set[Place] = set()
     for row in table.splitlines():
-        if row.startswith("|") and "`" in row:
-            for key in re.findall(r"`([^`]+)`", row):
-                assert key in known, key
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        if not row.startswith("|") or "`" not in row:
+            continue
+        place = places[cells[0]] if cells[0] else place
+        told.add(place)
+        for key in re.findall(r"`([^`]+)`", row):
+            assert (place, key) in known, (place, key)
+    assert told == set(places.values())
 
 
 def test_every_option_in_the_readme_exists() -> None:

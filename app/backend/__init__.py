@@ -10,12 +10,12 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from app.backend.config import BackendConfig, BackendError
+from app.backend.config import BackendConfig, BackendError, is_loopback
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-__all__ = ["BackendConfig", "BackendError", "create_app", "serve"]
+__all__ = ["BackendConfig", "BackendError", "create_app", "is_loopback", "serve"]
 
 
 def create_app(config: BackendConfig) -> Starlette:
@@ -37,7 +37,7 @@ async def serve(
     *,
     stop: asyncio.Event | None = None,
     on_ready: Callable[[str], None] | None = None,
-) -> None:
+) -> int | None:
     """Serve until `stop` is set, SIGINT or SIGTERM arrives, or the caller cancels.
 
     `on_ready` is called once with the base URL when requests are answered. Open sync streams end
@@ -45,8 +45,10 @@ async def serve(
     Signals are handled only on the main thread. Cancelling shuts down just as cleanly and then
     raises CancelledError; a second cancellation abandons the peers that are still connected.
 
+    Returns the number of the signal that ended it, if one did.
+
     Raises BackendError if the port is taken or the database cannot be opened.
     """
     from app.backend.server import run
 
-    await run(config, stop=stop, on_ready=on_ready)
+    return await run(config, stop=stop, on_ready=on_ready)

@@ -13,17 +13,17 @@ from starlette.requests import ClientDisconnect, Request
 
 from app.backend.errors import RequestError
 
-BODY_BYTES = 1024 * 1024
-_DRAINED_BYTES = 16 * BODY_BYTES
+MEBIBYTE = 1024 * 1024
+_DRAINED_BYTES = 32 * MEBIBYTE
 _BODY_SECONDS = 30.0
 
 T = TypeVar("T")
 
 
-async def read_body(request: Request) -> bytes:
-    """The whole request body.
+async def read_body(request: Request, limit: int = MEBIBYTE) -> bytes:
+    """The whole request body, of at most `limit` bytes, a whole number of mebibytes.
 
-    Raises RequestError 413 if it is over 1 MiB, 408 if it takes longer than 30 seconds, and 400 if the
+    Raises RequestError 413 if it is longer, 408 if it takes longer than 30 seconds, and 400 if the
     client leaves in the middle of it.
     """
     chunks: list[bytes] = []
@@ -32,7 +32,7 @@ async def read_body(request: Request) -> bytes:
         async with asyncio.timeout(_BODY_SECONDS):
             async for chunk in request.stream():
                 size += len(chunk)
-                if size <= BODY_BYTES:
+                if size <= limit:
                     chunks.append(chunk)
                 elif size > _DRAINED_BYTES:
                     break
@@ -42,8 +42,9 @@ async def read_body(request: Request) -> bytes:
         raise RequestError(400, "disconnected", "The client left before the request body was complete.") from None
     # A client that is still sending would see a broken connection instead of the answer, so a
     # body that is moderately too large is read to its end first.
-    if size > BODY_BYTES:
-        raise RequestError(413, "too_large", "The request body is over 1 MiB; send it in smaller parts.")
+    if size > limit:
+        description = f"The request body is over {limit // MEBIBYTE} MiB; send it in smaller parts."
+        raise RequestError(413, "too_large", description)
     return b"".join(chunks)
 
 
@@ -63,9 +64,9 @@ def convert(value: Any, shape: type[T]) -> T:
         raise RequestError(400, "invalid_request", f"The request body does not fit: {error}.") from error
 
 
-async def read_json(request: Request, shape: type[T]) -> T:
+async def read_json(request: Request, shape: type[T], limit: int = MEBIBYTE) -> T:
     """The body of `request` as `shape`. Raises RequestError 400, 408 or 413 as the functions above do."""
-    return convert(parse_json(await read_body(request)), shape)
+    return convert(parse_json(await read_body(request, limit)), shape)
 
 
 async def read_json_object_or_empty(request: Request, shape: type[T]) -> T:

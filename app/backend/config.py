@@ -6,7 +6,9 @@ defaults without paying for a web server.
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 
@@ -24,6 +26,19 @@ class BackendConfig:
     """Mean time between two keepalive lines of a sync stream; each is up to 10 % early or late."""
     token_seconds: int = 300
     """How long a token is valid, in seconds."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`, an address or a name. Looks no name up."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        pass
+    try:
+        # Short for an IPv4 address, such as 127.1.
+        return ip_address(socket.inet_aton(host)).is_loopback
+    except (OSError, ValueError):
+        return host.lower() == "localhost"
 
 
 class BackendError(Exception):

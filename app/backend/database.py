@@ -43,7 +43,8 @@ _SCHEMA = (
         completed INTEGER,
         created_by TEXT,
         completed_by TEXT,
-        list_id TEXT NOT NULL
+        list_id TEXT NOT NULL,
+        photo_id TEXT
     ) STRICT
     """,
     "CREATE INDEX todos_by_list ON todos (list_id)",
@@ -164,8 +165,18 @@ def _unusable(path: Path, error: OSError) -> BackendError:
     return BackendError(f"Cannot use the database {path}: {reason}; check its directory or choose another file.")
 
 
+def check_file(path: Path) -> None:
+    """Return if a database can be at `path`, as far as can be seen before it is made or opened.
+
+    Raises BackendError if something else is there.
+    """
+    if path.exists() and not path.is_file():
+        raise BackendError(f"Cannot use the database {path}: it is not a regular file; choose another file.")
+
+
 def _create_file(path: Path) -> None:
     try:
+        check_file(path)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except FileExistsError as error:
@@ -198,6 +209,8 @@ def _apply_schema(connection: sqlite3.Connection, path: Path) -> None:
             connection.execute("INSERT INTO meta VALUES ('backend_id', ?)", [str(uuid.uuid4())])
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+        elif not connection.execute("SELECT 1 FROM pragma_table_info('todos') WHERE name = 'photo_id'").fetchone():
+            connection.execute("ALTER TABLE todos ADD COLUMN photo_id TEXT")
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")

@@ -45,11 +45,16 @@ def _render(refusal: RequestError, headers: dict[str, str] | None = None) -> Res
     return Response(msgspec.json.encode(body), refusal.status, headers=headers, media_type="application/json")
 
 
-async def answer_request_error(_request: Request, error: Exception) -> Response:
-    """Answer a RequestError; a 401 also names the accepted scheme."""
-    assert isinstance(error, RequestError)
+def answer_to(error: RequestError) -> Response:
+    """The answer; a 401 also names the accepted scheme."""
     headers = {"WWW-Authenticate": "Bearer"} if error.status == HTTPStatus.UNAUTHORIZED else None
     return _render(error, headers)
+
+
+async def answer_request_error(_request: Request, error: Exception) -> Response:
+    """Answer a RequestError."""
+    assert isinstance(error, RequestError)
+    return answer_to(error)
 
 
 async def answer_http_exception(_request: Request, error: Exception) -> Response:

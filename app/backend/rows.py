@@ -43,11 +43,6 @@ class RowWriter:
         PUT inserts a row or updates the columns that it names; PATCH updates the columns that it
         names; PATCH and DELETE of a missing row succeed. Deleting a list deletes its to-dos.
 
-        The deletion of a list wins over to-dos that arrive late: a PUT of a to-do into a list that
-        does not exist is accepted and stores nothing, and a PATCH that moves one there leaves it
-        where it is and applies the other columns. Refusing them would block the client's queue
-        for ever.
-
         Raises RequestError 400 for what does not fit the tables, 403 for a row of another user.
         """
         for entry in entries:
@@ -90,20 +85,32 @@ class RowWriter:
         after = self._merge(TODOS, entry, before, values)
         if after is None:
             return
-        new_list = str(after["list_id"])
-        owner = self._owner(new_list)
-        if owner is None:
-            if entry.op == "PUT" or old_list is None:
-                return
-            after["list_id"] = new_list = old_list
-        elif owner != self._user_id:
-            raise self._forbidden("list", new_list)
+        new_list = self._list_for(entry, str(after["list_id"]), old_list)
+        if new_list is None:
+            return
+        after["list_id"] = new_list
         if after == before:
             return
         self._store(TODOS, after)
         if old_list is not None and old_list != new_list:
             self._log.remove(self._connection, self._todos_bucket(old_list), "todos", entry.id)
         self._log.put(self._connection, self._todos_bucket(new_list), "todos", after)
+
+    def _list_for(self, entry: CrudEntry, wanted: str, old_list: str | None) -> str | None:
+        """The list that a to-do is stored in after `entry` asked for `wanted`; None if nothing is stored.
+
+        The deletion of a list wins over to-dos that arrive late: a PUT into a list that does not exist is accepted and
+        stores nothing, and a PATCH that moves a to-do there leaves it where it is. A refusal would tell the client
+        nothing that it can mend, as the list will not come back; what it wrote goes the way of the list's other to-dos.
+
+        Raises RequestError 403 if the list is another user's.
+        """
+        owner = self._owner(wanted)
+        if owner is None:
+            return None if entry.op == "PUT" else old_list
+        if owner != self._user_id:
+            raise self._forbidden("list", wanted)
+        return wanted
 
     def _merge(self, table: Table, entry: CrudEntry, before: Row | None, values: Row) -> Row | None:
         """The row as it is after a PUT or PATCH; None if a PATCH finds no row."""

@@ -15,16 +15,21 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import uvicorn
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import BaseFileLock, Timeout
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 
 from app.backend import errors
 from app.backend.changes import Changes
-from app.backend.config import BackendConfig, BackendError
+from app.backend.config import BackendConfig, BackendError, is_loopback
+from app.backend.database import check_file
+from app.backend.file import lock_of
+from app.backend.hosts import LOOPBACK_NAMES, OnlyHosts
 from app.backend.service import Service
 from app.backend.sync_api import SyncApi
 from app.backend.write_api import WriteApi
@@ -47,8 +52,10 @@ def build_app(service: Service) -> Starlette:
         finally:
             await service.close()
 
+    host = service.config.host.lower()
     return Starlette(
         routes=[*WriteApi(service).routes(), *SyncApi(service).routes()],
+        middleware=[Middleware(OnlyHosts, names={*LOOPBACK_NAMES, host})] if is_loopback(host) else [],
         lifespan=lifespan,
         exception_handlers={
             errors.RequestError: errors.answer_request_error,
@@ -66,6 +73,7 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._changes = changes
         self.ready = asyncio.Event()
+        self.ended_by: int | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -75,6 +83,10 @@ class _Server(uvicorn.Server):
         # uvicorn waits for the open connections, and a stream would keep one open for minutes.
         self._changes.close()
         await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.ended_by = sig
+        super().handle_exit(sig, frame)
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -91,7 +103,9 @@ class _Server(uvicorn.Server):
                 signal.signal(number, handler)
 
 
-async def run(config: BackendConfig, *, stop: asyncio.Event | None, on_ready: Callable[[str], None] | None) -> None:
+async def run(
+    config: BackendConfig, *, stop: asyncio.Event | None, on_ready: Callable[[str], None] | None
+) -> int | None:
     """What `app.backend.serve` documents."""
     listener = await asyncio.to_thread(_bind, config.host, config.port)
     try:
@@ -99,7 +113,7 @@ async def run(config: BackendConfig, *, stop: asyncio.Event | None, on_ready: Ca
             service = Service(config)
             try:
                 await service.open()
-                await _serve(listener, service, stop=stop, on_ready=on_ready)
+                return await _serve(listener, service, stop=stop, on_ready=on_ready)
             finally:
                 listener.close()
                 await service.close()
@@ -113,7 +127,7 @@ async def _only_server_of(database: Path) -> AsyncGenerator[None]:
 
     Waits a moment, for a predecessor that is on its way out.
     """
-    lock = FileLock(f"{database}-lock", mode=0o600, timeout=_LOCK_SECONDS, thread_local=False)
+    lock = lock_of(database, timeout=_LOCK_SECONDS)
     acquiring = asyncio.create_task(asyncio.to_thread(_acquire, lock, database))
     try:
         await asyncio.shield(acquiring)
@@ -126,6 +140,7 @@ async def _only_server_of(database: Path) -> AsyncGenerator[None]:
 
 def _acquire(lock: BaseFileLock, database: Path) -> None:
     try:
+        check_file(database)
         database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
@@ -143,7 +158,7 @@ async def _serve(
     *,
     stop: asyncio.Event | None,
     on_ready: Callable[[str], None] | None,
-) -> None:
+) -> int | None:
     server = _Server(
         uvicorn.Config(
             build_app(service),
@@ -181,6 +196,7 @@ async def _serve(
         except asyncio.CancelledError:
             serving.cancel()
             raise
+    return server.ended_by
 
 
 def _bind(host: str, port: int) -> socket.socket:

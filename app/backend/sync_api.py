@@ -24,6 +24,7 @@ from app.backend import checkpoints
 from app.backend.bodies import read_json, read_json_object_or_empty
 from app.backend.changes import Changes
 from app.backend.errors import RequestError
+from app.backend.hosts import LOOPBACK_NAMES, host_name
 from app.backend.service import Service, version
 from app.backend.streams import SyncRequest, resolve
 from app.backend.sync_stream import SyncStream
@@ -112,10 +113,15 @@ class SyncApi:
 def _is_from_this_machine(request: Request) -> bool:
     if request.client is None or any(name in request.headers for name in _PROXY_HEADERS):
         return False
+    if host_name(request.headers.get("host", "")) not in LOOPBACK_NAMES:
+        # A browser that a foreign page has sent here under a name of its own.
+        return False
     try:
-        return ipaddress.ip_address(request.client.host).is_loopback
+        address = ipaddress.ip_address(request.client.host)
     except ValueError:
         return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 class _LinesResponse(StreamingResponse):

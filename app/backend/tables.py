@@ -110,6 +110,7 @@ TODOS = Table(
         Column("created_by", _text),
         Column("completed_by", _text),
         Column("list_id", _text, required=True),
+        Column("photo_id", _text),
     ),
 )
 _TABLES = {table.name: table for table in (LISTS, TODOS)}

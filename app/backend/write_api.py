@@ -16,12 +16,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from app.backend import checkpoints
-from app.backend.bodies import convert, read_json
+from app.backend.bodies import MEBIBYTE, convert, read_json
 from app.backend.errors import RequestError
 from app.backend.rows import CrudEntry, RowWriter
 from app.backend.service import Service
 
 _MAX_USER_ID = 255
+# One transaction of a client is one body and cannot be parted: refused, it would hold up all that wait behind it.
+_DATA_BYTES = 16 * MEBIBYTE
 
 
 class CrudBatch(msgspec.Struct):
@@ -85,14 +87,14 @@ class WriteApi:
     async def batch(self, request: Request) -> Response:
         """Apply a batch of writes in one transaction."""
         user_id = self._service.opened.tokens.authenticate(request).user_id
-        body = await read_json(request, CrudBatch)
+        body = await read_json(request, CrudBatch, _DATA_BYTES)
         await self._write(user_id, body.batch)
         return json_answer({"message": "Batch completed"})
 
     async def single(self, request: Request) -> Response:
         """Apply one write."""
         user_id = self._service.opened.tokens.authenticate(request).user_id
-        body = await read_json(request, SingleWrite)
+        body = await read_json(request, SingleWrite, _DATA_BYTES)
         op = HTTPMethod(request.method).value
         entry = convert({"op": op, "table": body.table, "id": body.data.get("id"), "data": body.data}, CrudEntry)
         await self._write(user_id, [entry])

@@ -20,6 +20,7 @@ class Place(Enum):
     """Where an action is bound; the value is its heading in the help."""
 
     ANYWHERE = "Anywhere"
+    ALWAYS = "Always"
     LISTS = "In the lists"
     TODOS = "In the to-dos"
     ROWS = "Moving"
@@ -90,6 +91,8 @@ ACTIONS: Final[tuple[Action, ...]] = (
     Action("disconnect", Place.ANYWHERE, ("c",), "Pause", "Pause syncing; you can carry on editing", 2),
     Action("help", Place.ANYWHERE, ("question_mark", "f1"), "Help", "Show all keys", 10),
     Action("quit", Place.ANYWHERE, ("q",), "Quit", "Quit; changes that wait are uploaded next time", 6),
+    Action("tell_quit", Place.ANYWHERE, ("ctrl+c",), "", "Tell how to quit"),
+    Action("quit", Place.ALWAYS, ("ctrl+q",), "", "Quit, also while typing"),
     Action("cursor_down", Place.ROWS, ("down", "j"), "", "Next"),
     Action("cursor_up", Place.ROWS, ("up", "k"), "", "Previous"),
     Action("page_down", Place.ROWS, ("pagedown", "ctrl+f"), "", "One page down"),
@@ -98,6 +101,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
     Action("last", Place.ROWS, ("end", "G"), "", "Last"),
     Action("submit", Place.ENTRY, ("enter",), "Save", "Save; a paste of several lines adds several to-dos", 2),
     Action("close", Place.ENTRY, ("escape",), "Close", "Close without saving", 1),
+    Action("copy", Place.ENTRY, ("ctrl+c",), "", "Copy the selected text"),
     Action("confirm", Place.CONFIRM, ("y",), "", "Do it"),
     Action("decline", Place.CONFIRM, ("n", "escape", "q"), "", "Leave everything as it is"),
     Action("next_answer", Place.CONFIRM, ("tab", "right", "left", "shift+tab"), "", "Go to the other answer"),

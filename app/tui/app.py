@@ -6,13 +6,17 @@ neither the store nor its database: whoever opened them does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Final
+from typing import ClassVar, Final
 
 from textual.app import App
+from textual.binding import BindingType
 
-from app.store import Store, StoreError, utc_now
+from app.store import Store, utc_now
+from app.tui.actions import Place, bindings, performs
+from app.tui.attempts import retried, tell_failure
+from app.tui.literal import visible
 from app.tui.screens.main import MainScreen
 from app.tui.theme import DARK, LIGHT
 
@@ -20,7 +24,8 @@ _WIDTHS: Final[list[tuple[int, str]]] = [(0, "-narrow"), (60, "-medium"), (100, 
 _HEIGHTS: Final[list[tuple[int, str]]] = [(0, "-short"), (16, "-tall")]
 
 
-class TodoApp(App[None]):
+@performs(Place.ALWAYS)
+class TodoApp(App[None], inherit_bindings=False):
     """The to-do list in the terminal.
 
     It paints before the first query has answered, and needs no connection.
@@ -31,6 +36,7 @@ class TodoApp(App[None]):
         connect: start syncing at once; otherwise only when the user asks for it.
     """
 
+    BINDINGS: ClassVar[list[BindingType]] = bindings(Place.ALWAYS)
     CSS_PATH = "app.tcss"
     TITLE = "todo-tui"
     ENABLE_COMMAND_PALETTE = False
@@ -42,6 +48,8 @@ class TodoApp(App[None]):
         self._store = store
         self._now = now
         self._connects = connect
+        self._main: MainScreen | None = None
+        self._problem: str | None = None
         self.register_theme(DARK)
         self.register_theme(LIGHT)
         self.theme = DARK.name
@@ -56,16 +64,36 @@ class TodoApp(App[None]):
 
     def get_default_screen(self) -> MainScreen:
         """The main screen is the first thing that is painted."""
-        return MainScreen(self._store, self._now)
+        self._main = MainScreen(self._store, self._now)
+        return self._main
 
     def on_mount(self) -> None:
         """Keep all lists subscribed, and connect."""
-        self.run_worker(self._tell_failure(self._store.keep_subscribed()), group="sync")
+        self._tell_problem()
+        keeping = self._store.keep_subscribed(retried(self))
+        self.run_worker(keeping, group="sync")
         if self._connects:
-            self.run_worker(self._tell_failure(self._store.connect()), group="sync")
+            self.run_worker(tell_failure(self, self._store.connect()), group="sync")
 
-    async def _tell_failure(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except StoreError as error:
-            self.notify(str(error), severity="error", markup=False)
+    def show_problem(self, sentence: str | None) -> None:
+        """Show why there is nothing to sync with, before any other reason, until this is called with None.
+
+        Each new problem is also told once in a toast. To be called on the event loop; before the app runs, too.
+
+        Args:
+            sentence: any text; the problem of the backend inside todo-tui, or None if it has none.
+        """
+        before, self._problem = self._problem, sentence
+        if sentence != before and self.is_running:
+            self._tell_problem()
+
+    def _tell_problem(self) -> None:
+        if self._main is not None:
+            self._main.show_problem(self._problem)
+        if self._problem is not None:
+            self.notify(visible(self._problem), severity="warning", markup=False)
+
+    async def action_quit(self) -> None:
+        """Quit, unless a text is half typed."""
+        if self._main is not None:
+            self._main.action_quit()

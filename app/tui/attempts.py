@@ -5,28 +5,35 @@ Owns that one way. Which sentence is the store's affair.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
 
+from textual.app import App
 from textual.widget import Widget
 from textual.worker import Worker
 
-from app.store import StoreError
+from app.failures import StoreError
+from app.tui.literal import visible
 
 
-def attempt(widget: Widget, work: Coroutine[Any, Any, object], *, group: str = "write") -> Worker[None]:
-    """Run work of the store in a worker of the widget; if it fails, a toast tells why.
+def attempt(widget: Widget, work: Awaitable[object], *, group: str = "write") -> Worker[None]:
+    """Wait for work of the store in a worker of the widget; if it fails, a toast tells why.
 
-    Ends with the widget: what has not been committed by then is not.
+    The worker ends with the widget, and with it what is followed; a write that has begun goes on without it.
 
     Returns:
         The worker, to be cancelled where it is not needed any more.
     """
-    return widget.run_worker(_tell_failure(widget, work), group=group)
+    return widget.run_worker(tell_failure(widget, work), group=group)
 
 
-async def _tell_failure(widget: Widget, work: Coroutine[Any, Any, object]) -> None:
+async def tell_failure(widget: Widget | App[None], work: Awaitable[object]) -> None:
+    """Wait for work of the store; if it fails, a toast tells why."""
     try:
         await work
     except StoreError as error:
-        widget.notify(str(error), severity="error", markup=False)
+        widget.notify(visible(str(error)), severity="error", markup=False)
+
+
+def retried(widget: Widget | App[None]) -> Callable[[StoreError], None]:
+    """What tells, in a toast, of a failure after which the store tries again by itself."""
+    return lambda error: widget.notify(f"{visible(str(error))} It is tried again.", severity="warning", markup=False)

@@ -6,6 +6,7 @@ Pure functions; nothing here parses markup, so that nothing can be taken for it.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from rich.cells import cell_len, split_graphemes
@@ -63,7 +64,38 @@ def fit(text: str, width: int) -> tuple[str, int]:
     return shown[:end] + ELLIPSIS, taken + 1
 
 
-def first_line(text: str) -> tuple[str, str]:
-    """Split text into its first line and the rest, which begins with the line break or is empty."""
-    head, line_break, tail = text.partition("\n")
-    return head, line_break + tail
+class StandIns:
+    """Private characters that stand in a text field for what a terminal would obey, so that nothing is lost there.
+
+    Each stand-in is one character and one cell. Texts that are meant and texts that are held correspond one to one:
+    what already is one of those private characters gets a stand-in too.
+    """
+
+    def __init__(self) -> None:
+        self._stand_ins: dict[str, str] = {}
+        self._meant: dict[int, str] = {}
+        self._shown: dict[int, str] = {}
+
+    def held(self, text: str) -> str:
+        """The text as a field holds it."""
+        return _STOOD_IN_FOR.sub(lambda found: self._stand_in(found[0]), text)
+
+    def meant(self, held: str) -> str:
+        """The text that a field's content stands for."""
+        return held.translate(self._meant)
+
+    def shown(self, held: str) -> str:
+        """The content of a field as it can be painted, of the same length."""
+        return held.translate(self._shown)
+
+    def _stand_in(self, meant: str) -> str:
+        if meant not in self._stand_ins:
+            code = _FIRST_STAND_IN + len(self._stand_ins)
+            self._stand_ins[meant] = chr(code)
+            self._meant[code] = meant
+            self._shown[code] = visible(meant)
+        return self._stand_ins[meant]
+
+
+_FIRST_STAND_IN: Final = 0x100000
+_STOOD_IN_FOR: Final = re.compile(rf"\r\n|[{re.escape(''.join(map(chr, _VISIBLE)))}\U00100000-\U0010FFFF]")

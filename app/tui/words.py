@@ -28,6 +28,7 @@ _STATES: Final[dict[StateName, tuple[str, str]]] = {
     "elsewhere": ("Synced by another window", "Other window syncs"),
 }
 
+_LONGEST_REASON: Final = 500
 _MINUTE: Final = 60
 _HOUR: Final = 60 * _MINUTE
 _DAY: Final = 24 * _HOUR
@@ -42,12 +43,14 @@ class StatusWords:
         glyph: one cell that stands for the state without colour.
         left: the state and what waits, longest wording first.
         right: the last sync, longest wording first.
+        reason: why it does not sync, any text; with what comes between it and the state, or empty.
     """
 
     state: StateName
     glyph: str
     left: tuple[str, ...]
     right: tuple[str, ...]
+    reason: str = ""
 
 
 def state_of(status: SyncStatus) -> StateName:
@@ -66,8 +69,14 @@ def state_of(status: SyncStatus) -> StateName:
     return "offline"
 
 
-def status_words(status: SyncStatus, now: datetime) -> StatusWords:
-    """Put a status into words, in several lengths."""
+def status_words(status: SyncStatus, now: datetime, problem: str | None = None) -> StatusWords:
+    """Put a status into words, in several lengths.
+
+    Args:
+        status: the status.
+        now: the moment, for the age of the last sync.
+        problem: a reason that goes before those of the status.
+    """
     state = state_of(status)
     long, short = _STATES[state]
     waiting = status.upload_queue_count
@@ -75,8 +84,6 @@ def status_words(status: SyncStatus, now: datetime) -> StatusWords:
         changes = "1 change" if waiting == 1 else f"{waiting:,} changes"
         if status.uploading and status.upload_error is None:
             tails = (f"uploading {changes}", f"uploading {waiting:,}")
-        elif state == "connected" and status.upload_error is not None:
-            tails = (f"{changes} waiting, upload is tried again", f"{changes} waiting", f"{waiting:,} waiting")
         else:
             tails = (f"{changes} waiting", f"{waiting:,} waiting")
         left = (f"{long} · {tails[0]}", *(f"{short} · {tail}" for tail in tails))
@@ -88,7 +95,22 @@ def status_words(status: SyncStatus, now: datetime) -> StatusWords:
         right = ("not synced yet",)
     else:
         right = (f"last sync {ago(status.last_synced_at, now)}", ago(status.last_synced_at, now))
-    return StatusWords(state, _GLYPHS[state], left, right)
+    return StatusWords(state, _GLYPHS[state], left, right, _reason(status, state, problem))
+
+
+def _reason(status: SyncStatus, state: StateName, problem: str | None) -> str:
+    if problem is not None:
+        return f" · {_sentence(problem)}"
+    if state == "offline" and status.download_error is not None:
+        return f" · {_sentence(str(status.download_error) or type(status.download_error).__name__)}"
+    if state == "connected" and status.upload_error is not None and status.upload_queue_count:
+        return f": {_sentence(str(status.upload_error) or type(status.upload_error).__name__)}"
+    return ""
+
+
+def _sentence(text: str) -> str:
+    """The beginning of a text of any length, on one line and without the full stop."""
+    return " ".join(text[:_LONGEST_REASON].split()).removesuffix(".")
 
 
 def ago(moment: datetime, now: datetime) -> str:

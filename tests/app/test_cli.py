@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.app.backend.harness import free_port
+
 PROGRAM = str(Path(sys.executable).with_name("todo-tui"))
 WAIT_SECONDS = 30.0
 
@@ -38,9 +40,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    return free_port()
 
 
 def run(environment: dict[str, str], *arguments: object, text: str = "") -> subprocess.CompletedProcess[str]:
@@ -135,6 +135,15 @@ def terminal(environment: dict[str, str], *program: object) -> Generator[Termina
         opened.close()
 
 
+def until_remembered(shown: Terminal, data_dir: Path, key: str) -> None:
+    """Let the program run until it has remembered the backend of its lists."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    memory = data_dir / "backend.json"
+    while not memory.exists() or key not in memory.read_text():
+        assert time.monotonic() < deadline, shown.output
+        shown._read()
+
+
 def liveness(url: str) -> dict[str, str]:
     with urllib.request.urlopen(f"{url}/probes/liveness", timeout=WAIT_SECONDS) as answer:
         return json.load(answer)
@@ -185,6 +194,7 @@ def test_nothing_is_imported_that_is_not_needed(program: str, unwanted: str) -> 
         (["backend", "--host", "0.0.0.0"], "add --allow-remote"),
         (["backend", "--host", "::"], "add --allow-remote"),
         (["backend", "--host", "example.org"], "add --allow-remote"),
+        (["backend", "--host", ""], "Option --host must be an address or a name of this machine"),
     ],
 )
 def test_wrong_usage(environment: dict[str, str], arguments: list[str], expected: str) -> None:
@@ -197,6 +207,7 @@ def test_wrong_usage(environment: dict[str, str], arguments: list[str], expected
         ("backend-url = 'x'\n", "unknown key 'backend-url'; did you mean backend_url?"),
         ("port = 'x'\n", "port must be a whole number from 1 to 65535, not text in quotes."),
         ("port = \n", "is not valid TOML"),
+        ("a = " + "[" * 10_000, "is not valid TOML: a value in it is too large."),
     ],
 )
 @pytest.mark.parametrize("command", [[], ["backend"]])
@@ -240,7 +251,7 @@ def test_a_port_that_is_taken(environment: dict[str, str], tmp_path: Path) -> No
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         sentence = refused(run(environment, "--data-dir", tmp_path / "data", "--port", port), 1)
-        assert f"Port {port} is used by another program; quit it, choose another port with --port" in sentence
+        assert f"Port {port} is used by another program; quit it, or choose another port with --port" in sentence
         sentence = refused(run(environment, "backend", "--database", tmp_path / "b.db", "--port", port), 1)
         assert f"port {port} of 127.0.0.1" in sentence
         done = run(environment, "backend", "--database", tmp_path / "b.db", "--port", port, "--until-stdin-closes")
@@ -267,7 +278,7 @@ def test_the_backend_alone(environment: dict[str, str], tmp_path: Path) -> None:
         assert liveness(url)["database"] == str(database)
         process.send_signal(signal.SIGTERM)
         rest, narration = process.communicate(timeout=WAIT_SECONDS)
-        assert (process.returncode, rest) == (0, ""), narration
+        assert (process.returncode, rest) == (128 + signal.SIGTERM, ""), narration
     assert stat.S_IMODE(database.stat().st_mode) == 0o600
 
 
@@ -278,7 +289,7 @@ def test_the_backend_ends_cleanly_by_a_signal(
     with backend_process(environment, "--port", 0, "--database", tmp_path / "b.db") as (process, _):
         process.send_signal(number)
         _, narration = process.communicate(timeout=WAIT_SECONDS)
-        assert process.returncode == 0
+        assert process.returncode == 128 + number
         assert "Traceback" not in narration
 
 
@@ -302,13 +313,10 @@ def test_the_interface_runs_its_own_backend_and_keeps_everything_private(
     data_dir = tmp_path / "new" / "data"
     with terminal(environment, PROGRAM, "--data-dir", data_dir, "--port", port) as shown:
         shown.read_until(b"\x1b[?1049h")
-        deadline = time.monotonic() + WAIT_SECONDS
-        while not (data_dir / "backend.json").exists():
-            assert time.monotonic() < deadline
-            shown._read()
+        until_remembered(shown, data_dir, "backend_id")
         assert liveness(f"http://127.0.0.1:{port}")["database"] == str(data_dir / "backend.db")
         shown.process.send_signal(signal.SIGTERM)
-        assert shown.read_to_end() == 0
+        assert shown.read_to_end() == 128 + signal.SIGTERM
         assert b"\x1b[?1049l" in shown.output, "the terminal is as it was before"
         assert b"Traceback" not in shown.output
     with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
@@ -330,7 +338,7 @@ def test_closing_the_terminal_ends_the_interface_and_its_backend(
     with terminal(environment, PROGRAM, "--data-dir", tmp_path, "--port", port) as shown:
         shown.read_until(b"\x1b[?1049h")
         shown.hang_up()
-        assert shown.process.wait(WAIT_SECONDS) == 0
+        assert shown.process.wait(WAIT_SECONDS) == 128 + signal.SIGHUP
     log = (tmp_path / "todo-tui.log").read_text()
     assert "Traceback" not in log
     with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
@@ -343,11 +351,10 @@ def test_a_named_backend_is_used_and_nothing_is_started(environment: dict[str, s
         backend_process(environment, "--port", 0, "--database", tmp_path / "b.db") as (_, url),
         terminal(environment, PROGRAM, "--data-dir", data_dir, "--backend", url) as shown,
     ):
-        shown.read_until(b"\x1b[?1049h")
+        until_remembered(shown, data_dir, "backend_url")
         shown.process.send_signal(signal.SIGTERM)
-        assert shown.read_to_end() == 0
+        assert shown.read_to_end() == 128 + signal.SIGTERM
     assert not (data_dir / "backend.db").exists()
-    assert not (data_dir / "backend.json").exists()
     assert "Backend child" not in (data_dir / "todo-tui.log").read_text()
 
 
@@ -365,3 +372,93 @@ def test_a_mistake_of_the_interface_is_told_in_one_sentence_and_logged(
     log = (tmp_path / "todo-tui.log").read_text()
     assert "Traceback" in log
     assert "ZeroDivisionError" in log
+
+
+def test_lists_are_never_given_to_another_backend_or_user(
+    environment: dict[str, str], tmp_path: Path, port: int
+) -> None:
+    named, inner = tmp_path / "named", tmp_path / "inner"
+    other = "11111111-1111-4111-8111-111111111111"
+    with backend_process(environment, "--port", 0, "--database", tmp_path / "b.db") as (_, url):
+        for data_dir, key, arguments in ((named, "backend_url", ("--backend", url)), (inner, "backend_id", ())):
+            program = (PROGRAM, "--data-dir", data_dir, "--port", port, *arguments)
+            with terminal(environment, *program) as shown:
+                shown.read_until(b"\x1b[?1049h")
+                until_remembered(shown, data_dir, key)
+                shown.process.send_signal(signal.SIGTERM)
+                shown.read_to_end()
+            kept = (data_dir / "backend.json").read_text()
+            with terminal(environment, *program, "--user", other) as shown:
+                assert shown.read_to_end() == 1
+                assert b"are those of user" in shown.output
+            with terminal(environment, *program, "--backend", "http://127.0.0.1:9") as shown:
+                assert shown.read_to_end() == 1
+                assert b"are synced with" in b" ".join(shown.output.split())
+            assert (data_dir / "backend.json").read_text() == kept
+    sentence = refused(run(environment, "--data-dir", named, "--port", port), 1)
+    assert f"The lists in {named} are synced with the backend {url}; name it with --backend {url}" in sentence
+    sentence = refused(run(environment, "--data-dir", inner, "--backend", url), 1)
+    assert f"The lists in {inner} are synced with the backend inside todo-tui, not with {url}" in sentence
+
+
+def test_quitting_does_not_wait_for_a_name_that_is_looked_up(environment: dict[str, str], tmp_path: Path) -> None:
+    slow = (
+        "import socket, sys, time; known = socket.getaddrinfo\n"
+        "def look_up(host, *rest, **more):\n"
+        "    if 'slow' in str(host):\n"
+        "        open(sys.argv[2] + '/looking', 'w').close(); time.sleep(25)\n"
+        "    return known(host, *rest, **more)\n"
+        "socket.getaddrinfo = look_up\n"
+        "from app.cli import main; main()"
+    )
+    arguments = ("--data-dir", tmp_path, "--backend", "http://slow.invalid")
+    with terminal(environment, sys.executable, "-c", slow, *arguments) as shown:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not (tmp_path / "looking").exists():
+            assert time.monotonic() < deadline
+            shown._read()
+        started = time.monotonic()
+        shown.process.send_signal(signal.SIGTERM)
+        assert shown.read_to_end() == 128 + signal.SIGTERM
+        assert time.monotonic() - started < 4
+    assert "Traceback" not in (tmp_path / "todo-tui.log").read_text()
+
+
+def test_changes_that_could_not_be_stored_are_told(environment: dict[str, str], tmp_path: Path) -> None:
+    broken = (
+        "import asyncio, app.store\n"
+        "async def flush(self, seconds): return 2\n"
+        "app.store.Store.flush = flush\n"
+        "from app.cli import main; main()"
+    )
+    arguments = ("--data-dir", tmp_path, "--backend", "http://127.0.0.1:9")
+    with terminal(environment, sys.executable, "-c", broken, *arguments) as shown:
+        shown.read_until(b"\x1b[?1049h")
+        shown.process.send_signal(signal.SIGTERM)
+        assert shown.read_to_end() == 1
+        _, _, after = shown.output.rpartition(b"\x1b[?1049l")
+        assert b"todo-tui: 2 changes could not be stored: the database was busy." in after
+
+
+def test_the_interface_shows_what_is_wrong_with_its_backend(
+    environment: dict[str, str], tmp_path: Path, port: int
+) -> None:
+    database = tmp_path / "backend.db"
+    with (
+        backend_process(environment, "--port", 0, "--database", database),
+        terminal(environment, PROGRAM, "--data-dir", tmp_path, "--port", port) as shown,
+    ):
+        shown.read_until(b"is served at")
+
+
+def test_the_last_resort_of_every_command_is_a_sentence(environment: dict[str, str], tmp_path: Path) -> None:
+    broken = "import app.backend; app.backend.serve = lambda *_, **__: 1 / 0; from app.cli import main; main()"
+    command = [sys.executable, "-c", broken, "backend", "--port", "0", "--database", str(tmp_path / "b.db")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=WAIT_SECONDS)
+    assert "ended by a mistake of its own (ZeroDivisionError: division by zero)." in refused(done, 1)
+
+
+def test_a_short_loopback_address_needs_no_leave(environment: dict[str, str], tmp_path: Path) -> None:
+    with backend_process(environment, "--host", "127.1", "--port", 0, "--database", tmp_path / "b.db") as (_, url):
+        assert url.startswith("http://127.")
+        assert liveness(url.replace("127.1", "127.0.0.1"))["name"] == "todo-tui backend"

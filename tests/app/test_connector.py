@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import logging
-import socket
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,7 +16,7 @@ import pytest
 from app.backend import BackendConfig
 from app.connector import BackendRefusedError, BackendUnreachableError, DemoConnector
 from sync import PowerSyncDatabase
-from tests.app.backend.harness import Replica, running, signed_in
+from tests.app.backend.harness import Replica, free_port, running, signed_in
 
 USER = "7c1f8c5e-61f7-4b0a-8f0e-2d4d8f0b6a11"
 LIST = "11111111-1111-4111-8111-111111111111"
@@ -70,9 +69,7 @@ def token(claims: object) -> str:
 
 
 def free_url() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{free.getsockname()[1]}"
+    return f"http://127.0.0.1:{free_port()}"
 
 
 async def insert_list(database: PowerSyncDatabase, list_id: str = LIST, name: str | None = "Home") -> None:
@@ -203,6 +200,34 @@ async def test_a_token_is_used_only_if_the_backend_is_verified_before_and_after(
     finally:
         await connector.aclose()
     assert len(calls) == 4
+
+
+async def test_a_token_is_used_only_if_the_lists_could_be_claimed_for_its_backend(backend: str) -> None:
+    claims: list[str] = []
+
+    async def claim() -> None:
+        claims.append("claim")
+        if len(claims) == 1:
+            raise RuntimeError("the lists belong to another")
+
+    absent = DemoConnector(free_url(), USER, claim=claim)
+    connector = DemoConnector(backend, USER, claim=claim)
+    try:
+        with pytest.raises(BackendUnreachableError):
+            await absent.fetch_credentials()
+        assert claims == [], "an address at which nobody answers claims nothing"
+        with pytest.raises(RuntimeError, match="belong to another"):
+            await connector.fetch_credentials()
+        assert (await connector.fetch_credentials()).endpoint == backend
+    finally:
+        await absent.aclose()
+        await connector.aclose()
+
+
+async def test_an_answer_that_is_nested_too_deeply_is_refused() -> None:
+    async with answering(answer("200 OK", "[" * 60_000)) as url, connector_to(url) as connector:
+        with pytest.raises(BackendRefusedError, match="answered without a token"):
+            await connector.fetch_credentials()
 
 
 async def test_a_proxy_is_not_asked_for_this_machine(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:

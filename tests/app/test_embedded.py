@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -25,10 +24,10 @@ from app.embedded import (
     EmbeddedBackendError,
     Liveness,
     Phase,
-    StartupError,
     probe,
 )
-from tests.app.backend.harness import running
+from app.memory import BackendMemory, Belonging, InnerBackend, RunError
+from tests.app.backend.harness import free_port, running
 
 WAIT_SECONDS = 30.0
 ROOT = Path(__file__).parents[2]
@@ -116,9 +115,7 @@ async def listener(port: int, answer: bytes | None) -> AsyncGenerator[None]:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture
@@ -319,6 +316,7 @@ async def test_of_two_that_start_at_once_one_serves_both(
         b"HTTP/1.1 200 OK\r\n\r\n[]",
         b'HTTP/1.1 500 Oops\r\n\r\n{"name": "todo-tui backend", "backend_id": "x"}',
         b'HTTP/1.1 200 OK\r\n\r\n{"name": "todo-tui backend", "backend_id": 7}',
+        b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 60_000,
         b"",
         None,
     ],
@@ -327,12 +325,11 @@ async def test_another_program_on_the_port_is_told_at_the_start(
     data_dir: Path, port: int, answer: bytes | None
 ) -> None:
     async with listener(port, answer):
-        with pytest.raises(StartupError) as caught:
+        with pytest.raises(RunError) as caught:
             async with EmbeddedBackend.open(data_dir, port):
                 pytest.fail("it must not start")
     assert str(caught.value) == (
-        f"Port {port} is used by another program; quit it, choose another port with --port, "
-        "or name a backend with --backend."
+        f"Port {port} is used by another program; quit it, or choose another port with --port."
     )
     assert list(data_dir.iterdir()) == []
 
@@ -342,7 +339,7 @@ async def test_a_backend_with_other_lists_is_told_at_the_start(data_dir: Path, p
     memory = (data_dir / "backend.json").read_bytes()
     async with running(BackendConfig(tmp_path / "other.db", port=port)):
         assert await introduction(port) != own
-        with pytest.raises(StartupError, match=f"on port {port} holds other lists than {data_dir}; quit"):
+        with pytest.raises(RunError, match=f"on port {port} holds other lists than {data_dir}; quit"):
             async with EmbeddedBackend.open(data_dir, port):
                 pytest.fail("it must not start")
     assert (data_dir / "backend.json").read_bytes() == memory
@@ -407,7 +404,7 @@ async def test_a_child_whose_database_was_replaced_is_not_used(data_dir: Path, p
 async def test_a_lost_database_is_told_at_the_start(data_dir: Path, port: int) -> None:
     await synced_once(data_dir, port)
     (data_dir / "backend.db").unlink()
-    with pytest.raises(StartupError, match=f"The backend database {data_dir / 'backend.db'} .* is gone; put it back"):
+    with pytest.raises(RunError, match=f"The backend database {data_dir / 'backend.db'} .* is gone; put it back"):
         async with EmbeddedBackend.open(data_dir, port):
             pytest.fail("it must not start")
     assert not (data_dir / "backend.db").exists()
@@ -416,16 +413,97 @@ async def test_a_lost_database_is_told_at_the_start(data_dir: Path, port: int) -
 async def test_a_backend_of_somebody_else_is_not_taken_for_ours(data_dir: Path, port: int, tmp_path: Path) -> None:
     async with running(BackendConfig(tmp_path / "theirs.db", port=port)):
         (tmp_path / "theirs.db").rename(tmp_path / "out of reach.db")
-        with pytest.raises(StartupError, match="keeps its lists where you cannot open them"):
+        with pytest.raises(RunError, match="keeps its lists where you cannot open them"):
             async with EmbeddedBackend.open(data_dir, port):
                 pytest.fail("it must not start")
     assert not (data_dir / "backend.json").exists()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"backend_id": "x"}', '{"backend_id": "x", "database": 7}'])
+@pytest.mark.parametrize("claimed", [r"a\u0000b", r"/a\u0000b", r"/\ud800", "/dev/null", "", "/etc/passwd", "b.db"])
+async def test_a_claimed_file_that_is_not_its_own_is_not_taken(data_dir: Path, port: int, claimed: str) -> None:
+    body = f'{{"name": "todo-tui backend", "backend_id": "x", "database": "{claimed}"}}'
+    async with listener(port, f"HTTP/1.1 200 OK\r\n\r\n{body}".encode()):
+        with pytest.raises(RunError, match="keeps its lists where you cannot open them"):
+            async with EmbeddedBackend.open(data_dir, port):
+                pytest.fail("it must not start")
+    assert not (data_dir / "backend.json").exists()
+
+
+def claim(backend_id: str, database: Path) -> bytes:
+    """What a program answers that says to be a backend."""
+    body = json.dumps({"name": "todo-tui backend", "backend_id": backend_id, "database": str(database)})
+    return f"HTTP/1.1 200 OK\r\n\r\n{body}".encode()
+
+
+async def test_a_known_database_is_not_exchanged_for_another(data_dir: Path, port: int, tmp_path: Path) -> None:
+    own = await synced_once(data_dir, port)
+    memory = (data_dir / "backend.json").read_bytes()
+    (tmp_path / "copy.db").write_bytes((data_dir / "backend.db").read_bytes())
+    (tmp_path / "text.db").write_text("This is not a database.")
+    for database in (tmp_path / "copy.db", tmp_path / "text.db"):
+        async with listener(port, claim(own.backend_id, database)):
+            with pytest.raises(RunError, match=f"keeps its lists in {database}, but those of {data_dir} are kept in"):
+                async with EmbeddedBackend.open(data_dir, port):
+                    pytest.fail("it must not start")
+    # With the old file gone, only one that carries the same id takes its place.
+    (data_dir / "backend.db").unlink()
+    async with listener(port, claim(own.backend_id, tmp_path / "text.db")):
+        with pytest.raises(RunError, match="is gone; put it back"):
+            async with EmbeddedBackend.open(data_dir, port):
+                pytest.fail("it must not start")
+    assert (data_dir / "backend.json").read_bytes() == memory
+    async with running(BackendConfig(tmp_path / "copy.db", port=port)):
+        states = States()
+        async with EmbeddedBackend.open(data_dir, port, states):
+            await states.until(Phase.SHARED)
+    assert BackendMemory(data_dir).recall() == Belonging(None, InnerBackend(own.backend_id, tmp_path / "copy.db"))
+
+
+async def test_a_database_that_is_served_elsewhere_is_told_soon_and_used_when_it_is_free(
+    data_dir: Path, port: int
+) -> None:
+    states = States()
+    started = asyncio.get_running_loop().time()
+    async with contextlib.AsyncExitStack() as stack:
+        async with running(BackendConfig(data_dir / "backend.db", port=free_port())):
+            embedded = await stack.enter_async_context(EmbeddedBackend.open(data_dir, port, states))
+            await states.until(Phase.UNAVAILABLE, "is served at another port or address; stop the todo-tui")
+            assert asyncio.get_running_loop().time() - started < 4
+            assert embedded.child_pid is None
+        await states.until(Phase.OWN)
+
+
+async def test_a_backend_for_other_machines_is_shared_on_this_one(data_dir: Path, port: int, tmp_path: Path) -> None:
+    states = States()
+    async with (
+        running(BackendConfig(tmp_path / "b.db", host="0.0.0.0", port=port)),
+        EmbeddedBackend.open(data_dir, port, states) as embedded,
+    ):
+        await states.until(Phase.SHARED)
+        await embedded.verify()
+
+
+async def test_whatever_fails_the_backend_goes_on_being_looked_after(
+    data_dir: Path, port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(port: int) -> Liveness | Absence:
+        raise ZeroDivisionError
+
+    states = States()
+    async with EmbeddedBackend.open(data_dir, port, states):
+        with monkeypatch.context() as broken:
+            broken.setattr("app.embedded.probe", fail)
+            await states.until(Phase.UNAVAILABLE, "cannot be used (ZeroDivisionError); it is tried again")
+        await states.until(Phase.OWN)
+    assert "could not be looked after" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"backend_id": "x"}', '{"backend_id": "x", "database": 7}', "[" * 60_000]
+)
 async def test_a_damaged_memory_is_told_at_the_start(data_dir: Path, port: int, text: str) -> None:
     (data_dir / "backend.json").write_text(text)
-    with pytest.raises(StartupError, match=r"backend\.json is damaged"):
+    with pytest.raises(RunError, match=r"backend\.json is damaged"):
         async with EmbeddedBackend.open(data_dir, port):
             pytest.fail("it must not start")
 

@@ -108,6 +108,8 @@ def test_paths_are_absolute_and_know_the_home_directory(tmp_path: Path, monkeypa
         ("service_url = 'localhost:6161'\n", ("service_url must be an http:// or https:// address",)),
         ("port = 1\nport = \n", ("not valid TOML", "line 2")),
         ("port = 1\n\nuser_id = '", ("not valid TOML", "line 3")),
+        ("a = " + "[" * 10_000, ("not valid TOML", "too large")),
+        ("port = " + "1" * 10_000, ("not valid TOML", "too large")),
     ],
 )
 def test_a_mistake_in_the_file_is_named(tmp_path: Path, text: str, expected: tuple[str, ...]) -> None:
@@ -140,6 +142,20 @@ def test_a_mistake_in_an_option_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     assert mistake(user_id="x").startswith("Option --user must be a UUID")
     assert mistake(backend_url="x").startswith("Option --backend must be an http:// or https:// address")
     assert mistake(data_dir="").startswith("Option --data-dir must be the path")
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("HTTP://Example.ORG:80/", "http://example.org"),
+        ("https://example.org:443/Base//", "https://example.org/Base"),
+        ("https://example.org:80", "https://example.org:80"),
+        ("http://example.org:6060/?", "http://example.org:6060"),
+        ("http://[::1]:6161", "http://[::1]:6161"),
+    ],
+)
+def test_an_address_has_one_spelling(given: str, kept: str) -> None:
+    assert load_settings(options={"backend_url": given}).backend_url == kept
 
 
 def test_a_password_in_an_address_is_refused_and_not_repeated() -> None:

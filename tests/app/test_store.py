@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from app.failures import StoreError
 from app.schema import APP_SCHEMA
-from app.store import SAMPLE_TODOS, SUBSCRIPTION_TTL, Store, StoreError, Todo, TodoList
+from app.store import SAMPLE_TODOS, SUBSCRIPTION_TTL, Store, Todo, TodoList, first_line
+from app.writes import MAX_CHARACTERS, MAX_ROWS
 from sync import PowerSyncDatabase
 
 T = TypeVar("T")
@@ -76,6 +80,123 @@ async def test_deleting_a_list_takes_its_todos_in_one_transaction(store: Store, 
     assert [row["description"] for row in await database.get_all("SELECT description FROM todos")] == ["Stay"]
     transactions = [transaction async for transaction in database.crud_transactions()]
     assert len(transactions[-1].crud) == 3
+
+
+async def sizes_of_uploads(database: PowerSyncDatabase) -> list[tuple[int, int]]:
+    """Entries and bytes of each transaction that waits for upload, as one request."""
+    return [
+        (len(transaction.crud), len(json.dumps([[e.op, e.table, e.id, e.data] for e in transaction.crud]).encode()))
+        async for transaction in database.crud_transactions()
+    ]
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(5000, "line"), (100, "x" * 10_000), (60, "\x01" * 9_999)], ids=["many", "long", "escaped"]
+)
+async def test_very_many_todos_are_small_uploads_in_order(
+    store: Store, database: PowerSyncDatabase, count: int, text: str
+):
+    list_id = await store.add_list("Long")
+    texts = [f"{number}" if text == "line" else text for number in range(count)]
+    todo_ids = await store.add_todos(list_id, texts)
+    assert [(todo.id, todo.description) for todo in await todos_of(store, list_id)] == list(
+        zip(todo_ids, texts, strict=True)
+    )
+    sizes = await sizes_of_uploads(database)
+    assert sum(entries for entries, _ in sizes) == count + 1
+    assert max(entries for entries, _ in sizes) <= MAX_ROWS
+    assert max(size for _, size in sizes) < 100_000
+
+
+@pytest.mark.parametrize("count", [0, MAX_ROWS - 1, MAX_ROWS, 1000])
+async def test_deleting_a_long_list_is_small_uploads_the_list_last(
+    store: Store, database: PowerSyncDatabase, count: int
+):
+    list_id = await store.add_list("Long")
+    await store.add_todos(list_id, [f"{number}" for number in range(count)])
+    before = len(await sizes_of_uploads(database))
+    await store.delete_list(list_id)
+    assert await lists_of(store) == []
+    assert await database.get_all("SELECT id FROM todos") == []
+    uploads = [transaction.crud async for transaction in database.crud_transactions()][before:]
+    assert sum(len(crud) for crud in uploads) == count + 1
+    assert max(len(crud) for crud in uploads) <= MAX_ROWS
+    assert uploads[-1][-1].table == "lists"
+    assert len(uploads) == count // MAX_ROWS + 1
+
+
+async def test_long_texts_are_refused_but_may_be_shortened(store: Store, database: PowerSyncDatabase):
+    list_id = await store.add_list("Groceries")
+    long = "x" * (MAX_CHARACTERS + 1)
+    too_long = r": a text is longer than 10,000 characters; please shorten it\.$"
+    with pytest.raises(StoreError, match=too_long):
+        await store.add_todos(list_id, ["short", long])
+    with pytest.raises(StoreError, match=too_long):
+        await store.add_list(long)
+    with pytest.raises(StoreError, match=too_long):
+        await store.rename_list(list_id, long)
+    assert await todos_of(store, list_id) == []
+    await database.execute("INSERT INTO todos (id, list_id, description) VALUES ('t', ?, ?)", [list_id, f"abc\n{long}"])
+    with pytest.raises(StoreError, match=too_long):
+        await store.edit_first_line("t", "abcd")
+    await store.edit_first_line("t", "a")
+    assert [todo.description for todo in await todos_of(store, list_id)] == [f"a\n{long}"]
+
+
+@pytest.mark.parametrize("rest", ["", "\nsecond", "\r\nsecond\nthird", "\rsecond"])
+async def test_editing_the_first_line_keeps_the_others(store: Store, rest: str):
+    list_id = await store.add_list("Groceries")
+    todo_id = await store.add_todo(list_id, f"Milk{rest}")
+    await store.edit_first_line(todo_id, "Tea")
+    assert [todo.description for todo in await todos_of(store, list_id)] == [f"Tea{rest}"]
+
+
+@given(st.text(st.sampled_from("a\r\n")))
+def test_the_first_line_and_the_rest_make_the_whole(text: str):
+    head, rest = first_line(text)
+    assert head + rest == text
+    assert "\n" not in head
+    assert "\r" not in head
+    assert rest[:1] in {"", "\r", "\n"}
+
+
+@asynccontextmanager
+async def held(database: PowerSyncDatabase, sql: str) -> AsyncGenerator[None]:
+    """Hold the writer in another task; the statement that it runs is committed at the end."""
+    begun, release = asyncio.Event(), asyncio.Event()
+
+    async def hold() -> None:
+        async with database.write_transaction() as transaction:
+            await transaction.execute(sql)
+            begun.set()
+            await release.wait()
+
+    holding = asyncio.create_task(hold())
+    await begun.wait()
+    try:
+        yield
+    finally:
+        release.set()
+        await holding
+
+
+async def test_a_write_goes_on_when_nobody_waits_for_it_any_more(store: Store, database: PowerSyncDatabase):
+    list_id = await store.add_list("Groceries")
+    assert await store.flush(0) == 0
+    async with held(database, "SELECT 1"):
+        store.add_todo(list_id, "Milk").cancel()
+        assert await store.flush(0.01) == 1
+    assert await store.flush(5) == 0
+    assert [todo.description for todo in await todos_of(store, list_id)] == ["Milk"]
+
+
+async def test_flush_counts_what_failed_meanwhile(store: Store, database: PowerSyncDatabase):
+    list_id = await store.add_list("Groceries")
+    async with held(database, "DELETE FROM lists"):
+        store.add_todo(list_id, "Milk").cancel()
+        flushing = asyncio.create_task(store.flush(5))
+        await asyncio.sleep(0)
+    assert await flushing == 1
 
 
 async def test_todos_added_together_keep_their_order(store: Store):
@@ -167,7 +288,7 @@ async def test_a_full_disk_is_one_sentence_and_changes_nothing(store: Store, dat
     list_id = await store.add_list("Groceries")
     await database.execute("PRAGMA max_page_count = 1")
     with pytest.raises(StoreError, match=r"^The to-do was not added: the disk is full\.$"):
-        await store.add_todo(list_id, "x" * 1_000_000)
+        await store.add_todo(list_id, "x" * 10_000)
     await database.execute("PRAGMA max_page_count = 1000000")
     assert await todos_of(store, list_id) == []
 

@@ -30,6 +30,7 @@ class ConfirmScreen(ModalScreen[None]):
     """
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(Place.CONFIRM)
+    AUTO_FOCUS = "#no"
 
     def __init__(self, question: str, subject: str, confirmed: Callable[[], object], consequence: str = "") -> None:
         super().__init__()

@@ -20,7 +20,7 @@ from app.tui.actions import Place, bindings, performs
 from app.tui.attempts import attempt
 from app.tui.messages import ListOpened, ListsCounted
 from app.tui.typed import app_of
-from app.tui.widgets.entry import Entry
+from app.tui.widgets.entry import QUIT_KEYS, Entry
 from app.tui.widgets.lines import KeyBar, StatusLine
 from app.tui.widgets.lists_pane import ListsPane
 from app.tui.widgets.todos_pane import TodosPane
@@ -72,6 +72,10 @@ class MainScreen(Screen[None]):
     def status(self) -> SyncStatus:
         """The state of synchronization that is shown."""
         return self._status
+
+    def show_problem(self, problem: str | None) -> None:
+        """Show why there is nothing to sync with, in the status line."""
+        self._status_line.show_problem(problem)
 
     def show_status(self, status: SyncStatus) -> None:
         """Show a state of synchronization."""
@@ -175,7 +179,7 @@ class MainScreen(Screen[None]):
 
     def action_add_sample(self) -> None:
         """Add the sample list."""
-        attempt(self, self._lists_pane.add_sample())
+        self._lists_pane.add_sample()
 
     def action_switch_pane(self) -> None:
         """Go to the other pane."""
@@ -196,5 +200,10 @@ class MainScreen(Screen[None]):
         app_of(self).push_screen(HelpScreen())
 
     def action_quit(self) -> None:
-        """Quit."""
-        app_of(self).exit()
+        """Quit, unless a text is half typed: the first time, the field that has it gets the keyboard."""
+        if not self._entry.holds_back():
+            app_of(self).exit()
+
+    def action_tell_quit(self) -> None:
+        """Tell how to quit: this key does so in other programs, and copies in others still."""
+        app_of(self).notify(QUIT_KEYS, markup=False)

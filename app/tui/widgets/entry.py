@@ -10,19 +10,30 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
+from rich.segment import Segment
 from textual import events
+from textual.actions import SkipAction
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Vertical
+from textual.strip import Strip
 from textual.widgets import Input
 
-from app.store import StoreError
+from app.failures import StoreError
 from app.tui.actions import BY_ID, Place, bindings, performs
-from app.tui.literal import LINE_BREAK, visible
+from app.tui.literal import StandIns, visible
 from app.tui.typed import app_of, screen_of
 from app.tui.widgets.lines import TitleLine
 
 _SUBMIT_KEYS: Final = frozenset(BY_ID["entry.submit"].keys)
+QUIT_KEYS: Final = (
+    f"Press {BY_ID['anywhere.quit'].shown_keys[0]} to quit, or {BY_ID['always.quit'].shown_keys[0]} while typing."
+)
+"""How to quit, in a sentence."""
+
+_QUIT_AGAIN: Final = (
+    f"This text is not saved: press enter to save it, or {BY_ID['always.quit'].shown_keys[0]} to quit without it."
+)
 _CLOSE_KEYS: Final = frozenset(BY_ID["entry.close"].keys)
 
 
@@ -32,7 +43,7 @@ class EntryRequest:
 
     Attributes:
         label: what is being typed, plain text.
-        submit: stores the texts; raises `StoreError` if they were not stored.
+        submit: begins to store the texts at once; what it returns raises `StoreError` if they were not stored.
         value: the text to begin with.
         repeats: the line stays open for the next one, and a paste of several lines submits them all.
     """
@@ -47,25 +58,50 @@ class EntryRequest:
 class EntryField(Input):
     """An input that acts on its keys at once and in order, so that quick typing loses nothing.
 
+    It takes any text as it is: what a terminal would obey is painted as symbols, and line breaks are kept where
+    several texts wait to be submitted.
+
     Args:
-        submitted: called with the texts, stripped and not empty, and the field's text as it was.
+        submitted: called when its text is to be stored.
         closed: called when the field is left.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(Place.ENTRY)
 
-    def __init__(self, submitted: Callable[[list[str], str], None], closed: Callable[[], None]) -> None:
+    def __init__(self, submitted: Callable[[], None], closed: Callable[[], None]) -> None:
         super().__init__(compact=True, select_on_focus=False)
         self.takes_lines = False
         self._when_submitted = submitted
         self._when_closed = closed
+        self._stand_ins = StandIns()
+
+    @property
+    def text(self) -> str:
+        """The text that is typed."""
+        return self._stand_ins.meant(self.value)
+
+    @text.setter
+    def text(self, text: str) -> None:
+        self.value = self._stand_ins.held(text)
+        self.cursor_position = len(self.value)
+
+    @property
+    def selected_text(self) -> str:
+        """The part of the text that is selected."""
+        return self._stand_ins.meant(super().selected_text)
+
+    def render_line(self, y: int) -> Strip:
+        """Paint the text, with symbols for what a terminal would obey."""
+        strip = super().render_line(y)
+        shown = [Segment(self._stand_ins.shown(text), style, control) for text, style, control in strip]
+        return Strip(shown, strip.cell_length)
 
     def on_key(self, event: events.Key) -> None:
         """Act on the field's own keys here and now; a binding would act after letters that are typed ahead."""
         if screen_of(self).focused is not self:
             app_of(self).simulate_key(event.key)  # typed ahead, after the key that left the field
         elif event.key in _SUBMIT_KEYS:
-            self._submit()
+            self._when_submitted()
         elif event.key in _CLOSE_KEYS:
             self._when_closed()
         else:
@@ -74,15 +110,22 @@ class EntryField(Input):
         event.prevent_default()
 
     async def action_submit(self) -> None:
-        """Hand over the text."""
-        self._submit()
+        """Have the text stored."""
+        self._when_submitted()
 
     def action_close(self) -> None:
         """Leave the field."""
         self._when_closed()
 
+    def action_copy(self) -> None:
+        """Copy the selected text; without one, tell what people may have meant."""
+        try:
+            super().action_copy()
+        except SkipAction:
+            self.notify(QUIT_KEYS, markup=False)
+
     def on_paste(self, event: events.Paste) -> None:
-        """Take several lines as several texts, where that is wanted; show control characters of a single line."""
+        """Take several lines as several texts, where that is wanted, and have them stored."""
         event.prevent_default()
         event.stop()
         self._take(event.text)
@@ -91,21 +134,19 @@ class EntryField(Input):
         """Paste what was copied inside the app."""
         self._take(app_of(self).clipboard)
 
-    def _submit(self) -> None:
-        typed = self.value
-        lines = typed.split(LINE_BREAK) if self.takes_lines else [typed]
-        self._when_submitted([line.strip() for line in lines if line.strip()], typed)
-
     def _take(self, pasted: str) -> None:
-        lines = [visible(line).strip() for line in pasted.splitlines()]
+        lines = [_harmless(line).strip() for line in pasted.splitlines()]
         lines = [line for line in lines if line]
-        if not lines:
-            return
-        if not self.takes_lines or len(lines) == 1:
-            self.replace(" ".join(lines), *sorted(self.selection))
-            return
-        self.replace(LINE_BREAK.join(lines), *sorted(self.selection))
-        self._submit()
+        between = "\n" if self.takes_lines else " "
+        if lines:
+            self.replace(self._stand_ins.held(between.join(lines)), *sorted(self.selection))
+        if self.takes_lines and len(lines) > 1:
+            self._when_submitted()
+
+
+def _harmless(pasted: str) -> str:
+    """Text with symbols for control characters, which only get into a clipboard by mistake; tabs are kept."""
+    return "\t".join(map(visible, pasted.split("\t")))
 
 
 class Entry(Vertical):
@@ -122,6 +163,7 @@ class Entry(Vertical):
         self._when_closed = closed
         self._request: EntryRequest | None = None
         self._saving = False
+        self._held_back: str | None = None
 
     def compose(self) -> ComposeResult:
         """A label above a field."""
@@ -140,50 +182,63 @@ class Entry(Vertical):
 
     def ask(self, request: EntryRequest) -> None:
         """Open for a request. If another text is half typed, that one goes first: the field is only focused."""
-        if self._request is not None and self._field.value.strip():
+        if self._request is not None and self._field.text.strip():
             if request.label != self._request.label:
                 self.notify("Save this text first, or press esc to drop it.", markup=False)
             screen_of(self).set_focus(self._field)
         else:
-            self._open(request, visible(request.value))
+            self._open(request, request.value)
+
+    def holds_back(self) -> bool:
+        """Whether a half-typed text speaks against quitting; if so, says it and takes the keyboard, once per text."""
+        request, text = self._request, self._field.text
+        if request is None or self._saving or not text.strip() or text in {request.value, self._held_back}:
+            return False
+        self._held_back = text
+        self.notify(_QUIT_AGAIN, severity="warning", markup=False)
+        screen_of(self).set_focus(self._field)
+        return True
 
     def _open(self, request: EntryRequest, text: str) -> None:
         self._request = request
+        self._held_back = None
         self._title.set(request.label)
         self._field.takes_lines = request.repeats
-        self._field.value = text
-        self._field.cursor_position = len(text)
+        self._field.text = text
         self.add_class("-open")
         screen_of(self).set_focus(self._field)
 
     def _close(self) -> None:
         if self._request is not None:
             self._request = None
-            self._field.value = ""
+            self._field.text = ""
             self.remove_class("-open")
             self._when_closed()
 
-    def _submitted(self, texts: list[str], typed: str) -> None:
-        request = self._request
+    def _submitted(self) -> None:
+        request, text = self._request, self._field.text
         if request is None or self._saving:
             return
-        if request.repeats:
-            self._field.value = ""
-        unchanged = not request.repeats and typed == visible(request.value)
+        # An old text keeps the space around it: whoever wrote it may have meant that.
+        texts = [text] if request.value else [line.strip() for line in text.split("\n")]
+        texts = [text for text in texts if text.strip()]
+        unchanged = not request.repeats and text == request.value
         if unchanged or (request.repeats and not texts):
             self._close()
         elif not texts:
             self.notify("Type some text, or press esc to leave it as it was.", markup=False)
         else:
             self._saving = not request.repeats
-            self.run_worker(self._save(request, texts), group="save")
+            if request.repeats:
+                self._field.text = ""
+            self.run_worker(self._save(request, texts, request.submit(texts)), group="save")
 
-    async def _save(self, request: EntryRequest, texts: list[str]) -> None:
+    async def _save(self, request: EntryRequest, texts: list[str], storing: Awaitable[None]) -> None:
         try:
-            await request.submit(texts)
+            await storing
         except StoreError as error:
-            self.notify(str(error), severity="error", markup=False)
-            self._give_back(request, texts)
+            self.notify(visible(str(error)), severity="error", markup=False)
+            self._give_back(request, texts[error.stored :])
         else:
             if self._request is request and not request.repeats:
                 self._close()
@@ -195,7 +250,7 @@ class Entry(Vertical):
         if not request.repeats and self._request is request:
             return  # the text is still in the field
         if self._request is None or self._request is request:
-            waiting = [self._field.value] if self._field.value else []
-            self._open(request, LINE_BREAK.join([*texts, *waiting]))
+            waiting = [self._field.text] if self._field.text else []
+            self._open(request, "\n".join([*texts, *waiting]))
         else:
-            self.notify(f"Not saved: {' / '.join(texts)}", severity="error", markup=False)
+            self.notify(f"Not saved: {visible(' / '.join(texts))}", severity="error", markup=False)

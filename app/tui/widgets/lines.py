@@ -18,13 +18,15 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from app.tui.actions import ACTIONS, Action
-from app.tui.literal import fit
+from app.tui.literal import fit, visible
 from app.tui.typed import app_of, on_bindings_updated, screen_of
 from app.tui.words import StatusWords, status_words
 from sync import SyncStatus
 
 STATUS_REFRESH_SECONDS: Final = 15.0
 _GAP: Final = 2
+_LEAST_REASON: Final = 24
+"""In fewer cells, the beginning of a reason tells nothing."""
 
 
 class Line(Widget):
@@ -89,6 +91,7 @@ class StatusLine(Line):
         super().__init__()
         self._now = now
         self._status: SyncStatus | None = None
+        self._problem: str | None = None
         self._words: StatusWords | None = None
 
     def on_mount(self) -> None:
@@ -100,8 +103,13 @@ class StatusLine(Line):
         self._status = status
         self._refresh_words()
 
+    def show_problem(self, problem: str | None) -> None:
+        """Show a reason before those of the status from now on, or none."""
+        self._problem = problem
+        self._refresh_words()
+
     def segments(self, width: int) -> list[Segment]:
-        """The longest wording that fits, the last sync at the right edge."""
+        """The longest wording that fits, a reason if there is room for one, and the last sync at the right edge."""
         words = self._words
         if words is None:
             return []
@@ -118,7 +126,7 @@ class StatusLine(Line):
     def _refresh_words(self) -> None:
         if self._status is None:
             return
-        words = status_words(self._status, self._now())
+        words = status_words(self._status, self._now(), self._problem)
         if words != self._words:
             if self._words is not None:
                 self.remove_class(f"-{self._words.state}")
@@ -128,6 +136,10 @@ class StatusLine(Line):
 
 
 def _best(words: StatusWords, room: int) -> tuple[str, str]:
+    if words.reason:
+        told = _with_reason(words, room)
+        if told is not None:
+            return told
     for left in words.left:
         for right in words.right:
             if cell_len(left) + _GAP + cell_len(right) <= room:
@@ -136,6 +148,18 @@ def _best(words: StatusWords, room: int) -> tuple[str, str]:
         if cell_len(left) <= room:
             return left, ""
     return fit(words.left[-1], room)[0], ""
+
+
+def _with_reason(words: StatusWords, room: int) -> tuple[str, str] | None:
+    """State and reason, and the last sync if the whole reason leaves room for it; None if a reason has no room."""
+    for left in words.left:
+        rest = room - cell_len(left)
+        reason, cells = fit(words.reason, rest)
+        if reason == visible(words.reason):
+            return left + reason, next((right for right in words.right if cells + _GAP + cell_len(right) <= rest), "")
+        if rest >= _LEAST_REASON:
+            return left + reason, ""
+    return None
 
 
 class KeyBar(Line):

@@ -5,7 +5,7 @@ Owns the lists' rows and their actions. Follows the store's lists for as long as
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import ClassVar
 
 from textual import on
@@ -15,7 +15,7 @@ from textual.containers import Vertical
 
 from app.store import Store, TodoList
 from app.tui.actions import Place, bindings, performs
-from app.tui.attempts import attempt
+from app.tui.attempts import attempt, retried
 from app.tui.literal import visible
 from app.tui.messages import ListOpened, ListsCounted, RowActivated, RowSelected
 from app.tui.typed import app_of
@@ -69,7 +69,7 @@ class ListsPane(Vertical):
         return self._rows
 
     async def _follow(self) -> None:
-        async for lists in self._store.watch_lists():
+        async for lists in self._store.watch_lists(retried(self)):
             self._rows.set_rows(lists)
             self._title.set("Lists", f"{len(lists):,}" if len(lists) > 1 else "")
             self.post_message(ListsCounted(len(lists)))
@@ -79,17 +79,15 @@ class ListsPane(Vertical):
         """Ask for the name of a new list."""
         self._ask(EntryRequest("New list", self._add))
 
-    async def add_sample(self) -> None:
-        """Add the sample list and open it.
+    def add_sample(self) -> None:
+        """Add the sample list and open it."""
+        attempt(self, self._open_new(self._store.add_sample_list()))
 
-        Raises:
-            StoreError: it was not added.
-        """
-        self._rows.select(await self._store.add_sample_list())
-        self._leave()
+    def _add(self, names: list[str]) -> Awaitable[None]:
+        return self._open_new(self._store.add_list(names[0]))
 
-    async def _add(self, names: list[str]) -> None:
-        self._rows.select(await self._store.add_list(names[0]))
+    async def _open_new(self, adding: Awaitable[str]) -> None:
+        self._rows.select(await adding)
         self._leave()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
@@ -110,8 +108,8 @@ class ListsPane(Vertical):
         if todo_list is None:
             return
 
-        async def rename(names: list[str]) -> None:
-            await self._store.rename_list(todo_list.id, names[0])
+        def rename(names: list[str]) -> Awaitable[None]:
+            return self._store.rename_list(todo_list.id, names[0])
 
         self._ask(EntryRequest("Rename list", rename, value=todo_list.name or ""))
 

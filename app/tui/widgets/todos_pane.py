@@ -5,7 +5,7 @@ Owns the to-dos' rows and their actions. Follows the store's to-dos of the list 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import ClassVar, Final
 
 from textual import on
@@ -14,10 +14,10 @@ from textual.binding import BindingType
 from textual.containers import Vertical
 from textual.worker import Worker
 
-from app.store import Store, Todo, TodoList
+from app.store import Store, Todo, TodoList, first_line
 from app.tui.actions import Place, bindings, performs
-from app.tui.attempts import attempt
-from app.tui.literal import first_line, visible
+from app.tui.attempts import attempt, retried
+from app.tui.literal import visible
 from app.tui.messages import RowActivated, RowMarked
 from app.tui.typed import app_of
 from app.tui.widgets.entry import EntryRequest
@@ -95,7 +95,7 @@ class TodosPane(Vertical):
 
     async def _follow(self, list_id: str) -> None:
         first = True
-        async for todos in self._store.watch_todos(list_id):
+        async for todos in self._store.watch_todos(list_id, retried(self)):
             if first:
                 first = False
                 self._shown = self._wanted
@@ -122,12 +122,14 @@ class TodosPane(Vertical):
     def ask_new(self, todo_list: TodoList) -> None:
         """Ask for new to-dos for a list."""
 
-        async def add(descriptions: list[str]) -> None:
-            todo_ids = await self._store.add_todos(todo_list.id, descriptions)
-            self._rows.select(todo_ids[-1])
+        def add(descriptions: list[str]) -> Awaitable[None]:
+            return self._select_last(self._store.add_todos(todo_list.id, descriptions))
 
         label = f"New to-do in {visible(todo_list.name or UNTITLED)}"
         self._ask(EntryRequest(label, add, repeats=True))
+
+    async def _select_last(self, adding: Awaitable[list[str]]) -> None:
+        self._rows.select((await adding)[-1])
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
         """Without a to-do, there is nothing to edit, mark or delete."""
@@ -147,12 +149,11 @@ class TodosPane(Vertical):
         todo = self._rows.selected
         if todo is None:
             return
-        head, tail = first_line(todo.description or "")
 
-        async def edit(texts: list[str]) -> None:
-            await self._store.edit_todo(todo.id, texts[0] + tail)
+        def edit(texts: list[str]) -> Awaitable[None]:
+            return self._store.edit_first_line(todo.id, texts[0])
 
-        self._ask(EntryRequest("Edit to-do", edit, value=head))
+        self._ask(EntryRequest("Edit to-do", edit, value=first_line(todo.description or "")[0]))
 
     def action_toggle_todo(self) -> None:
         """Mark the to-do as done or open, and go on to the next one, which takes its place."""

@@ -6,7 +6,10 @@ Everything goes through real HTTP; nothing here imports the backend's inner modu
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
+import os
+import socket
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,6 +20,22 @@ import httpx
 from app.backend import BackendConfig, serve
 
 WAIT_SECONDS = 10.0
+
+# Below the ports that systems give to outgoing connections; each worker of the tests has a range of its own.
+_PORTS = itertools.cycle(range(20_000, 20_500))
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on, and that no other test is given soon."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    while True:
+        port = next(_PORTS) + 500 * (worker % 20)
+        with socket.socket() as trial:
+            try:
+                trial.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 @asynccontextmanager

@@ -58,12 +58,68 @@ async def test_small_answers_are_sent_at_once(backend: str) -> None:
 async def test_the_path_is_told_only_to_this_machine(config: BackendConfig) -> None:
     app = create_app(config)
     async with app.router.lifespan_context(app):
-        for address, local in (("127.0.0.1", True), ("::1", True), ("203.0.113.9", False), ("nowhere", False)):
+        for address, local in (
+            ("127.0.0.1", True),
+            ("::1", True),
+            ("203.0.113.9", False),
+            ("::ffff:127.0.0.1", True),
+            ("nowhere", False),
+        ):
             transport = httpx.ASGITransport(app, client=(address, 1))
-            async with httpx.AsyncClient(transport=transport, base_url="http://backend") as http:
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
                 probe = (await http.get("/probes/liveness")).json()
             assert ("database" in probe) is local
             assert probe["backend_id"]
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1:{port}", 200),
+        ("localhost", 200),
+        ("LocalHost:1", 200),
+        ("[::1]:{port}", 200),
+        ("evil.example", 421),
+        ("evil.example:{port}", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("localhost.evil.example:{port}", 421),
+        ("evil.example:127.0.0.1", 421),
+        ("[::1", 421),
+        ("[127.0.0.1]evil", 421),
+        ("", 421),
+    ],
+)
+async def test_on_loopback_no_other_name_is_answered(backend: str, host: str, status: int) -> None:
+    """A browser lets a foreign page in under a name that the page's owner points at this machine."""
+    headers = {"Host": host.format(port=backend.rpartition(":")[2])}
+    async with httpx.AsyncClient(base_url=backend, headers=headers) as http:
+        for path in ("/probes/liveness", "/api/auth/token?user_id=ann"):
+            answer = await http.get(path)
+            assert answer.status_code == status, host
+            if status != 200:
+                assert answer.json()["error"]["code"] == "wrong_host"
+
+
+async def test_a_backend_for_other_machines_answers_under_any_name_and_tells_the_path_under_none(
+    tmp_path: Path,
+) -> None:
+    async with running(BackendConfig(tmp_path / "b.db", host="0.0.0.0", port=0)) as url:
+        async with httpx.AsyncClient(base_url=url, headers={"Host": "name.example"}) as http:
+            probe = (await http.get("/probes/liveness")).json()
+            assert probe["name"] == "todo-tui backend"
+            assert "database" not in probe
+        async with httpx.AsyncClient(base_url=url) as http:
+            assert "database" in (await http.get("/probes/liveness")).json()
+
+
+async def test_a_file_without_photos_still_opens(config: BackendConfig) -> None:
+    async with running(config) as url, signed_in(url, "ann") as ann:
+        await ann.write(put("lists", "l", name="N"), put("todos", "t", description="D", list_id="l"))
+    with closing(sqlite3.connect(config.database)) as connection:
+        connection.execute("ALTER TABLE todos DROP COLUMN photo_id")
+    async with running(config) as url, signed_in(url, "ann") as ann:
+        await ann.write(put("todos", "t", description="D", list_id="l", photo_id="p"))
+        assert (await ann.synced("l")).rows("todos")["t"]["photo_id"] == "p"
 
 
 async def test_files_are_private(config: BackendConfig, ann: User) -> None:
@@ -149,8 +205,9 @@ async def test_a_file_that_is_not_ours_is_refused_and_left_alone(tmp_path: Path)
     await asyncio.to_thread(refused, text, "not a SQLite database")
     await asyncio.to_thread(refused, foreign, "another program")
     await asyncio.to_thread(refused, newer, "newer version")
-    await asyncio.to_thread(refused, tmp_path / "directory.db", "Cannot use the database")
+    await asyncio.to_thread(refused, tmp_path / "directory.db", "it is not a regular file")
     await asyncio.to_thread(refused, text / "below" / "b.db", "Cannot use the database")
+    assert not (tmp_path / "directory.db-lock").exists()
     assert text.read_text().startswith("This is not")
     with closing(sqlite3.connect(foreign)) as connection:
         assert connection.execute("SELECT name FROM sqlite_schema").fetchall() == [("t",)]

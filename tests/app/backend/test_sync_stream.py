@@ -54,7 +54,7 @@ async def test_the_first_checkpoint_and_a_diff_have_the_services_shape(ann: User
         assert (op["op_id"], op["op"], op["object_type"], op["object_id"]) == ("2", "PUT", "todos", "t")
         assert op["data"] == (
             '{"id":"t","created_at":"2026-01-01T00:00:00Z","completed_at":null,"description":"Milk",'
-            '"completed":0,"created_by":null,"completed_by":null,"list_id":"l"}'
+            '"completed":0,"created_by":null,"completed_by":null,"list_id":"l","photo_id":null}'
         )
         assert complete == ("checkpoint_complete", {"last_op_id": "2"})
 

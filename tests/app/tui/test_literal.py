@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from app.tui.literal import first_line, fit, visible
+from app.tui.literal import StandIns, fit, visible
 
 
 def test_control_characters_are_shown_as_symbols():
@@ -36,8 +36,12 @@ def test_it_always_fits(text: str, width: int):
     assert cells == cell_len(shown) <= width
 
 
-@given(st.text())
-def test_the_first_line_and_the_rest_make_the_whole(text: str):
-    head, tail = first_line(text)
-    assert head + tail == text
-    assert "\n" not in head
+@given(st.lists(st.text(st.sampled_from("a\t\r\n\x1b↵\x85\u2028\U00100000\U00100001\U0010fffd") | st.characters())))
+def test_stand_ins_lose_nothing_and_are_one_cell_each(texts: list[str]):
+    stand_ins = StandIns()
+    for text in texts:
+        held = stand_ins.held(text)
+        assert stand_ins.meant(held) == text
+        assert len(stand_ins.shown(held)) == len(held)
+        assert stand_ins.shown(held) == visible(text)
+        assert cell_len(held) == cell_len(visible(text))

@@ -39,7 +39,7 @@ def test_each_status_is_one_state(status: SyncStatus, state: str):
         (replace(CONNECTED, upload_queue_count=1234, uploading=True), "Connected · uploading 1,234 changes"),
         (
             replace(CONNECTED, upload_queue_count=2, upload_error=NetworkError("x")),
-            "Connected · 2 changes waiting, upload is tried again",
+            "Connected · 2 changes waiting",
         ),
         (OFFLINE, "Offline"),
         (replace(OFFLINE, upload_queue_count=3), "Offline · 3 changes waiting"),
@@ -49,6 +49,22 @@ def test_each_status_is_one_state(status: SyncStatus, state: str):
 )
 def test_the_longest_wording(status: SyncStatus, words: str):
     assert status_words(status, NOW).left[0] == words
+
+
+@pytest.mark.parametrize(
+    ("status", "problem", "reason"),
+    [
+        (CONNECTED, None, ""),
+        (OFFLINE, None, " · no route"),
+        (OFFLINE, "Port taken.", " · Port taken"),
+        (replace(CONNECTED, upload_queue_count=2, upload_error=NetworkError("Not\nnow.")), None, ": Not now"),
+        (replace(CONNECTED, upload_error=NetworkError("x")), None, ""),
+        (replace(OFFLINE, wanted=False), None, ""),
+        (replace(OFFLINE, download_error=NetworkError()), None, " · NetworkError"),
+    ],
+)
+def test_the_reason(status: SyncStatus, problem: str | None, reason: str):
+    assert status_words(status, NOW, problem).reason == reason
 
 
 def test_wordings_get_shorter():
