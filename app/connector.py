@@ -48,7 +48,8 @@ class DemoConnector(BackendConnector):
         user_id: whose token is asked for.
         service_url: base URL of the sync service; None takes what the backend says, or else the backend itself.
         verify: called before and after each request for a token; if it raises, no token is asked for or used.
-        claim: called when the backend has given a token, before that is used; if it raises, the token is not used.
+        claim: called when the backend has given a token, before that is used, with the id of its data if it tells one
+            (the demo backend does, others need not); if it raises, the token is not used.
         timeout: seconds that one request may take, with its answer.
     """
 
@@ -59,7 +60,7 @@ class DemoConnector(BackendConnector):
         service_url: str | None = None,
         *,
         verify: Callable[[], Awaitable[None]] | None = None,
-        claim: Callable[[], Awaitable[None]] | None = None,
+        claim: Callable[[str | None], Awaitable[None]] | None = None,
         timeout: float = 20.0,
     ) -> None:
         self._backend_url = backend_url.rstrip("/")
@@ -100,12 +101,18 @@ class DemoConnector(BackendConnector):
             # Once more: another backend may have taken the address in between, and this be its token.
             await self._verify()
         if self._claim is not None:
-            await self._claim()
+            await self._claim(await self._told_id())
         self._token = token
         # The service may be behind another address than the backend believes: what the user set comes first.
         said = answer.get("powersync_url")
         endpoint = self._service_url or (_http_url(said) if isinstance(said, str) else None) or self._backend_url
         return PowerSyncCredentials(endpoint, token, _expiry(token))
+
+    async def _told_id(self) -> str | None:
+        response = await self._request("GET", "/probes/liveness")
+        answer = _json_object(response) if response.is_success else {}
+        backend_id = answer.get("backend_id")
+        return backend_id if isinstance(backend_id, str) and answer.get("name") == "todo-tui backend" else None
 
     async def upload_data(self, database: PowerSyncDatabase) -> None:
         """Send each waiting transaction as one batch, in order, and complete it once the backend accepted it.

@@ -41,10 +41,12 @@ class Belonging:
     Attributes:
         user_id: their user; None if that was never written down.
         backend: the address of a named backend, or the backend inside todo-tui; None while none has been reached.
+        named_id: the id of the data at that address, if it told one.
     """
 
     user_id: str | None = None
     backend: str | InnerBackend | None = None
+    named_id: str | None = None
 
 
 class BackendMemory:
@@ -90,7 +92,7 @@ class BackendMemory:
         """
         self._refuse(self.recall(), user_id, backend_url)
 
-    def claim(self, user_id: str | None, backend: str | InnerBackend | None) -> None:
+    def claim(self, user_id: str | None, backend: str | InnerBackend | None, named_id: str | None = None) -> None:
         """Remember the user and the backend, as far as they are not None; whole or not at all.
 
         Of the same inner backend, another file takes the place of the remembered one.
@@ -98,11 +100,11 @@ class BackendMemory:
         Raises:
             RunError: the lists belong to another, or it cannot be written down.
         """
-        if self._with(self.recall(), user_id, backend) is None:
+        if self._with(self.recall(), user_id, backend, named_id) is None:
             return
         try:
             with self._alone():
-                known = self._with(self.recall(), user_id, backend)
+                known = self._with(self.recall(), user_id, backend, named_id)
                 if known is not None:
                     self._write(known)
         except OSError as error:
@@ -110,7 +112,9 @@ class BackendMemory:
                 f"The data directory {self._data_dir} cannot be written: {error.strerror or error}."
             ) from error
 
-    def _with(self, known: Belonging, user_id: str | None, backend: str | InnerBackend | None) -> Belonging | None:
+    def _with(
+        self, known: Belonging, user_id: str | None, backend: str | InnerBackend | None, named_id: str | None
+    ) -> Belonging | None:
         """`known` and what is claimed; None if that is nothing new."""
         if backend is not None:
             self._refuse(known, user_id, backend if isinstance(backend, str) else None)
@@ -124,7 +128,12 @@ class BackendMemory:
             raise RunError(
                 f"The lists in {self._data_dir} were synced with another backend inside todo-tui by now; start again."
             )
-        claimed = Belonging(user_id or known.user_id, backend or known.backend)
+        if None not in (known.named_id, named_id) and known.named_id != named_id:
+            raise RunError(
+                f"{backend} holds other lists now than those in {self._data_dir}, which stay as they are; give that "
+                "backend its own database back, or keep its new lists in another directory with --data-dir."
+            )
+        claimed = Belonging(user_id or known.user_id, backend or known.backend, named_id or known.named_id)
         return None if claimed == known else claimed
 
     def _refuse(self, known: Belonging, user_id: str | None, backend_url: str | None) -> None:
@@ -151,12 +160,12 @@ class BackendMemory:
         if not isinstance(value, dict):
             raise TypeError
         fields = cast("dict[str, Any]", value)
-        user_id, url = fields.get("user_id"), fields.get("backend_url")
-        for text in (user_id, url):
+        user_id, url, backend_id = (fields.get(key) for key in ("user_id", "backend_url", "backend_id"))
+        for text in (user_id, url, backend_id):
             if text is not None and not isinstance(text, str):
                 raise TypeError
         if url is not None:
-            return Belonging(user_id, url)
+            return Belonging(user_id, url, backend_id)
         if fields.keys() == {"user_id"}:
             return Belonging(user_id)
         return Belonging(user_id, InnerBackend(str(fields["backend_id"]), self._data_dir / fields["database"]))
@@ -167,6 +176,8 @@ class BackendMemory:
             fields["user_id"] = known.user_id
         if isinstance(known.backend, str):
             fields["backend_url"] = known.backend
+            if known.named_id is not None:
+                fields["backend_id"] = known.named_id
         elif known.backend is not None:
             database = known.backend.database
             if database.is_relative_to(self._data_dir):

@@ -204,9 +204,9 @@ async def _connector(
         # Another todo-tui with the same data directory may have brought the lists to another backend meanwhile.
         await asyncio.to_thread(memory.check, user_id, named)
 
-    async def claim() -> None:
+    async def claim(backend_id: str | None) -> None:
         # Not before it has given a token: an address with a typing error would keep the lists for ever.
-        await asyncio.to_thread(memory.claim, user_id, named)
+        await asyncio.to_thread(memory.claim, user_id, named, backend_id)
 
     if embedded is None:
         assert named is not None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from app.connector import DemoConnector
+from app.memory import BackendMemory
 from app.schema import APP_SCHEMA
 from app.store import Store, Todo, TodoList
 from sync import PowerSyncDatabase, SyncOptions, SyncStatus
@@ -211,6 +212,43 @@ async def test_offline_edits_outlive_a_restart(tmp_path: Path) -> None:
             await one.until_status(is_settled)
         with closing(sqlite3.connect(backend.database)) as connection:
             assert connection.execute("SELECT description FROM todos").fetchall() == [("Lamp",)]
+
+
+async def test_a_backend_whose_data_was_replaced_gets_nothing_and_takes_nothing(tmp_path: Path) -> None:
+    """A wrong --database for the backend is enough for that."""
+    memory = BackendMemory(tmp_path)
+    async with backend_process(tmp_path / "backend.db") as backend:
+        async with PowerSyncDatabase(tmp_path / "one.db", APP_SCHEMA) as database:
+
+            async def claim(backend_id: str | None) -> None:
+                memory.claim(USER, backend.url, backend_id)
+
+            connector = DemoConnector(backend.url, USER, claim=claim)
+
+            async def connect() -> None:
+                await database.connect(connector, OPTIONS)
+
+            store = Store(database, USER, connect)
+            list_id = await store.add_list("Mine")
+            await store.connect()
+            async with asyncio.timeout(10):
+                async for status in store.watch_status():
+                    if is_settled(status) and status.has_synced:
+                        break
+            await backend.kill()
+            backend.database = tmp_path / "other.db"
+            await backend.start()
+            await store.add_todo(list_id, "Waiting")
+            async with asyncio.timeout(10):
+                async for status in store.watch_status():
+                    if "holds other lists now" in str(status.download_error):
+                        break
+            assert (await database.get("SELECT count(*) FROM lists"))[0] == 1
+            assert database.status.upload_queue_count == 1
+            await database.disconnect()
+            await connector.aclose()
+        with closing(sqlite3.connect(backend.database)) as connection:
+            assert connection.execute("SELECT count(*) FROM todos").fetchone() == (0,)
 
 
 async def test_a_client_killed_by_force_loses_nothing_that_it_wrote(tmp_path: Path) -> None:

@@ -118,6 +118,8 @@ def _checkpoint_id(response: httpx.Response, key: str) -> int:
 def _network_trouble(error: Exception) -> str:
     if isinstance(error, httpx.LocalProtocolError):
         return "The request to the sync service could not be sent."  # its text may quote headers, and so the token
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return "The sync service cannot be reached."
     if isinstance(error, httpx.RemoteProtocolError | httpx.ReadError | httpx.WriteError):
         return "The connection to the sync service broke."
     return f"The sync service cannot be reached: {str(error) or type(error).__name__}."

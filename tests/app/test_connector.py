@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 
 from app.backend import BackendConfig
@@ -205,8 +206,8 @@ async def test_a_token_is_used_only_if_the_backend_is_verified_before_and_after(
 async def test_a_token_is_used_only_if_the_lists_could_be_claimed_for_its_backend(backend: str) -> None:
     claims: list[str] = []
 
-    async def claim() -> None:
-        claims.append("claim")
+    async def claim(backend_id: str | None) -> None:
+        claims.append(backend_id or "")
         if len(claims) == 1:
             raise RuntimeError("the lists belong to another")
 
@@ -219,6 +220,9 @@ async def test_a_token_is_used_only_if_the_lists_could_be_claimed_for_its_backen
         with pytest.raises(RuntimeError, match="belong to another"):
             await connector.fetch_credentials()
         assert (await connector.fetch_credentials()).endpoint == backend
+        async with httpx.AsyncClient() as client:
+            told = (await client.get(f"{backend}/probes/liveness")).json()["backend_id"]
+        assert claims == [told, told]
     finally:
         await absent.aclose()
         await connector.aclose()

@@ -52,6 +52,16 @@ def test_lists_of_a_named_backend_stay_with_it(memory: BackendMemory, tmp_path: 
         memory.recall_inner()
 
 
+def test_a_named_backend_whose_data_was_replaced_is_refused(memory: BackendMemory, tmp_path: Path) -> None:
+    memory.claim(ANN, HERE)
+    memory.claim(ANN, HERE, "first")
+    memory.claim(ANN, HERE, None)
+    with pytest.raises(RunError, match=f"{HERE} holds other lists now than those in {tmp_path}"):
+        memory.claim(ANN, HERE, "second")
+    memory.claim(ANN, HERE, "first")
+    assert memory.recall() == Belonging(ANN, HERE, "first")
+
+
 def test_lists_of_the_inner_backend_stay_with_it(memory: BackendMemory, tmp_path: Path) -> None:
     inner = InnerBackend("x", tmp_path / "backend.db")
     memory.claim(None, inner)

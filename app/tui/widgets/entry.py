@@ -6,6 +6,7 @@ twice. What is stored, and how, is in the request.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import ClassVar, Final
@@ -52,6 +53,10 @@ class EntryRequest:
     submit: Callable[[list[str]], Awaitable[None]]
     value: str = ""
     repeats: bool = False
+
+
+_FORMAT: Final = "Cf"
+"""Unicode's category of invisible characters that shape the text around them."""
 
 
 @performs(Place.ENTRY)
@@ -104,6 +109,9 @@ class EntryField(Input):
             self._when_submitted()
         elif event.key in _CLOSE_KEYS:
             self._when_closed()
+        elif event.character is not None and unicodedata.category(event.character[0]) == _FORMAT:
+            # Joiners, say, which Textual takes for no text: Persian words and emoji are misspelt without them.
+            self.insert_text_at_cursor(self._stand_ins.held(event.character))
         else:
             return
         event.stop()

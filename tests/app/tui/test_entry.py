@@ -250,3 +250,14 @@ async def test_ctrl_c_tells_how_to_quit(store: Store):
         await run.press("ctrl+c")
         assert run.app.is_running
         assert run.toasts == ["Press q to quit, or ctrl+q while typing."]
+
+
+async def test_joiners_that_are_typed_are_kept(store: Store):
+    """Without them Persian words are misspelt and families of emoji fall apart."""
+    await filled(store)
+    async with running(store) as run:
+        await run.press("a")
+        for character in "می\u200cخواهم 👩\u200d👧":
+            run.field.post_message(events.Key(character, character))
+        await run.press("enter")
+        await run.until(lambda: "می\u200cخواهم 👩\u200d👧" in run.texts)
