@@ -6,6 +6,7 @@ Owns HTTP/1.1 as far as the engine speaks it, so that a test can hold, cut or br
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -87,12 +88,9 @@ class ScriptedService:
 async def scripted_service(handler: Handler, port: int = 0) -> AsyncGenerator[ScriptedService]:
     """Serve `handler` on loopback. An exception in the handler fails the test at the end."""
 
-    tasks: set[asyncio.Task[None]] = set()
+    connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
         try:
             if (exchange := await _read_request(reader, writer)) is not None:
                 service.requests.append(exchange)
@@ -102,18 +100,25 @@ async def scripted_service(handler: Handler, port: int = 0) -> AsyncGenerator[Sc
         except BaseException as error:  # noqa: BLE001 - raised again at the end of the test
             service.broken.append(error)
         finally:
-            tasks.discard(task)
             writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", port)
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Known from here on: a task that is cancelled before its first step would leave its connection open.
+        connections[asyncio.get_running_loop().create_task(serve(reader, writer))] = writer
+
+    server = await asyncio.start_server(accept, "127.0.0.1", port)
     service = ScriptedService(server.sockets[0].getsockname()[1], handler)
     try:
         yield service
     finally:
         server.close()
-        for task in list(tasks):
+        for task, writer in connections.items():
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+            writer.transport.abort()
+        await asyncio.gather(*connections, return_exceptions=True)
+        for writer in connections.values():
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
     if service.broken:
         raise service.broken[0]
 
