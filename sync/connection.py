@@ -124,7 +124,7 @@ class ConnectionPool:
             if not self._in_memory:
                 await asyncio.to_thread(_make_private_file, self.path)
             self._writer = self._connection()
-            await self._writer.start()
+            await to_the_end(self._writer.start())
             statements = self._writer.statements
             await self._writer.run(lambda: check(statements))
             await self._writer.run(lambda: _configure(statements, read_only=False))
@@ -133,7 +133,7 @@ class ConnectionPool:
                 for _ in range(READERS):
                     reader = self._connection()
                     self._readers.append(reader)
-                    await reader.start()
+                    await to_the_end(reader.start())
                     await reader.run(lambda reader=reader: _configure(reader.statements, read_only=True))
                     self._idle_readers.put_nowait(reader)
                 self._poll = asyncio.create_task(self._watch_other_processes(), name="sync: other processes")
