@@ -209,8 +209,8 @@ async def test_what_was_confirmed_is_stored_though_the_app_ends_while_another_pr
             await run.press(*keys)
             run.app.exit()
         assert await store.flush(0.01) == 1
+        assert state() == before
         other.execute("ROLLBACK")
-    assert state() == before
     assert await store.flush(5) == 0
     assert state() != before
 
