@@ -1,0 +1,227 @@
+"""One connection of the sync stream: its lines, one after the other, and what they do to the file.
+
+Owns the state of the connection: which checkpoint it works towards, what was gathered, what was held back. What a line
+does to the file is `sync.storage`'s; what it looks like on the wire is `sync.protocol`'s; when to connect and how to go
+on after an error is `sync.client.download`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+
+from sync.client.options import SyncOptions
+from sync.connection import ConnectionPool
+from sync.errors import ChecksumError, ProtocolError
+from sync.protocol import (
+    BucketRequest,
+    Checkpoint,
+    CheckpointComplete,
+    CheckpointDiff,
+    DataLine,
+    KeepAlive,
+    PartialCheckpointComplete,
+    StreamRequest,
+    SubscriptionsRequest,
+    TrackedCheckpoint,
+    UnknownLine,
+    decode_line,
+)
+from sync.statements import Statements
+from sync.status import StatusBoard
+from sync.storage import oplog, publish, subscriptions, upload_queue
+from sync.storage.oplog import ReceivedData
+from sync.storage.publish import Outcome, PublishResult
+from sync.storage.subscriptions import RequestedSubscriptions, StreamKey
+
+logger = logging.getLogger("sync.download")
+
+_TAKE_IN_BYTES = 1 << 20
+"""Downloaded lines gather up to this size before they are written, unless a checkpoint is complete sooner."""
+
+
+class StreamConnection:
+    """The state of one connection, from its request to its last line.
+
+    Args:
+        pool: the database file.
+        board: told whether data is being downloaded.
+        turn: held while lines are taken in or something is published: a checkpoint is valid only before the next, so
+            that the lines of one connection, the end of an upload, and the next connection must take turns.
+        on_keep_alive: called with each keepalive line.
+        on_completed: called after each complete (None) or partly complete checkpoint (its priority).
+    """
+
+    def __init__(
+        self,
+        pool: ConnectionPool,
+        board: StatusBoard,
+        turn: asyncio.Lock,
+        on_keep_alive: Callable[[KeepAlive], Awaitable[None]],
+        on_completed: Callable[[int | None], None],
+    ) -> None:
+        self._pool = pool
+        self._board = board
+        self._turn = turn
+        self._on_keep_alive = on_keep_alive
+        self._on_completed = on_completed
+        self._target: TrackedCheckpoint | None = None
+        self._held_back: TrackedCheckpoint | None = None
+        self._gathered: list[ReceivedData] = []
+        self._gathered_bytes = 0
+        self._downloading = False
+        self._requested = RequestedSubscriptions(SubscriptionsRequest(include_defaults=True, subscriptions=()), ())
+        self._known_buckets: frozenset[str] = frozenset()
+        self._awaited: int | None = None
+
+    async def prepare(self, options: SyncOptions, streams_in_use: Iterable[StreamKey]) -> StreamRequest:
+        """Read from the file what to ask for."""
+
+        def transaction(statements: Statements) -> StreamRequest:
+            subscriptions.renew(statements, streams_in_use)
+            self._requested = subscriptions.requested_subscriptions(
+                statements, include_defaults=options.include_default_streams
+            )
+            buckets = oplog.bucket_positions(statements)
+            # Buckets in the file that the first checkpoint lacks are deleted.
+            self._known_buckets = frozenset(buckets)
+            # The checkpoint request that the gate waits for, until a checkpoint is complete: the first one names the
+            # newest request that the service knows of.
+            self._awaited = upload_queue.target(statements)
+            return StreamRequest(
+                buckets=tuple(BucketRequest(name, str(after)) for name, after in buckets.items()),
+                client_id=upload_queue.client_id(statements),
+                streams=self._requested.request,
+                parameters=options.params,
+                app_metadata=options.app_metadata,
+            )
+
+        return await self._pool.write(transaction)
+
+    async def subscriptions_changed(self, options: SyncOptions) -> bool:
+        """Whether the subscriptions in the file differ from those that this connection asked for."""
+        requested = await self._pool.write(
+            lambda statements: subscriptions.requested_subscriptions(
+                statements, include_defaults=options.include_default_streams
+            )
+        )
+        return requested != self._requested
+
+    async def take(self, lines: Iterable[bytes | bytearray]) -> None:
+        """Take in lines, in their order.
+
+        Raises:
+            ProtocolError: a line cannot be read, or comes where it must not.
+            ChecksumError: a checkpoint did not add up.
+        """
+        async with self._turn:
+            for text in lines:
+                if text.strip():
+                    await self._take_line(text)
+            if self._gathered_bytes >= _TAKE_IN_BYTES:
+                gathered = self._take_gathered()
+                await self._pool.write(lambda statements: oplog.take_in(statements, gathered))
+            self._board.update(downloading=self._downloading)
+
+    async def uploads_completed(self) -> bool:
+        """Publish what was held back, if the gate is open now. Returns whether all is well with its checksums."""
+        async with self._turn:
+            checkpoint = self._held_back
+            if checkpoint is None:
+                return True
+            result = await self._pool.write(lambda statements: self._publish(statements, checkpoint, priority=None))
+            if result.outcome is not Outcome.HELD_BACK:
+                self._held_back = None
+            return result.outcome is not Outcome.CHECKSUM_MISMATCH
+
+    async def end(self) -> None:
+        """Publish nothing more, and take in the data that has come, so that it need not come again."""
+        self._held_back = None
+        if gathered := self._take_gathered():
+            try:
+                await self._pool.write(lambda statements: oplog.take_in(statements, gathered))
+            except Exception as error:  # noqa: BLE001 - it comes again with the next connection
+                logger.warning("downloaded data could not be kept and is downloaded again: %s", error)
+
+    async def _take_line(self, text: bytes | bytearray) -> None:
+        line = decode_line(text)
+        match line:
+            case Checkpoint():
+                target = TrackedCheckpoint.begin(line)
+                before = self._known_buckets if self._target is None else self._target.buckets
+                await self._begin_target(target, [name for name in before if name not in target.buckets])
+            case CheckpointDiff():
+                target = self._expected_target("a checkpoint diff").changed_by(line)
+                await self._begin_target(target, line.removed_buckets)
+            case DataLine():
+                if line.bucket in self._expected_target("data").buckets:
+                    self._gathered.append(ReceivedData(line, len(text)))
+                    self._gathered_bytes += len(text)
+                    self._downloading = True
+            case CheckpointComplete():
+                await self._complete(self._expected_target("a complete checkpoint"), None)
+            case PartialCheckpointComplete():
+                await self._complete(self._expected_target("a partly complete checkpoint"), line.priority)
+            case KeepAlive():
+                await self._on_keep_alive(line)
+            case UnknownLine():
+                logger.debug("ignored a line of unknown kind: %s", ", ".join(line.kinds))
+
+    async def _begin_target(self, target: TrackedCheckpoint, removed_buckets: Iterable[str]) -> None:
+        """Work towards a new checkpoint. The one before may never be completed; its data stays, and counts."""
+        gathered = self._take_gathered()
+        removed = tuple(removed_buckets)
+        is_full = self._target is None or target.streams is not self._target.streams
+
+        def transaction(statements: Statements) -> None:
+            oplog.take_in(statements, gathered)
+            oplog.delete_buckets(statements, removed)
+            if is_full:
+                subscriptions.note_offered_streams(statements, target.streams)
+
+        await self._pool.write(transaction)
+        for stream in target.streams if is_full else ():
+            for error in stream.errors:
+                logger.warning("stream %s: %s", stream.name, error.message)
+        self._held_back = None
+        self._target = target
+
+    async def _complete(self, target: TrackedCheckpoint, priority: int | None) -> None:
+        gathered = self._take_gathered()
+
+        def transaction(statements: Statements) -> PublishResult:
+            oplog.take_in(statements, gathered)
+            result = self._publish(statements, target, priority)
+            if result.outcome is Outcome.HELD_BACK and priority is None and self._awaited is not None:
+                upload_queue.ask_again(statements, instead_of=self._awaited)
+            return result
+
+        result = await self._pool.write(transaction)
+        if priority is None:
+            self._awaited = None
+        self._downloading = self._downloading and priority is not None
+        match result.outcome:
+            case Outcome.CHECKSUM_MISMATCH:
+                raise ChecksumError(result.mismatched_buckets)
+            case Outcome.HELD_BACK if priority is None:
+                self._held_back = target
+                logger.debug("a checkpoint waits for the upload queue")
+            case _:
+                pass
+        self._on_completed(priority)
+
+    def _publish(self, statements: Statements, target: TrackedCheckpoint, priority: int | None) -> PublishResult:
+        result = publish.publish(statements, target, priority)
+        if result.outcome is Outcome.PUBLISHED:
+            subscriptions.mark_synced(statements, target, self._requested, priority, result.at)
+        return result
+
+    def _take_gathered(self) -> list[ReceivedData]:
+        gathered, self._gathered, self._gathered_bytes = self._gathered, [], 0
+        return gathered
+
+    def _expected_target(self, what: str) -> TrackedCheckpoint:
+        if self._target is None:
+            raise ProtocolError(f"The service sent {what} before the first checkpoint.")
+        return self._target
