@@ -23,7 +23,7 @@ from sync.errors import (
     TokenExpiredError,
     UploadStalledError,
 )
-from sync.schema import Column, Index, Schema, Table
+from sync.schema import Column, Index, IndexedColumn, Schema, Table, TrackPreviousValues
 from sync.statements import Row
 from sync.status import SyncStatus, SyncStreamStatus
 from sync.storage.upload_queue import CrudEntry
@@ -41,6 +41,7 @@ __all__ = [
     "DatabaseClosedError",
     "DatabaseOpenError",
     "Index",
+    "IndexedColumn",
     "NestedUseError",
     "NetworkError",
     "NoRowError",
@@ -59,6 +60,7 @@ __all__ = [
     "SyncStreamSubscription",
     "Table",
     "TokenExpiredError",
+    "TrackPreviousValues",
     "Transaction",
     "UploadStalledError",
     "Watch",

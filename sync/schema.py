@@ -1,7 +1,7 @@
 """The app's schema: tables, columns and indexes, validated when they are made.
 
-Owns the public value types `Schema`, `Table`, `Column` and `Index`. Knows nothing of SQL connections: how a schema
-becomes views and triggers is `sync.storage.views`.
+Owns the public value types `Schema`, `Table`, `Column`, `Index`, `IndexedColumn` and `TrackPreviousValues`. Knows
+nothing of SQL connections: how a schema becomes views and triggers is `sync.storage.views`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,12 @@ from sync.errors import SchemaError
 
 ColumnType = Literal["text", "integer", "real"]
 
-MAX_COLUMNS = 50
-"""json_object takes at least 100 arguments on every SQLite build: 50 pairs."""
+MAX_COLUMNS = 1999
+"""A view has at most 2,000 columns, of which one is the id (SQLite's SQLITE_MAX_COLUMN)."""
+
+METADATA_COLUMN = "_metadata"
+DELETED_COLUMN = "_deleted"
+_HIDDEN_COLUMNS = (METADATA_COLUMN, DELETED_COLUMN)
 
 _FORBIDDEN = re.compile(r"[\"'%,.#\[\]\\\s\x00-\x1f\x7f]")
 
@@ -45,15 +49,51 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Index:
-    """An index over columns of a table, ascending."""
+class IndexedColumn:
+    """A column of an index, in ascending or descending order."""
 
     name: str
-    columns: tuple[str, ...]
+    is_ascending: bool = True
 
-    def __init__(self, name: str, columns: Iterable[str]) -> None:
+    @classmethod
+    def ascending(cls, name: str) -> IndexedColumn:
+        """A column in ascending order; a plain name means the same."""
+        return cls(name)
+
+    @classmethod
+    def descending(cls, name: str) -> IndexedColumn:
+        """A column in descending order."""
+        return cls(name, is_ascending=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An index over columns of a table: names, for ascending order, or `IndexedColumn`s."""
+
+    name: str
+    columns: tuple[IndexedColumn, ...]
+
+    def __init__(self, name: str, columns: Iterable[str | IndexedColumn]) -> None:
         object.__setattr__(self, "name", name)
-        object.__setattr__(self, "columns", tuple(columns))
+        indexed = (IndexedColumn(column) if isinstance(column, str) else column for column in columns)
+        object.__setattr__(self, "columns", tuple(indexed))
+
+
+@dataclass(frozen=True, slots=True)
+class TrackPreviousValues:
+    """What an entry of the upload queue says of the values before an update or a delete.
+
+    Attributes:
+        columns: only these; None means all columns.
+        only_when_changed: an update tells only those that it changed. A delete tells all.
+    """
+
+    columns: tuple[str, ...] | None
+    only_when_changed: bool
+
+    def __init__(self, columns: Iterable[str] | None = None, *, only_when_changed: bool = False) -> None:
+        object.__setattr__(self, "columns", None if columns is None else tuple(columns))
+        object.__setattr__(self, "only_when_changed", only_when_changed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +102,30 @@ class Table:
 
     Args:
         name: the name of the synced table (the `object_type` of its rows).
-        columns: at most 50.
+        columns: at most 1,999; 1,997 with `track_metadata`.
         indexes: built over the local copy.
         local_only: rows stay on this device; nothing is queued for upload.
+        insert_only: inserts are queued for upload and not stored; such writes hold back no downloaded data.
+        view_name: the table's name in SQL, if not `name`. Entries of the upload queue carry `name`.
+        track_previous_values: entries of updates and deletes carry the values before (True: of all columns).
+        track_metadata: the table has a hidden column `_metadata`, whose text goes along in the entry and is not
+            stored; and `UPDATE … SET _deleted = TRUE, _metadata = …` is a delete that carries metadata.
+        ignore_empty_updates: an update that changes nothing queues nothing.
 
     Raises:
-        SchemaError: a name is not allowed or stands twice, or an index names an unknown column.
+        SchemaError: a name is not allowed or stands twice, an index or `track_previous_values` names an unknown
+            column, or options contradict each other.
     """
 
     name: str
     columns: tuple[Column, ...]
     indexes: tuple[Index, ...]
     local_only: bool
+    insert_only: bool
+    view_name: str
+    track_previous_values: TrackPreviousValues | None
+    track_metadata: bool
+    ignore_empty_updates: bool
 
     def __init__(
         self,
@@ -82,41 +134,89 @@ class Table:
         *,
         indexes: Iterable[Index] = (),
         local_only: bool = False,
+        insert_only: bool = False,
+        view_name: str | None = None,
+        track_previous_values: bool | TrackPreviousValues = False,
+        track_metadata: bool = False,
+        ignore_empty_updates: bool = False,
     ) -> None:
-        object.__setattr__(self, "name", name)
-        object.__setattr__(self, "columns", tuple(columns))
-        object.__setattr__(self, "indexes", tuple(indexes))
-        object.__setattr__(self, "local_only", local_only)
-        self._validate()
+        if isinstance(track_previous_values, bool):
+            previous = TrackPreviousValues() if track_previous_values else None
+        else:
+            previous = track_previous_values
+        for attribute, value in (
+            ("name", name),
+            ("columns", tuple(columns)),
+            ("indexes", tuple(indexes)),
+            ("local_only", local_only),
+            ("insert_only", insert_only),
+            ("view_name", name if view_name is None else view_name),
+            ("track_previous_values", previous),
+            ("track_metadata", track_metadata),
+            ("ignore_empty_updates", ignore_empty_updates),
+        ):
+            object.__setattr__(self, attribute, value)
+        for given, what in ((self.name, "table"), (self.view_name, "view")):
+            _check_name(given, f"{what} {given!r}")
+            if given.lower().startswith(("ps_", "sqlite_")):
+                raise SchemaError(
+                    f"The name of {what} {given!r} begins with a prefix that the engine keeps for itself."
+                )
+        self._check_options()
+        self._check_columns()
+        self._check_indexes()
 
-    def _validate(self) -> None:
-        _check_name(self.name, f"table {self.name!r}")
-        if len(self.columns) > MAX_COLUMNS:
-            raise SchemaError(
-                f"Table {self.name!r} has {len(self.columns)} columns; at most {MAX_COLUMNS} are allowed."
-            )
+    def _check_options(self) -> None:
+        if not self.local_only:
+            return
+        for option, is_set in (
+            ("insert_only", self.insert_only),
+            ("track_previous_values", self.track_previous_values is not None),
+            ("track_metadata", self.track_metadata),
+        ):
+            if is_set:
+                raise SchemaError(f"Table {self.name!r} is local_only and uploads nothing: {option} has no meaning.")
+
+    def _check_columns(self) -> None:
+        hidden = _HIDDEN_COLUMNS if self.track_metadata else ()
+        most = MAX_COLUMNS - len(hidden)
+        if len(self.columns) > most:
+            raise SchemaError(f"Table {self.name!r} has {len(self.columns)} columns; at most {most} are allowed.")
         seen: set[str] = set()
         for column in self.columns:
             _check_name(column.name, f"column {column.name!r} of table {self.name!r}")
-            if column.name.lower() == "id":
+            name = column.name.lower()
+            if name == "id":
                 raise SchemaError(f"Table {self.name!r} declares a column 'id'; it is always there, leave it out.")
-            if column.name.lower() in seen:
+            if name in hidden:
+                raise SchemaError(f"Table {self.name!r} declares {column.name!r}, a hidden column of track_metadata.")
+            if name in seen:
                 raise SchemaError(f"Table {self.name!r} declares the column {column.name!r} twice.")
-            seen.add(column.name.lower())
+            seen.add(name)
+        if self.track_previous_values is not None and self.track_previous_values.columns is not None:
+            known = {column.name for column in self.columns}
+            for tracked in self.track_previous_values.columns:
+                if tracked not in known:
+                    raise SchemaError(f"Table {self.name!r} tracks previous values of the unknown column {tracked!r}.")
+
+    def _check_indexes(self) -> None:
         known = {column.name for column in self.columns}
-        index_names: set[str] = set()
+        seen: set[str] = set()
         for index in self.indexes:
-            _check_name(index.name, f"index {index.name!r} of table {self.name!r}")
-            if index.name.lower() in index_names:
+            what = f"index {index.name!r} of table {self.name!r}"
+            _check_name(index.name, what)
+            if index.name.lower() in seen:
                 raise SchemaError(f"Table {self.name!r} declares the index {index.name!r} twice.")
-            index_names.add(index.name.lower())
+            seen.add(index.name.lower())
             if not index.columns:
-                raise SchemaError(f"Index {index.name!r} of table {self.name!r} has no columns.")
-            for column_name in index.columns:
-                if column_name not in known:
-                    raise SchemaError(
-                        f"Index {index.name!r} of table {self.name!r} names the unknown column {column_name!r}."
-                    )
+                raise SchemaError(f"The {what} has no columns.")
+            named: set[str] = set()
+            for column in index.columns:
+                if column.name not in known:
+                    raise SchemaError(f"The {what} names the unknown column {column.name!r}.")
+                if column.name in named:
+                    raise SchemaError(f"The {what} names the column {column.name!r} twice.")
+                named.add(column.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,18 +224,32 @@ class Schema:
     """The tables that the app knows. Rows of other tables are kept until a schema names them.
 
     Raises:
-        SchemaError: two tables share a name (SQLite does not tell `A` from `a`).
+        SchemaError: two tables share a name or a view name (SQLite does not tell `A` from `a`), or would share the
+            name of an index inside the file.
     """
 
     tables: tuple[Table, ...]
 
     def __init__(self, tables: Sequence[Table]) -> None:
         object.__setattr__(self, "tables", tuple(tables))
-        seen: set[str] = set()
+        names: set[str] = set()
+        views: dict[str, str] = {}
         for table in self.tables:
-            if table.name.lower() in seen:
+            if table.name.lower() in names:
                 raise SchemaError(f"The schema declares the table {table.name!r} twice.")
-            seen.add(table.name.lower())
+            names.add(table.name.lower())
+            if other := views.get(table.view_name.lower()):
+                raise SchemaError(f"The tables {other!r} and {table.name!r} share the view name {table.view_name!r}.")
+            views[table.view_name.lower()] = table.name
+        for table in self.tables:
+            for index in table.indexes:
+                inside = f"{table.name}__{index.name}".lower()
+                if inside in names:
+                    raise SchemaError(
+                        f"Index {index.name!r} of table {table.name!r} shares its name {inside!r} inside the file with"
+                        " another table or index; rename it."
+                    )
+                names.add(inside)
 
 
 def _check_name(name: str, what: str) -> None:
@@ -143,5 +257,3 @@ def _check_name(name: str, what: str) -> None:
         raise SchemaError(f"The name of {what} is empty.")
     if match := _FORBIDDEN.search(name):
         raise SchemaError(f"The name of {what} contains {match.group()!r}, which is not allowed.")
-    if name.lower().startswith(("ps_", "sqlite_")):
-        raise SchemaError(f"The name of {what} begins with a prefix that the engine keeps for itself.")
