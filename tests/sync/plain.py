@@ -24,6 +24,7 @@ def make(path: str | Path, schema: Schema) -> None:
 
 def bring(connection: sqlite3.Connection, schema: Schema) -> None:
     """Bring a connection's database to the schema, in one transaction."""
+    connection.row_factory = sqlite3.Row
     statements = Statements(connection)
     statements.begin("IMMEDIATE")
     create_tables(statements)
@@ -31,6 +32,7 @@ def bring(connection: sqlite3.Connection, schema: Schema) -> None:
     end_transaction_id(statements)
     statements.commit()
     connection.set_authorizer(None)
+    connection.row_factory = None
 
 
 @contextmanager

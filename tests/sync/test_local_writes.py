@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 import sqlite3
+import subprocess
 import uuid
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,8 @@ from typing import Any
 import pytest
 
 from sync import Column, NestedUseError, PowerSyncDatabase, Schema, Table
-from tests.sync.rig import rows, until_rows
+from tests.sync.plain import database_of, entries, make, plain, transaction_ids
+from tests.sync.rig import SCHEMA, rows, until_rows
 
 UNKNOWN = 9223372036854775807
 
@@ -158,14 +162,82 @@ async def test_local_only_tables_queue_nothing(tmp_path: Path) -> None:
 
 async def test_any_sqlite_client_may_write(database: PowerSyncDatabase) -> None:
     """The edit is queued, and watches of this process see it."""
-    other = sqlite3.connect(database.path)
-    with other:
+    with plain(database.path) as other:
+        other.execute("BEGIN")
         other.execute("INSERT INTO lists(id, name) VALUES ('l', 'From a shell')")
         other.execute("INSERT INTO lists(id, name) VALUES ('m', 'In the same transaction')")
-    other.close()
+        other.execute("COMMIT")
     await until_rows(database, "SELECT id FROM lists ORDER BY id", [["l"], ["m"]])
     await database.execute("UPDATE lists SET name = 'Home' WHERE id = 'l'")
     assert [(tx, entry["op"]) for tx, entry in await queue(database)] == [(1, "PUT"), (1, "PUT"), (2, "PATCH")]
+
+
+def test_each_new_connection_of_another_client_begins_a_transaction(tmp_path: Path) -> None:
+    path = tmp_path / "c.db"
+    make(path, SCHEMA)
+    for number in range(3):
+        with plain(path) as other:
+            other.execute("INSERT INTO lists(id, name) VALUES (?, 'a'), (?, 'b')", (f"{number}a", f"{number}b"))
+    with plain(path) as other:
+        other.execute("BEGIN")
+        other.execute("UPDATE lists SET name = 'c' WHERE id = '0a'")
+        other.execute("DELETE FROM lists WHERE id = '0b'")
+        other.execute("COMMIT")
+        assert transaction_ids(other) == [1, 1, 2, 2, 3, 3, 4, 4]
+
+
+def test_a_number_that_another_client_drew_is_not_used_again(tmp_path: Path) -> None:
+    path = tmp_path / "c.db"
+    make(path, SCHEMA)
+    with plain(path) as other:
+        other.execute("INSERT INTO lists(id) VALUES ('a')")
+        # As the official clients do it: they count, and leave the current one alone.
+        other.execute("INSERT INTO ps_crud(tx_id, data) SELECT next_tx, '{}' FROM ps_tx")
+        other.execute("UPDATE ps_tx SET next_tx = next_tx + 1")
+        other.execute("INSERT INTO lists(id) VALUES ('b'), ('c')")
+        assert transaction_ids(other) == [1, 2, 3, 3]
+
+
+@pytest.mark.skipif(shutil.which("sqlite3") is None, reason="the sqlite3 shell is not installed")
+def test_the_sqlite3_shell_may_write(tmp_path: Path) -> None:
+    path = tmp_path / "c.db"
+    make(path, SCHEMA)
+    for sql in (
+        "INSERT INTO todos(id, description) VALUES ('t', 'Milk')",
+        "UPDATE todos SET completed = 1; DELETE FROM todos",
+    ):
+        done = subprocess.run(["sqlite3", path, sql], capture_output=True, text=True, timeout=30)
+        assert (done.returncode, done.stderr) == (0, "")
+    with plain(path) as connection:
+        assert entries(connection) == [
+            {"op": "PUT", "id": "t", "type": "todos", "data": {"description": "Milk"}},
+            {"op": "PATCH", "id": "t", "type": "todos", "data": {"completed": 1}},
+            {"op": "DELETE", "id": "t", "type": "todos"},
+        ]
+        assert transaction_ids(connection) == [1, 2, 2]
+
+
+def test_text_with_nul_is_queued_and_stored_whole() -> None:
+    """What a view shows of it depends on SQLite: old versions end it at the NUL."""
+    with database_of(SCHEMA) as connection:
+        connection.execute("INSERT INTO lists(id, name) VALUES ('l', ?)", ("a\0b",))
+        connection.execute("UPDATE lists SET owner_id = 'me'")
+        assert [entry["data"] for entry in entries(connection)] == [{"name": "a\0b"}, {"owner_id": "me"}]
+        (stored,) = connection.execute("SELECT data FROM ps_data__lists").fetchone()
+        assert json.loads(stored) == {"name": "a\0b", "owner_id": "me"}
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf])
+@pytest.mark.parametrize("sql", ["INSERT OR IGNORE INTO r(id, n) VALUES ('2', ?)", "UPDATE OR IGNORE r SET n = ?"])
+def test_what_json_cannot_hold_is_refused(sql: str, number: float) -> None:
+    with database_of(Schema([Table("r", [Column.real("n")])])) as connection:
+        connection.execute("INSERT INTO r(id, n) VALUES ('1', 1)")
+        with pytest.raises(sqlite3.IntegrityError, match="an infinite number cannot be stored"):
+            connection.execute(sql, (number,))
+        with pytest.raises(sqlite3.OperationalError, match="JSON cannot hold BLOB values"):
+            connection.execute(sql, (b"blob",))
+        assert connection.execute("SELECT * FROM r").fetchall() == [("1", 1.0)]
+        assert len(entries(connection)) == 1
 
 
 async def test_ids_are_made_by_sql_functions(database: PowerSyncDatabase) -> None:
@@ -173,6 +245,10 @@ async def test_ids_are_made_by_sql_functions(database: PowerSyncDatabase) -> Non
     ids = {row[0] for row in await rows(database, "SELECT id FROM lists")}
     assert len(ids) == 2
     assert all(uuid.UUID(text).version == 4 for text in ids)
+    for uses in (database.get_all, database.execute):
+        made = {value for _ in range(2) for value in next(iter(await uses("SELECT uuid(), gen_random_uuid()")))}
+        assert len(made) == 4
+        assert all(uuid.UUID(text).version == 4 for text in made)
 
 
 async def test_the_transaction_object_is_the_only_handle_inside(database: PowerSyncDatabase) -> None:

@@ -34,9 +34,7 @@ def tables(draw: st.DrawFn) -> Table:
         insert_only=not local_only and draw(st.booleans()) and draw(st.booleans()),
         view_name=draw(st.sampled_from([None, "seen"])),
         track_previous_values=not local_only
-        and (
-            draw(st.booleans()) and TrackPreviousValues(draw(subset), only_when_changed=draw(st.booleans()))
-        ),
+        and (draw(st.booleans()) and TrackPreviousValues(draw(subset), only_when_changed=draw(st.booleans()))),
         track_metadata=not local_only and draw(st.booleans()),
         ignore_empty_updates=draw(st.booleans()),
     )
@@ -136,9 +134,7 @@ def write(data: st.DataObject, connection: sqlite3.Connection, model: Model) -> 
             for column in chosen
         }
         assignments = ", ".join(f"{name} = :{name}" for name in ("id", *values, *hidden))
-        connection.execute(
-            f"UPDATE {table.view_name} SET {assignments} {where}", {"id": row_id} | values | hidden
-        )
+        connection.execute(f"UPDATE {table.view_name} SET {assignments} {where}", {"id": row_id} | values | hidden)
         model.update(row_id, values, metadata)
 
 

@@ -175,5 +175,7 @@ def test_an_update_leaves_alone_what_the_schema_does_not_name() -> None:
         connection.execute("""INSERT INTO ps_data__a VALUES ('1', '{"name":"x","later":{"n":1e400},"size":1}')""")
         connection.execute("INSERT INTO ps_data__a VALUES ('2', NULL)")
         connection.execute("UPDATE a SET name = 'y', size = NULL")
-        found = connection.execute("SELECT id, name, size, json_extract(data, '$.later.n') FROM a JOIN ps_data__a d USING (id)")
+        found = connection.execute(
+            "SELECT id, name, size, json_extract(data, '$.later.n') FROM a JOIN ps_data__a d USING (id)"
+        )
         assert found.fetchall() == [("1", "y", None, float("inf")), ("2", "y", None, None)]
