@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -12,13 +13,14 @@ import pytest
 
 from app.settings import Settings
 from app.tui.actions import ACTIONS, Place
+from sync import Table
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def test_ci_runs_exactly_the_test_command_of_the_readme() -> None:
@@ -66,11 +68,11 @@ def test_every_option_in_the_readme_exists() -> None:
             assert any(option in text for text in texts), option
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("*.md")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]), ids=lambda path: path.name)
 def test_every_link_into_the_project_resolves(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
         if not target.startswith("http"):
-            assert (ROOT / target).exists(), target
+            assert (path.parent / target).exists(), target
 
 
 def test_the_engine_example_runs(tmp_path: Path) -> None:
@@ -89,3 +91,19 @@ def test_the_engine_example_runs(tmp_path: Path) -> None:
     assert "['Groceries']" in done.stdout
     assert "to the backend: (CrudEntry(" in done.stdout
     assert done.stderr.rstrip().endswith("TimeoutError")
+
+
+def test_the_schema_example_prints_what_is_told() -> None:
+    text = (ROOT / "docs" / "schema.md").read_text()
+    (example,), (told,) = blocks("python", text), blocks("text", text)
+    done = subprocess.run(
+        [sys.executable, "-c", example], env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=30
+    )
+    assert (done.stdout, done.stderr) == (told, "")
+
+
+def test_every_option_of_a_table_is_told() -> None:
+    text = (ROOT / "docs" / "schema.md").read_text()
+    parameters = inspect.signature(Table).parameters.values()
+    options = {parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == options
