@@ -28,6 +28,8 @@ PREFIX = "ps_view_"
 # Under INSERT OR IGNORE a conflict leaves the row as it was: then there is nothing to upload.
 _UNLESS_IGNORED = "SELECT RAISE(IGNORE) WHERE changes() = 0"
 
+_SAME_ID = "SELECT CASE WHEN NEW.id IS NOT OLD.id THEN RAISE(ABORT, 'the id of a row cannot be changed') END"
+
 _INFINITY_REFUSED = "RAISE(ABORT, 'an infinite number cannot be stored: JSON has none')"
 
 _OPERANDS = 32
@@ -102,9 +104,6 @@ def _delete_by_update(table: Table) -> Iterator[str]:
     yield f"DELETE FROM {quoted(data_table(table))} WHERE id = OLD.id"
     yield from _queue(table, "DELETE", "NEW", old=_previous_values(table, is_update=False))
     yield from _close_gate(table, "NEW")
-
-
-_SAME_ID = "SELECT CASE WHEN NEW.id IS NOT OLD.id THEN RAISE(ABORT, 'the id of a row cannot be changed') END"
 
 
 def _queue(table: Table, op: str, row: str, *, data: str | None = None, old: str | None = None) -> Iterator[str]:
