@@ -113,6 +113,8 @@ class ConnectionPool:
     async def open(self, check: Callable[[Statements], None], prepare: Callable[[Statements], None]) -> None:
         """Open the file, run `check` before anything is changed, and `prepare` in a first write transaction.
 
+        Only a file that passed both is switched to WAL.
+
         Raises:
             DatabaseOpenError: the file cannot be used and is left as it was, or this object was opened before.
         """
@@ -127,8 +129,8 @@ class ConnectionPool:
             await to_the_end(self._writer.start())
             statements = self._writer.statements
             await self._writer.run(lambda: check(statements))
-            await self._writer.run(lambda: _configure(statements, read_only=False))
             await self._writer.run(lambda: self._in_transaction(prepare, hooks=False))
+            await self._writer.run(lambda: _configure(statements, read_only=False))
             if not self._in_memory:
                 for _ in range(READERS):
                     reader = self._connection()

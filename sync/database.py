@@ -22,7 +22,7 @@ from sync.schema import Schema
 from sync.statements import Parameters, Row, Statements
 from sync.status import StatusBoard, SyncStatus
 from sync.storage import upload_queue
-from sync.storage.migrations import check_version, create_tables
+from sync.storage.migrations import check_version, migrate
 from sync.storage.upload_queue import CrudEntry
 from sync.storage.views import replace_schema
 from sync.stored_status import StoredStatus
@@ -62,7 +62,7 @@ class PowerSyncDatabase:
         """
 
         def prepare(statements: Statements) -> None:
-            create_tables(statements)
+            migrate(statements)
             replace_schema(statements, self.schema)
             upload_queue.end_transaction_id(statements)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 Row = sqlite3.Row
@@ -89,6 +90,15 @@ class Statements:
         """Run one statement and return the first column of its first row, or None."""
         row = self.first(sql, parameters)
         return None if row is None else row[0]
+
+    @contextmanager
+    def function(self, name: str, parameters: int, function: Callable[..., None]) -> Generator[None]:
+        """Let statements call `function` by `name` while the context lasts. It must not run statements itself."""
+        self._connection.create_function(name, parameters, function)
+        try:
+            yield
+        finally:
+            self._connection.create_function(name, parameters, None)
 
     def tables_read_by(self, sql: str, parameters: Parameters) -> frozenset[str]:
         """The tables that a query reads, through views, joins and subqueries, without running it."""

@@ -1,165 +1,188 @@
-"""The internal tables of the database file, at schema version 14 of PowerSync's clients.
+"""Bringing the internal tables of a database file to the version that this program reads.
 
-Owns their creation and the record of how each version is undone, which clients of an older version run when they open
-the file. Must not know the app's own tables.
+Owns the way from any version to it: creating, migrating, and undoing what a newer client did by the statements that it
+left in the file for that. What the versions are stands in `schema_versions`. Must not know the app's own tables.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import sqlite3
 import uuid
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import cast
 
 from sync.errors import DatabaseOpenError
 from sync.statements import Statements
-from sync.storage.names import CLIENT_ID
+from sync.storage.names import CLIENT_ID, DATA_PREFIX, quoted
+from sync.storage.schema_versions import DOWN, TABLES, UP, VERSION
 
-VERSION = 14
+_COMMENTS = re.compile(r"\s+|--[^\n]*(\n|$)|/\*.*?\*/", re.DOTALL)
 
-_TABLES = (
-    "CREATE TABLE ps_migration(id INTEGER PRIMARY KEY, down_migrations TEXT)",
-    "CREATE TABLE ps_kv(key TEXT PRIMARY KEY NOT NULL, value BLOB)",
-    """CREATE TABLE ps_buckets(
-        id INTEGER PRIMARY KEY,
-        name TEXT NOT NULL,
-        last_applied_op INTEGER NOT NULL DEFAULT 0,
-        last_op INTEGER NOT NULL DEFAULT 0,
-        add_checksum INTEGER NOT NULL DEFAULT 0,
-        op_checksum INTEGER NOT NULL DEFAULT 0,
-        pending_delete INTEGER NOT NULL DEFAULT 0,
-        count_at_last INTEGER NOT NULL DEFAULT 0,
-        count_since_last INTEGER NOT NULL DEFAULT 0,
-        downloaded_size INTEGER NOT NULL DEFAULT 0
-    ) STRICT""",
-    "CREATE UNIQUE INDEX ps_buckets_name ON ps_buckets (name)",
-    """CREATE TABLE ps_oplog(
-        bucket INTEGER NOT NULL,
-        op_id INTEGER NOT NULL,
-        row_type TEXT,
-        row_id TEXT,
-        key TEXT,
-        data TEXT,
-        hash INTEGER NOT NULL
-    ) STRICT""",
-    "CREATE INDEX ps_oplog_row ON ps_oplog (row_type, row_id)",
-    "CREATE INDEX ps_oplog_opid ON ps_oplog (bucket, op_id)",
-    "CREATE INDEX ps_oplog_key ON ps_oplog (bucket, key)",
-    "CREATE TABLE ps_updated_rows(row_type TEXT, row_id TEXT, PRIMARY KEY (row_type, row_id)) STRICT, WITHOUT ROWID",
-    "CREATE TABLE ps_untyped(type TEXT NOT NULL, id TEXT NOT NULL, data TEXT, PRIMARY KEY (type, id))",
-    "CREATE TABLE ps_crud(id INTEGER PRIMARY KEY AUTOINCREMENT, data TEXT, tx_id INTEGER)",
-    "CREATE TABLE ps_tx(id INTEGER PRIMARY KEY NOT NULL, current_tx INTEGER, next_tx INTEGER)",
-    "INSERT INTO ps_tx(id, current_tx, next_tx) VALUES (1, NULL, 1)",
-    "CREATE TABLE ps_sync_state(priority INTEGER NOT NULL PRIMARY KEY, last_synced_at INTEGER NOT NULL) STRICT",
-    """CREATE TABLE ps_stream_subscriptions(
-        id INTEGER NOT NULL PRIMARY KEY,
-        stream_name TEXT NOT NULL,
-        active INTEGER NOT NULL DEFAULT FALSE,
-        is_default INTEGER NOT NULL DEFAULT FALSE,
-        local_priority INTEGER,
-        local_params TEXT NOT NULL DEFAULT 'null',
-        ttl INTEGER,
-        expires_at INTEGER,
-        last_synced_at INTEGER,
-        UNIQUE (stream_name, local_params)
-    ) STRICT""",
-)
-
-_BUCKETS_13 = """CREATE TABLE ps_buckets(
-        id INTEGER PRIMARY KEY,
-        name TEXT NOT NULL,
-        last_applied_op INTEGER NOT NULL DEFAULT 0,
-        last_op INTEGER NOT NULL DEFAULT 0,
-        target_op INTEGER NOT NULL DEFAULT 0,
-        add_checksum INTEGER NOT NULL DEFAULT 0,
-        op_checksum INTEGER NOT NULL DEFAULT 0,
-        pending_delete INTEGER NOT NULL DEFAULT 0,
-        count_at_last INTEGER NOT NULL DEFAULT 0,
-        count_since_last INTEGER NOT NULL DEFAULT 0,
-        downloaded_size INTEGER NOT NULL DEFAULT 0
-    ) STRICT"""
-
-# Before version 14 the gate lived in a bucket row named $local; before 13 times were text and seconds. The function
-# powersync_drop_view belongs to the clients that run these statements. How to undo versions 2 to 9 is not recorded: a
-# client that old refuses the file and leaves it as it is.
-_DOWN: dict[int, tuple[str, ...]] = {
-    14: (
-        "DROP INDEX ps_buckets_name",
-        "ALTER TABLE ps_buckets RENAME TO ps_buckets_above_13",
-        _BUCKETS_13,
-        "CREATE UNIQUE INDEX ps_buckets_name ON ps_buckets (name)",
-        (
-            "INSERT INTO ps_buckets(id, name, last_applied_op, last_op, add_checksum, op_checksum, pending_delete,"
-            " count_at_last, count_since_last, downloaded_size)"
-            " SELECT id, name, last_applied_op, last_op, add_checksum, op_checksum, pending_delete,"
-            " count_at_last, count_since_last, downloaded_size FROM ps_buckets_above_13"
-        ),
-        "DROP TABLE ps_buckets_above_13",
-        (
-            "INSERT INTO ps_buckets(name, pending_delete, target_op, last_op, last_applied_op)"
-            " SELECT '$local', 1, CAST(value AS INTEGER),"
-            " ifnull((SELECT CAST(value AS INTEGER) FROM ps_kv WHERE key = 'last_seen_checkpoint_request_id'), 0),"
-            " ifnull((SELECT CAST(value AS INTEGER) FROM ps_kv WHERE key = 'last_applied_checkpoint_request_id'), 0)"
-            " FROM ps_kv WHERE key = 'target_checkpoint_request_id'"
-        ),
-        "DELETE FROM ps_migration WHERE id >= 14",
-    ),
-    13: (
-        (
-            "UPDATE ps_stream_subscriptions SET expires_at = expires_at / 1000000,"
-            " last_synced_at = last_synced_at / 1000000"
-        ),
-        "ALTER TABLE ps_sync_state RENAME TO ps_sync_state_above_12",
-        "CREATE TABLE ps_sync_state(priority INTEGER NOT NULL PRIMARY KEY, last_synced_at TEXT NOT NULL) STRICT",
-        (
-            "INSERT INTO ps_sync_state(priority, last_synced_at)"
-            " SELECT priority, datetime(last_synced_at / 1000000, 'unixepoch') FROM ps_sync_state_above_12"
-        ),
-        "DROP TABLE ps_sync_state_above_12",
-        "DELETE FROM ps_migration WHERE id >= 13",
-    ),
-    12: ("ALTER TABLE ps_buckets DROP COLUMN downloaded_size", "DELETE FROM ps_migration WHERE id >= 12"),
-    11: ("DROP TABLE ps_stream_subscriptions", "DELETE FROM ps_migration WHERE id >= 11"),
-    10: (
-        (
-            "SELECT powersync_drop_view(name) FROM sqlite_master"
-            " WHERE type = 'view' AND sql GLOB '*-- powersync-auto-generated'"
-        ),
-        "DELETE FROM ps_migration WHERE id >= 10",
-    ),
-}
+# Statements that stay inside the transaction that they run in, and inside this file.
+_UNDOING = {"ALTER", "CREATE", "DELETE", "DROP", "INSERT", "REPLACE", "SELECT", "UPDATE", "WITH"}
 
 
 def check_version(statements: Statements) -> None:
-    """Check, without changing anything, that the file is new or of the version that this program reads.
+    """Check, without changing anything, that the file is new or of a version that can be brought to this program's.
 
     Raises:
-        DatabaseOpenError: it is of another version, or has lost the record of its version.
+        DatabaseOpenError: it has lost the record of its version, or is newer and does not tell how to undo that.
     """
-    if not _exists(statements, "ps_migration"):
-        if _exists(statements, "ps_crud"):
-            raise DatabaseOpenError("The database lacks its version record (ps_migration); it was left as it is.")
+    version = _version(statements)
+    if version > VERSION:
+        _undoing(statements, version)
+
+
+def migrate(statements: Statements) -> None:
+    """Bring the internal tables to this program's version, or create them. Must run in one transaction.
+
+    Raises:
+        DatabaseOpenError: as `check_version`, or the way from the file's version failed; roll back.
+    """
+    if _version(statements) == VERSION:
         return
-    version = statements.value("SELECT max(id) FROM ps_migration")
-    if version != VERSION:
-        raise DatabaseOpenError(
-            f"The database has schema version {version}; this program reads version {VERSION}. "
-            "It was left as it is: open it with the program that wrote it, or choose another file."
-        )
+    with _references_left_alone(statements):
+        while (version := _version(statements)) > VERSION:
+            _undo(statements, version)
+        if version == 0:
+            create_tables(statements)
+        else:
+            _upgrade(statements, version)
 
 
 def create_tables(statements: Statements) -> None:
-    """Create the internal tables, if the file is new."""
-    if _exists(statements, "ps_migration"):
-        return
-    for sql in _TABLES:
+    """Create the internal tables of a new file. Must run in one transaction."""
+    for sql in TABLES:
         statements.execute(sql)
-    statements.execute("INSERT INTO ps_kv(key, value) VALUES (?, ?)", (CLIENT_ID, str(uuid.uuid4())))
+    _draw_client_id(statements)
     for version in range(1, VERSION + 1):
-        down = _DOWN.get(version)
-        statements.execute(
-            "INSERT INTO ps_migration(id, down_migrations) VALUES (?, ?)",
-            (version, None if down is None else json.dumps([{"sql": sql} for sql in down])),
-        )
+        _record(statements, version)
+
+
+def _version(statements: Statements) -> int:
+    """The file's version; 0 if it is new, or was no PowerSync database so far."""
+    if _exists(statements, "ps_migration"):
+        version = statements.value("SELECT max(id) FROM ps_migration")
+        if version is not None:
+            return cast("int", version)
+    if _exists(statements, "ps_crud"):
+        raise DatabaseOpenError("The database lacks its version record (ps_migration); it was left as it is.")
+    return 0
 
 
 def _exists(statements: Statements, table: str) -> bool:
     return statements.first("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)) is not None
+
+
+@contextmanager
+def _references_left_alone(statements: Statements) -> Generator[None]:
+    """Let tables be rebuilt under their names though views and triggers refer to them.
+
+    Otherwise SQLite would check them all with each ALTER TABLE, and those of other clients call modules that exist only
+    there.
+    """
+    statements.execute("PRAGMA legacy_alter_table = ON")
+    try:
+        yield
+    finally:
+        statements.execute("PRAGMA legacy_alter_table = OFF")
+
+
+def _upgrade(statements: Statements, version: int) -> None:
+    try:
+        for step in range(version + 1, VERSION + 1):
+            for sql in UP[step]:
+                statements.execute(sql)
+            if step == 3:
+                _draw_client_id(statements)
+            if step == 6:
+                _note_rows_of_no_bucket(statements)
+            _record(statements, step)
+    except sqlite3.Error as error:
+        raise _refusal(version, f"bringing it there failed: {error}") from error
+
+
+def _draw_client_id(statements: Statements) -> None:
+    statements.execute("INSERT INTO ps_kv(key, value) VALUES (?, ?)", (CLIENT_ID, str(uuid.uuid4())))
+
+
+def _record(statements: Statements, version: int) -> None:
+    down = DOWN.get(version)
+    statements.execute(
+        "INSERT INTO ps_migration(id, down_migrations) VALUES (?, ?)",
+        (version, None if down is None else json.dumps([{"sql": sql} for sql in down])),
+    )
+
+
+def _note_rows_of_no_bucket(statements: Statements) -> None:
+    """Clients of version 5 forgot some removals: have all rows that no bucket holds looked at by the next checkpoint.
+
+    Source: the fix of PowerSync's core 0.3.5.
+    """
+    for row in statements.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'ps_data__*'"):
+        statements.execute(
+            "INSERT OR IGNORE INTO ps_updated_rows(row_type, row_id)"
+            f" SELECT ?1, d.id FROM {quoted(row['name'])} d WHERE NOT EXISTS"
+            " (SELECT 1 FROM ps_oplog o WHERE o.row_type = ?1 AND o.row_id = d.id)",
+            (row["name"].removeprefix(DATA_PREFIX),),
+        )
+
+
+def _undo(statements: Statements, version: int) -> None:
+    """Run what the file has in store to undo its newest version, as the client that wrote it meant it to be run."""
+    views: list[str] = []
+    try:
+        with statements.function("powersync_drop_view", 1, views.append):
+            for sql in _undoing(statements, version):
+                statements.execute(sql)
+                while views:
+                    statements.execute(f"DROP VIEW IF EXISTS {quoted(str(views.pop()))}")
+    except (sqlite3.Error, ValueError) as error:
+        raise _refusal(version, f"undoing that version failed: {error}") from error
+    if _version(statements) >= version:
+        raise _refusal(version, "undoing that version left it in place")
+
+
+def _undoing(statements: Statements, version: int) -> list[str]:
+    """The single statements that undo a version, checked before any of them runs."""
+    stored = statements.value("SELECT down_migrations FROM ps_migration WHERE id = ?", (version,))
+    if stored is None:
+        raise _refusal(version, "it does not tell how to undo that version")
+    try:
+        texts = [step["sql"] for step in json.loads(stored)]
+        single = [sql for text in texts for sql in _single_statements(text)]
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise _refusal(version, "its record of how to undo that version cannot be read") from error
+    for sql in single:
+        keyword = re.match(r"\w*", sql)
+        if keyword is None or keyword.group().upper() not in _UNDOING:
+            raise _refusal(version, f"undoing that version takes a statement that is not allowed here: {sql[:40]}")
+    return single
+
+
+def _single_statements(text: str) -> Iterator[str]:
+    """The statements of a text, each without leading comments."""
+    rest = _without_comments(text)
+    while rest:
+        end = rest.find(";")
+        while end >= 0 and not sqlite3.complete_statement(rest[: end + 1]):
+            end = rest.find(";", end + 1)
+        end = len(rest) if end < 0 else end + 1
+        yield rest[:end]
+        rest = _without_comments(rest[end:])
+
+
+def _without_comments(text: str) -> str:
+    while match := _COMMENTS.match(text):
+        text = text[match.end() :]
+    return text
+
+
+def _refusal(version: int, reason: str) -> DatabaseOpenError:
+    return DatabaseOpenError(
+        f"The database has schema version {version}; this program reads version {VERSION}, and {reason}. "
+        "It was left as it is: open it with the program that wrote it, or choose another file."
+    )
