@@ -17,12 +17,15 @@ from typing import cast
 from sync.errors import DatabaseOpenError
 from sync.statements import Statements
 from sync.storage.names import CLIENT_ID, DATA_PREFIX, quoted
-from sync.storage.schema_versions import DOWN, TABLES, UP, VERSION
+from sync.storage.schema_versions import DOWN, GENERATED_VIEWS, TABLES, UP, VERSION
 
 _COMMENTS = re.compile(r"\s+|--[^\n]*(\n|$)|/\*.*?\*/", re.DOTALL)
 
 # Statements that stay inside the transaction that they run in, and inside this file.
 _UNDOING = {"ALTER", "CREATE", "DELETE", "DROP", "INSERT", "REPLACE", "SELECT", "UPDATE", "WITH"}
+
+# Errors that tell nothing of the file's contents.
+_CIRCUMSTANCES = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY}
 
 
 def check_version(statements: Statements) -> None:
@@ -102,6 +105,8 @@ def _upgrade(statements: Statements, version: int) -> None:
                 _note_rows_of_no_bucket(statements)
             _record(statements, step)
     except sqlite3.Error as error:
+        if error.sqlite_errorcode & 0xFF in _CIRCUMSTANCES:
+            raise
         raise _refusal(version, f"bringing it there failed: {error}") from error
 
 
@@ -132,18 +137,26 @@ def _note_rows_of_no_bucket(statements: Statements) -> None:
 
 
 def _undo(statements: Statements, version: int) -> None:
-    """Run what the file has in store to undo its newest version, as the client that wrote it meant it to be run."""
-    views: list[str] = []
+    """Run what the file has in store to undo its newest version, as the client that wrote it meant it to be run.
+
+    The views go first, which are made anew anyway: their triggers may call what only that client has.
+    """
+    _drop_views(statements, [row["name"] for row in statements.execute(GENERATED_VIEWS)])
+    to_drop: list[object] = []
     try:
-        with statements.function("powersync_drop_view", 1, views.append):
+        with statements.function("powersync_drop_view", 1, to_drop.append):
             for sql in _undoing(statements, version):
                 statements.execute(sql)
-                while views:
-                    statements.execute(f"DROP VIEW IF EXISTS {quoted(str(views.pop()))}")
+                _drop_views(statements, to_drop)
     except (sqlite3.Error, ValueError) as error:
         raise _refusal(version, f"undoing that version failed: {error}") from error
     if _version(statements) >= version:
         raise _refusal(version, "undoing that version left it in place")
+
+
+def _drop_views(statements: Statements, names: list[object]) -> None:
+    while names:
+        statements.execute(f"DROP VIEW IF EXISTS {quoted(str(names.pop()))}")
 
 
 def _undoing(statements: Statements, version: int) -> list[str]:

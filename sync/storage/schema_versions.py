@@ -60,6 +60,24 @@ _STREAM_SUBSCRIPTIONS = """CREATE TABLE ps_stream_subscriptions(
         UNIQUE (stream_name, local_params)
     ) STRICT"""
 
+_BUCKETS = """CREATE TABLE ps_buckets(
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL,
+        last_applied_op INTEGER NOT NULL DEFAULT 0,
+        last_op INTEGER NOT NULL DEFAULT 0,
+        add_checksum INTEGER NOT NULL DEFAULT 0,
+        op_checksum INTEGER NOT NULL DEFAULT 0,
+        pending_delete INTEGER NOT NULL DEFAULT 0,
+        count_at_last INTEGER NOT NULL DEFAULT 0,
+        count_since_last INTEGER NOT NULL DEFAULT 0,
+        downloaded_size INTEGER NOT NULL DEFAULT 0
+    ) STRICT"""
+
+_BUCKETS_COLUMNS = (
+    "id, name, last_applied_op, last_op, add_checksum, op_checksum, pending_delete,"
+    " count_at_last, count_since_last, downloaded_size"
+)
+
 _BUCKETS_5 = """CREATE TABLE ps_buckets(
         id INTEGER PRIMARY KEY,
         name TEXT NOT NULL,
@@ -80,18 +98,7 @@ _BUCKETS_12_ADDITIONS = (
 TABLES = (
     "CREATE TABLE IF NOT EXISTS ps_migration(id INTEGER PRIMARY KEY, down_migrations TEXT)",
     _KV,
-    """CREATE TABLE ps_buckets(
-        id INTEGER PRIMARY KEY,
-        name TEXT NOT NULL,
-        last_applied_op INTEGER NOT NULL DEFAULT 0,
-        last_op INTEGER NOT NULL DEFAULT 0,
-        add_checksum INTEGER NOT NULL DEFAULT 0,
-        op_checksum INTEGER NOT NULL DEFAULT 0,
-        pending_delete INTEGER NOT NULL DEFAULT 0,
-        count_at_last INTEGER NOT NULL DEFAULT 0,
-        count_since_last INTEGER NOT NULL DEFAULT 0,
-        downloaded_size INTEGER NOT NULL DEFAULT 0
-    ) STRICT""",
+    _BUCKETS,
     _BUCKETS_NAME,
     _OPLOG,
     *_OPLOG_INDEXES,
@@ -198,16 +205,26 @@ UP: dict[int, tuple[str, ...]] = {
             " UNION ALL SELECT 'last_applied_checkpoint_request_id', last_applied_op FROM ps_buckets"
             f" WHERE name = {_LOCAL}) INSERT INTO ps_kv(key, value) SELECT key, value FROM gate WHERE value > 0"
         ),
-        f"DELETE FROM ps_buckets WHERE name = {_LOCAL}",
-        "ALTER TABLE ps_buckets DROP COLUMN target_op",
+        # DROP COLUMN would fail with triggers of other clients, which call modules that exist only there.
+        "DROP INDEX ps_buckets_name",
+        "ALTER TABLE ps_buckets RENAME TO ps_buckets_13",
+        _BUCKETS,
+        _BUCKETS_NAME,
+        (
+            f"INSERT INTO ps_buckets({_BUCKETS_COLUMNS})"
+            f" SELECT {_BUCKETS_COLUMNS} FROM ps_buckets_13 WHERE name <> {_LOCAL}"
+        ),
+        "DROP TABLE ps_buckets_13",
     ),
 }
 """Brings a file of the version before to each version."""
 
-_DROP_VIEWS = (
-    "SELECT powersync_drop_view(name) FROM sqlite_master"
-    " WHERE type = 'view' AND sql GLOB '*-- powersync-auto-generated'"
-)
+_GENERATED = "FROM sqlite_master WHERE type = 'view' AND sql GLOB '*-- powersync-auto-generated'"
+
+GENERATED_VIEWS = f"SELECT name {_GENERATED}"
+"""The views that PowerSync's clients make of the app's schema."""
+
+_DROP_VIEWS = f"SELECT powersync_drop_view(name) {_GENERATED}"
 
 
 def _forget(version: int) -> str:
@@ -316,12 +333,7 @@ DOWN: dict[int, tuple[str, ...]] = {
         _BUCKETS_5,
         *_BUCKETS_12_ADDITIONS,
         _BUCKETS_NAME,
-        (
-            "INSERT INTO ps_buckets(id, name, last_applied_op, last_op, add_checksum, op_checksum, pending_delete,"
-            " count_at_last, count_since_last, downloaded_size)"
-            " SELECT id, name, last_applied_op, last_op, add_checksum, op_checksum, pending_delete,"
-            " count_at_last, count_since_last, downloaded_size FROM ps_buckets_above_13"
-        ),
+        (f"INSERT INTO ps_buckets({_BUCKETS_COLUMNS}) SELECT {_BUCKETS_COLUMNS} FROM ps_buckets_above_13"),
         "DROP TABLE ps_buckets_above_13",
         (
             "INSERT INTO ps_buckets(name, pending_delete, target_op, last_op, last_applied_op)"

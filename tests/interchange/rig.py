@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from sync import PowerSyncDatabase, SyncOptions
-from tests.interchange.contents import contents
 from tests.interchange.core import Core
+from tests.kit.contents import contents
 from tests.kit.service import Exchange, scripted_service
 from tests.sync.rig import QUICK, ServiceConnector
 

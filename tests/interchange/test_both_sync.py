@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from sync import PowerSyncDatabase
-from tests.interchange.contents import contents
 from tests.interchange.core import Core
 from tests.interchange.rig import NAMES, Transcript, connected, prepare, prepare_core, until_same
+from tests.kit.contents import contents
 from tests.sync.rig import SCHEMA
 
 WRITES = [

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sync import Column, PowerSyncDatabase, Schema, Table
-from tests.interchange.contents import contents
 from tests.interchange.core import Core
+from tests.kit.contents import contents
 
 SCHEMA = Schema(
     [

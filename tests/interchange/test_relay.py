@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from sync import PowerSyncDatabase, Schema, SyncOptions
-from tests.interchange.contents import contents
 from tests.interchange.core import Core
 from tests.interchange.rig import Transcript, feed, prepare, prepare_core, query_of, until_same
+from tests.kit.contents import contents
 from tests.sync.rig import SCHEMA, ServiceConnector, rows, within
 
 ONLY_LISTS = Schema([table for table in SCHEMA.tables if table.name == "lists"])

@@ -52,6 +52,17 @@ def contents(query: Query) -> dict[str, Any]:
     return result
 
 
+def everything(query: Query) -> dict[str, Any]:
+    """All rows of all internal tables as they stand, of whatever version; for two copies of one file."""
+    result: dict[str, Any] = {"ps_migration": query("SELECT id FROM ps_migration ORDER BY id")}
+    for (table,) in query("SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'ps_*'"):
+        if table != "ps_migration":
+            columns = [row[0] for row in query(f"SELECT name FROM pragma_table_info({table!r}) ORDER BY 1")]
+            rows = query(f'SELECT {", ".join(columns)} FROM "{table}"')
+            result[table] = [columns, *sorted(rows, key=repr)]
+    return result
+
+
 def layout(query: Query) -> dict[str, Any]:
     """How the internal tables are built: columns, keys, strictness and indexes."""
     tables = [
