@@ -26,7 +26,8 @@ _MICROSECONDS = 1_000_000
 class StreamKey:
     """A stream with parameters: what a subscription is counted by.
 
-    `parameters` is JSON text, `null` for none.
+    `parameters` is JSON text, `null` for none, spelt as JavaScript spells it: the file tells subscriptions apart by the
+    text, and those of the official SDKs must be found again.
     """
 
     name: str
@@ -39,7 +40,7 @@ class StreamKey:
         Raises:
             TypeError: the parameters are not JSON.
         """
-        return cls(name, json.dumps(parameters, ensure_ascii=False, separators=(", ", ": ")))
+        return cls(name, json.dumps(parameters, ensure_ascii=False, separators=(",", ":")))
 
     @property
     def decoded_parameters(self) -> dict[str, Any] | None:

@@ -129,7 +129,8 @@ class Core:
 
 
 def _compact(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"))
+    """JSON as JavaScript writes it."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def schema_json(schema: Schema) -> dict[str, Any]:

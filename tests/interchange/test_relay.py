@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -216,3 +217,28 @@ async def test_the_core_reads_the_queue_and_rows_without_a_table(tmp_path: Path)
         assert transactions[-1].crud[0].data == {"completed": 1}
         assert database.status.has_synced
         assert database.status.upload_queue_count == 4
+
+
+async def test_a_subscription_is_the_same_in_both(tmp_path: Path) -> None:
+    path = tmp_path / "shared.db"
+    parameters = {"list": "ü", "numbers": [1, None]}
+    async with PowerSyncDatabase(path, SCHEMA) as database:
+        await database.sync_stream("todos", parameters).subscribe(ttl=timedelta(minutes=1), priority=2)
+    with Core(path) as core:
+        core.open(SCHEMA)
+        core.subscribe("todos", parameters, 120, 2)
+        core.subscribe("lists", None, 120, None)
+        wanted = core.start()["streams"]["subscriptions"]
+        core.control("stop")
+    async with PowerSyncDatabase(path, SCHEMA) as database, feed() as source:
+        await database.sync_stream("todos", parameters).subscribe(ttl=timedelta(minutes=3), priority=2)
+        await database.sync_stream("lists").subscribe(ttl=timedelta(minutes=3))
+        columns = "stream_name, json(local_params), local_priority, ttl"
+        assert await rows(database, f"SELECT {columns} FROM ps_stream_subscriptions") == [
+            ["todos", '{"list":"ü","numbers":[1,null]}', 2, 180],
+            ["lists", "null", None, 180],
+        ]
+        await database.connect(ServiceConnector(source.url), SyncOptions(**OPTIONS))
+        await within(10, source.connected.wait())
+        assert source.exchanges[0].json["streams"]["subscriptions"] == wanted
+        await database.disconnect()

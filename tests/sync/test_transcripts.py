@@ -52,14 +52,16 @@ async def state_of(database: PowerSyncDatabase) -> dict[str, list[list[Any]]]:
         "ps_sync_state": [row[0] for row in await rows(database, "SELECT priority FROM ps_sync_state ORDER BY 1")],
         "ps_stream_subscriptions": await rows(
             database,
-            "SELECT stream_name, active, is_default, local_priority, local_params, ttl, last_synced_at IS NOT NULL"
-            " FROM ps_stream_subscriptions ORDER BY id",
+            "SELECT stream_name, active, is_default, local_priority, json(local_params), ttl,"
+            " last_synced_at IS NOT NULL FROM ps_stream_subscriptions ORDER BY id",
         ),
     }
 
 
 def expected_state(checkpoint: dict[str, Any]) -> dict[str, Any]:
     state = {key: value for key, value in checkpoint.items() if key not in {"after_line", "line"}}
+    for row in state["ps_stream_subscriptions"]:
+        row[4] = json.dumps(json.loads(row[4]), separators=(",", ":"))
     for key in ("lists", "todos", "ps_buckets", "ps_oplog", "ps_untyped", "ps_kv"):
         state[key] = sorted(state[key], key=lambda row: row[:2])
     return state
