@@ -147,8 +147,6 @@ async def test_a_newer_version_is_undone_as_it_says(tmp_path: Path) -> None:
         "SELECT powersync_drop_view(name) FROM sqlite_master WHERE type = 'view'",
         "-- both at once; the text of the first has a semicolon\n"
         "CREATE TEMP TRIGGER t AFTER DELETE ON ps_future BEGIN SELECT ';'; SELECT 1; END; DROP TABLE ps_future;",
-        "ALTER TABLE ps_buckets ADD COLUMN other INTEGER",
-        "ALTER TABLE ps_buckets DROP COLUMN other",
         "/* done */ DELETE FROM ps_migration WHERE id >= 15",
     )
     await future(path, down)
@@ -163,7 +161,14 @@ async def test_a_newer_version_is_undone_as_it_says(tmp_path: Path) -> None:
 
 async def test_several_newer_versions_are_undone_one_after_the_other(tmp_path: Path) -> None:
     path = tmp_path / "future.db"
-    await future(path, steps("DROP TABLE ps_future", "DELETE FROM ps_migration WHERE id >= 15"))
+    down = steps(
+        "DROP TABLE ps_future",
+        # SQLite checks all triggers here, and those of the views call what is missing.
+        "ALTER TABLE ps_buckets ADD COLUMN other INTEGER",
+        "ALTER TABLE ps_buckets DROP COLUMN other",
+        "DELETE FROM ps_migration WHERE id >= 15",
+    )
+    await future(path, down)
     change(
         path,
         "CREATE TABLE ps_far_future(id)",
