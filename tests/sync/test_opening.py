@@ -78,7 +78,9 @@ async def test_a_directory_that_is_missing_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", [13, 15])
-async def test_another_schema_version_is_refused_and_untouched(tmp_path: Path, version: int) -> None:
+async def test_a_version_that_the_file_only_claims_to_have_is_refused_and_untouched(
+    tmp_path: Path, version: int
+) -> None:
     path = tmp_path / "c.db"
     async with PowerSyncDatabase(path, SCHEMA):
         pass
