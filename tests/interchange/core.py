@@ -142,13 +142,29 @@ def _table_json(table: Table) -> dict[str, Any]:
     types = {column.name: column.type for column in table.columns}
     return {
         "name": table.name,
+        "view_name": table.view_name,
         "local_only": table.local_only,
+        "insert_only": table.insert_only,
+        "include_metadata": table.track_metadata,
+        "ignore_empty_update": table.ignore_empty_updates,
+        **_previous_values(table),
         "columns": [{"name": column.name, "type": column.type} for column in table.columns],
         "indexes": [
             {
                 "name": index.name,
-                "columns": [{"name": name, "ascending": True, "type": types[name]} for name in index.columns],
+                "columns": [
+                    {"name": column.name, "ascending": column.is_ascending, "type": types[column.name]}
+                    for column in index.columns
+                ],
             }
             for index in table.indexes
         ],
     }
+
+
+def _previous_values(table: Table) -> dict[str, Any]:
+    tracked = table.track_previous_values
+    if tracked is None:
+        return {}
+    columns = True if tracked.columns is None else list(tracked.columns)
+    return {"include_old": columns, "include_old_only_when_changed": tracked.only_when_changed}

@@ -1,8 +1,9 @@
 """The complete logical contents of a database file, so that two can be compared.
 
 Left out is what may differ between two files of the same state: ids that only join tables, the client's own id, the
-time of day, the text (not the value) of JSON that a client made itself, and transaction ids that were drawn and not
-used: the core draws one for each transaction that could have queued something.
+time of day, the text (not the value) of JSON that a client made itself, the id and columns that are null inside a stored
+row (after a local write the core writes out the nulls and drops the id, this engine does neither), and transaction ids
+that were drawn and not used: the core draws one for each transaction that could have queued something.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def contents(query: Query) -> dict[str, Any]:
     ]
     for (table,) in query("SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'ps_data_*' ORDER BY 1"):
         rows = query(f'SELECT id, data FROM "{table}" ORDER BY id')
-        result[table] = [[row_id, exact(data)] for row_id, data in rows]
+        result[table] = [[row_id, _columns(exact(data))] for row_id, data in rows]
     return result
 
 
@@ -90,3 +91,9 @@ def layout(query: Query) -> dict[str, Any]:
 def exact(text: str | None) -> Any:
     """JSON in a form in which 1, 1.0 and "1" differ, and in which the order of keys does not count."""
     return None if text is None else json.loads(text, parse_float=lambda digits: ("real", float(digits)))
+
+
+def _columns(row: Any) -> Any:
+    if not isinstance(row, dict):
+        return row
+    return {column: value for column, value in row.items() if column != "id" and value is not None}
