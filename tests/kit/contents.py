@@ -1,7 +1,7 @@
 """The complete logical contents of a database file, so that two can be compared.
 
 Left out is what may differ between two files of the same state: ids that only join tables, the client's own id, the
-time of day, the text (not the value) of JSON that a client made itself, the id and columns that are null inside a stored
+time of day, the text (not the value) of JSON that a client made itself, the id and null columns inside a stored
 row (after a local write the core writes out the nulls and drops the id, this engine does neither), and transaction ids
 that were drawn and not used: the core draws one for each transaction that could have queued something.
 """
