@@ -190,7 +190,7 @@ async def test_a_watch_that_is_dropped_is_forgotten(database: PowerSyncDatabase)
     for _ in range(10):
         await anext(database.watch("SELECT * FROM lists"))
     gc.collect()
-    assert len(database._watched._watches) == 0
+    assert len(database._watched._streams) == 0
 
 
 async def test_watches_are_right_after_random_writes(database: PowerSyncDatabase) -> None:
