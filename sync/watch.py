@@ -112,6 +112,7 @@ class Watch(_Stream[V]):
         self._query = query
         self._fixed_tables = tables
         self._tables = tables
+        self._known_tables = tables
         self._schema_version: int | None = None
         self._schema_changes = 0
         self._state: Any = None
@@ -145,8 +146,6 @@ class Watch(_Stream[V]):
         if schema_changes == self._schema_changes:
             self._tables = self._known_tables
         return found
-
-    _known_tables: frozenset[str] | None = None
 
     def _deliver(self, found: tuple[Any, V]) -> V:
         self._state, value = found
