@@ -401,6 +401,7 @@ class ConnectionPool:
             except sqlite3.Error as error:
                 logger.warning("the write-ahead log could not be emptied: %s", error)
             finally:
+                self._wal_is_due.clear()
                 for reader in held:
                     self._idle_readers.put_nowait(reader)
 

@@ -336,10 +336,14 @@ async def test_random_commits_wake_whom_they_concern_and_nobody_else(database: P
                         await transaction.execute(f"INSERT OR IGNORE INTO {table}(id) VALUES (?)", [row_id])
         return touched
 
+    def at_rest() -> bool:
+        woken = any(watch._wake.is_set() for watch in database._watched._streams)
+        return not woken and database._pool._idle_readers.qsize() == len(database._pool._readers)
+
     async def all_right() -> None:
         expected = {sql: [tuple(row) for row in await database.get_all(sql)] for sql in queries}
         async with asyncio.timeout(30):
-            while newest != expected:
+            while newest != expected or not at_rest():
                 await asyncio.sleep(0.001)
 
     async with asyncio.TaskGroup() as group:
