@@ -78,7 +78,8 @@ class ConnectionPool:
         self._write_lock = asyncio.Lock()
         self._writer: ConnectionThread | None = None
         self._readers: list[ConnectionThread] = []
-        self._idle_readers: asyncio.LifoQueue[ConnectionThread] = asyncio.LifoQueue()
+        self._idle_readers: list[ConnectionThread] = []
+        self._reader_turns = asyncio.Semaphore(readers)  # whoever waits is served in order, unlike by a queue
         self._leased: set[ConnectionThread] = set()
         self._spare: list[ConnectionThread] = []
         self._listeners: list[ChangeListener] = []
@@ -114,7 +115,7 @@ class ConnectionPool:
                     reader = ConnectionThread(self.path)
                     self._readers.append(reader)
                     await reader.open(set_up=set_up_reader)
-                    self._idle_readers.put_nowait(reader)
+                    self._idle_readers.append(reader)
                 for name, task in (
                     ("other processes", watch_other_processes(self.path, self._data_version, self._announce_all)),
                     ("write-ahead log", self._keep_wal_small()),
@@ -306,11 +307,12 @@ class ConnectionPool:
                 yield self._open_writer()
             return
         self._open_writer()
-        reader = await self._idle_readers.get()
-        try:
-            yield reader
-        finally:
-            self._idle_readers.put_nowait(reader)
+        async with self._reader_turns:
+            reader = self._idle_readers.pop()
+            try:
+                yield reader
+            finally:
+                self._idle_readers.append(reader)
 
     @asynccontextmanager
     async def _leased_reader(self) -> AsyncGenerator[ConnectionThread]:
@@ -387,14 +389,13 @@ class ConnectionPool:
         while True:
             await self._wal_is_due.wait()
             self._wal_is_due.clear()
-            held: list[ConnectionThread] = []
+            held = 0
             try:
-                async with asyncio.timeout(_WAL_TURN_SECONDS):
-                    while len(held) < self._reader_count:
-                        held.append(await self._idle_readers.get())
-            except TimeoutError:
-                logger.info("a long query keeps the write-ahead log from being emptied")
-            try:
+                with contextlib.suppress(TimeoutError):  # a long query is in the way; part of the log can be written
+                    async with asyncio.timeout(_WAL_TURN_SECONDS):
+                        while held < self._reader_count:
+                            await self._reader_turns.acquire()
+                            held += 1
                 async with self._write_lock:
                     writer = self._open_writer()
                     await writer.run(lambda writer=writer: self._wal.begin_anew(writer.statements))
@@ -402,8 +403,8 @@ class ConnectionPool:
                 logger.warning("the write-ahead log could not be emptied: %s", error)
             finally:
                 self._wal_is_due.clear()
-                for reader in held:
-                    self._idle_readers.put_nowait(reader)
+                for _ in range(held):
+                    self._reader_turns.release()
 
     def _open_writer(self) -> ConnectionThread:
         if self._writer is None:

@@ -255,7 +255,7 @@ async def test_whatever_is_cancelled_nothing_is_left(tmp_path: Path) -> None:
     async with asyncio.timeout(10):  # a stream that was left is closed by a task of the event loop
         while database._pool._leased:
             await asyncio.sleep(0)
-    assert database._pool._idle_readers.qsize() == 3
+    assert len(database._pool._idle_readers) == 3
     assert len(database._pool._spare) <= 3
     assert not database._pool._write_lock.locked()
     assert not pins_the_log(database.path)

@@ -20,7 +20,7 @@ BUSY = (
 @pytest.mark.parametrize("readers", [1, 5])
 async def test_the_number_of_readers_is_what_was_asked_for(tmp_path: Path, readers: int) -> None:
     async with PowerSyncDatabase(tmp_path / "r.db", SCHEMA, readers=readers) as database:
-        assert database._pool._idle_readers.qsize() == readers
+        assert len(database._pool._idle_readers) == readers
         results = await within(10, asyncio.gather(*(rows(database, "SELECT 1") for _ in range(20))))
         assert results == [[[1]]] * 20
     with pytest.raises(ValueError, match="at least one reader"):
@@ -61,7 +61,7 @@ async def test_the_log_stays_small_though_somebody_always_reads(
             for task in reading:
                 task.cancel()
         async with asyncio.timeout(10):
-            while database._pool._idle_readers.qsize() < 3:
+            while len(database._pool._idle_readers) < 3:
                 await asyncio.sleep(0)
 
 

@@ -338,7 +338,11 @@ async def test_random_commits_wake_whom_they_concern_and_nobody_else(database: P
 
     def at_rest() -> bool:
         woken = any(watch._wake.is_set() for watch in database._watched._streams)
-        return not woken and database._pool._idle_readers.qsize() == len(database._pool._readers)
+        return (
+            not woken
+            and not database._pool._reader_turns.locked()
+            and len(database._pool._idle_readers) == len(database._pool._readers)
+        )
 
     async def all_right() -> None:
         expected = {sql: [tuple(row) for row in await database.get_all(sql)] for sql in queries}
