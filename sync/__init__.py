@@ -32,6 +32,7 @@ from sync.storage.upload_queue import CrudEntry
 from sync.streams import SyncStream, SyncStreamSubscription
 from sync.transaction import ReadTransaction, Transaction
 from sync.watch import TableChanges, Watch
+from sync.window import RowWindow, WindowWatch
 
 __all__ = [
     "AuthError",
@@ -56,6 +57,7 @@ __all__ = [
     "RowDiff",
     "RowKeyError",
     "RowTypeError",
+    "RowWindow",
     "Schema",
     "SchemaError",
     "ServiceError",
@@ -70,4 +72,5 @@ __all__ = [
     "Transaction",
     "UploadStalledError",
     "Watch",
+    "WindowWatch",
 ]

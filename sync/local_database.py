@@ -5,7 +5,7 @@ Thin on purpose: every method delegates to the room that owns the matter. Must n
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar, overload
 
@@ -16,7 +16,8 @@ from sync.queries import WritingQueries, converter
 from sync.row_diff import RowDiff
 from sync.statements import Parameters, Row, Statements
 from sync.transaction import ReadTransaction, Transaction
-from sync.watch import TableChanges, Watch, WatchedQueries
+from sync.watch import TableChanges, Watch, WatchedQueries, names
+from sync.window import WindowQuery, WindowWatch
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -162,6 +163,73 @@ class LocalDatabase(WritingQueries):
             RowKeyError: the rows have no such column, or a value of it stands twice.
         """
         return self._watched.watch_diff(sql, parameters, key, throttle, tables, row_type)
+
+    @overload
+    def watch_window(
+        self,
+        sql: str,
+        parameters: Sequence[Any] = (),
+        *,
+        order_by: str | Sequence[str],
+        size: int,
+        offset: int = 0,
+        around: Any = None,
+        key: str = "id",
+        throttle: float = THROTTLE_SECONDS,
+        tables: Iterable[str] | None = None,
+    ) -> WindowWatch[Row]: ...
+    @overload
+    def watch_window(
+        self,
+        sql: str,
+        parameters: Sequence[Any] = (),
+        *,
+        order_by: str | Sequence[str],
+        size: int,
+        offset: int = 0,
+        around: Any = None,
+        key: str = "id",
+        throttle: float = THROTTLE_SECONDS,
+        tables: Iterable[str] | None = None,
+        row_type: type[R],
+    ) -> WindowWatch[R]: ...
+    def watch_window(
+        self,
+        sql: str,
+        parameters: Sequence[Any] = (),
+        *,
+        order_by: str | Sequence[str],
+        size: int,
+        offset: int = 0,
+        around: Any = None,
+        key: str = "id",
+        throttle: float = THROTTLE_SECONDS,
+        tables: Iterable[str] | None = None,
+        row_type: type[Any] = Row,
+    ) -> WindowWatch[Any]:
+        """The total and one window of the rows of a long result, now and after every commit that changes them.
+
+        Args:
+            sql: a query, without an order of its own.
+            order_by: columns of it, each alone or followed by ASC or DESC, in one text or in a sequence. Together they
+                should be unique, else rows with equal values have no places of their own. With an index over the first
+                one, or the first few, nothing needs to be sorted.
+            size: the number of rows of the window.
+            offset: the place at which it begins, counted from 0.
+            around: or the key of a row that it shows in its middle and stays with.
+            key: the column that tells the rows apart.
+
+        Returns:
+            An async iterator of `RowWindow`s, with `move(offset)` and `show_around(key)` to scroll.
+
+        Raises:
+            ValueError: the order or the size is not one.
+        """
+        query = WindowQuery(
+            sql, parameters, order_by=order_by, size=size, key=key, row_type=row_type, offset=offset, around=around
+        )
+        chosen = None if tables is None else names(tables)
+        return self._watched.add(WindowWatch(self._pool, query, throttle, chosen))
 
     def on_change(self, tables: Iterable[str], *, throttle: float = THROTTLE_SECONDS) -> TableChanges:
         """Which of these tables changed, after each commit from here on, local or synced.

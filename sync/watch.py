@@ -124,6 +124,9 @@ class Watch(_Stream[V]):
             self._tables = None  # until the query has run again: whatever changes meanwhile may concern it
         elif self._tables is not None and self._tables.isdisjoint(changed):
             return
+        self._outdated()
+
+    def _outdated(self) -> None:
         self._wake.set()
 
     async def _look(self) -> tuple[Any, V] | None:
@@ -209,11 +212,11 @@ class WatchedQueries:
 
     def watch_query(self, query: WatchedQuery[V], throttle: float, tables: Iterable[str] | None) -> Watch[V]:
         """The values of any query."""
-        return self.add(Watch(self._pool, query, throttle, None if tables is None else _names(tables)))
+        return self.add(Watch(self._pool, query, throttle, None if tables is None else names(tables)))
 
     def changes(self, tables: Iterable[str] | None, throttle: float) -> TableChanges:
         """See `PowerSyncDatabase.on_change`."""
-        return self.add(TableChanges(throttle, self._app_tables, None if tables is None else _names(tables)))
+        return self.add(TableChanges(throttle, self._app_tables, None if tables is None else names(tables)))
 
     def add(self, stream: S) -> S:
         """Tell it of each commit from here on."""
@@ -235,7 +238,8 @@ class WatchedQueries:
 S = TypeVar("S", bound=_Stream[Any])
 
 
-def _names(tables: Iterable[str]) -> frozenset[str]:
+def names(tables: Iterable[str]) -> frozenset[str]:
+    """Names of tables as a watch keeps them; one may be given alone."""
     return frozenset([tables]) if isinstance(tables, str) else frozenset(tables)
 
 
