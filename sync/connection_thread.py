@@ -12,7 +12,7 @@ import os
 import sqlite3
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import aiosqlite
@@ -57,22 +57,25 @@ class ConnectionThread(aiosqlite.Connection):
             DatabaseClosedError: the connection is closed.
         """
         try:
-            return cast("T", await self._queue(function))
+            return await self._queue(function)
         except asyncio.CancelledError:
             await to_the_end(self._until_idle(interrupt=interrupt))
             raise
 
     async def _until_idle(self, *, interrupt: bool) -> None:
-        idle = asyncio.ensure_future(self._queue(_nothing))
+        idle = self._queue(_nothing)
         while not idle.done():
             if interrupt and self._connection is not None:
                 self._connection.interrupt()  # has no effect on a statement that has not begun yet: say it again
             await asyncio.wait({idle}, timeout=_INTERRUPT_AGAIN_SECONDS if interrupt else None)
 
-    def _queue(self, function: Callable[[], Any]) -> Awaitable[Any]:
+    def _queue(self, function: Callable[[], T]) -> asyncio.Future[T]:
+        """As aiosqlite's own way to its thread, without the coroutine and the wrapping around each function."""
         if not self._running or self._connection is None:
             raise DatabaseClosedError("The database is closed.")
-        return cast("Awaitable[Any]", self._execute(function))  # pyright: ignore[reportUnknownMemberType]
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        cast("Any", self)._tx.put_nowait((done, function))
+        return done
 
     async def close(self) -> None:
         """Close, after what the thread has still to do. Idempotent; cancelled, it still closes."""
