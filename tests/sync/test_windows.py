@@ -80,6 +80,16 @@ async def test_a_change_beside_the_window_is_not_delivered_but_not_forgotten(dat
     assert names(await within(10, waiting))[:2] == ["n00005", "new"]
 
 
+async def test_a_commit_between_a_move_and_its_step_is_seen(database: PowerSyncDatabase) -> None:
+    await fill(database, 100)
+    watch = database.watch_window(SQL, ["me"], order_by="id", size=5, throttle=0)
+    await step(watch)
+    watch.move(2)
+    await database.execute("UPDATE lists SET name = 'new' WHERE id = '00003'")
+    await asyncio.sleep(0)  # the commit was told
+    assert names(await step(watch))[:2] == ["n00002", "new"]
+
+
 @pytest.mark.parametrize("order_by", ["name, id", "name DESC, id DESC", "name, id DESC"])
 async def test_windows_equal_slices_of_the_full_query(database: PowerSyncDatabase, order_by: str) -> None:
     """Rows with equal and with missing values; moved, shown around a row, and changed at random."""
