@@ -4,7 +4,6 @@ Everything public is exported here. The engine knows nothing of any particular a
 """
 
 from sync.client.options import SyncOptions
-from sync.connection import Transaction
 from sync.connector import BackendConnector, PowerSyncCredentials
 from sync.database import CrudTransaction, PowerSyncDatabase
 from sync.errors import (
@@ -18,17 +17,22 @@ from sync.errors import (
     NoRowError,
     PowerSyncError,
     ProtocolError,
+    RowKeyError,
+    RowTypeError,
     SchemaError,
     ServiceError,
     TokenExpiredError,
     UploadStalledError,
 )
+from sync.row_diff import RowDiff
 from sync.schema import Column, Index, IndexedColumn, Schema, Table, TrackPreviousValues
 from sync.statements import Row
 from sync.status import SyncStatus, SyncStreamStatus
 from sync.storage.upload_queue import CrudEntry
 from sync.streams import SyncStream, SyncStreamSubscription
-from sync.watch import Watch
+from sync.transaction import ReadTransaction, Transaction
+from sync.watch import TableChanges, Watch
+from sync.window import RowWindow, WindowWatch
 
 __all__ = [
     "AuthError",
@@ -49,7 +53,12 @@ __all__ = [
     "PowerSyncDatabase",
     "PowerSyncError",
     "ProtocolError",
+    "ReadTransaction",
     "Row",
+    "RowDiff",
+    "RowKeyError",
+    "RowTypeError",
+    "RowWindow",
     "Schema",
     "SchemaError",
     "ServiceError",
@@ -59,9 +68,11 @@ __all__ = [
     "SyncStreamStatus",
     "SyncStreamSubscription",
     "Table",
+    "TableChanges",
     "TokenExpiredError",
     "TrackPreviousValues",
     "Transaction",
     "UploadStalledError",
     "Watch",
+    "WindowWatch",
 ]

@@ -1,8 +1,8 @@
 """Connections to the database file: one writer, several readers, and what each commit changed.
 
-Owns the aiosqlite connections, their threads, leases and transactions, and tells after each commit which tables it
-changed, once. SQL runs on the connection's own thread, never on the event loop; a whole function runs there in one
-hop. Must not know what the tables mean (`sync.storage` does) nor anything of the sync protocol.
+Owns who may use which connection when, the transactions, and tells after each commit which tables it changed, once.
+SQL runs on the connections' own threads, never on the event loop; a whole function runs there in one hop. Must not
+know what the tables mean (`sync.storage` does) nor anything of the sync protocol.
 """
 
 from __future__ import annotations
@@ -10,12 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import sqlite3
-import time
-import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -23,8 +20,19 @@ from typing import Any, TypeVar, cast
 import aiosqlite
 
 from sync.cancellation import end_task, to_the_end
-from sync.errors import DatabaseClosedError, DatabaseOpenError, NestedUseError, NoRowError
-from sync.statements import STATEMENT_CACHE, Parameters, Row, Statements
+from sync.connection_thread import (
+    BUSY_TIMEOUT_SECONDS,
+    ConnectionThread,
+    make_private_file,
+    set_up_reader,
+    set_up_writer,
+    why_not_opened,
+)
+from sync.errors import DatabaseClosedError, DatabaseOpenError, NestedUseError
+from sync.other_processes import watch_other_processes
+from sync.statements import Parameters, Row, Statements
+from sync.transaction import ReadTransaction, Transaction
+from sync.wal import WriteAheadLog
 
 T = TypeVar("T")
 
@@ -33,59 +41,21 @@ logger = logging.getLogger("sync.connection")
 ChangeListener = Callable[[frozenset[str] | None], None]
 """Called on the event loop after a commit with the names of the changed tables; None means any table may have."""
 
-BUSY_TIMEOUT_SECONDS = 10.0
-OTHER_PROCESS_POLL_SECONDS = 0.1
 READERS = 3
 
-_INTERRUPT_AGAIN_SECONDS = 0.01
-
-
-class _Connection(aiosqlite.Connection):
-    """An aiosqlite connection on whose thread a whole function can run in one hop."""
-
-    statements: Statements
-
-    async def start(self) -> None:
-        await self
-        self.statements = await self.run(lambda: Statements(self._conn))
-
-    async def run(self, function: Callable[[], T], *, interrupt: bool = False) -> T:
-        """Run `function` on the connection's thread.
-
-        If cancelled, first waits until the thread has finished it, so that nothing of it happens later; with
-        `interrupt`, the SQL that is running is broken off.
-
-        Raises:
-            DatabaseClosedError: the connection is closed.
-        """
-        try:
-            return cast("T", await self._queue(function))
-        except asyncio.CancelledError:
-            await to_the_end(self._until_idle(interrupt=interrupt))
-            raise
-
-    async def _until_idle(self, *, interrupt: bool) -> None:
-        idle = asyncio.ensure_future(self._queue(_nothing))
-        while not idle.done():
-            if interrupt and self._connection is not None:
-                self._connection.interrupt()  # has no effect on a statement that has not begun yet: say it again
-            await asyncio.wait({idle}, timeout=_INTERRUPT_AGAIN_SECONDS if interrupt else None)
-
-    def _queue(self, function: Callable[[], Any]) -> Awaitable[Any]:
-        if not self._running or self._connection is None:
-            raise DatabaseClosedError("The database is closed.")
-        return cast("Awaitable[Any]", self._execute(function))  # pyright: ignore[reportUnknownMemberType]
-
-
-def _nothing() -> None:
-    """Queued behind a function to learn when that one has ended."""
+_ROWS_AT_ONCE = 256
+_WAL_TURN_SECONDS = 5.0
 
 
 class ConnectionPool:
     """One writer and several readers over one database file.
 
+    A query that is one call takes one of the readers. What lasts longer (a lease, a read transaction, a stream of rows)
+    takes a connection of its own, so that whoever holds one can wait for any call.
+
     Args:
         path: the file, made with mode 0600 if it is missing, or `":memory:"`.
+        readers: how many queries may run at once, at least 1.
         before_write: run at the start of each write transaction, on the writer's thread.
         before_commit: run at the end of each write transaction, on the writer's thread.
     """
@@ -94,19 +64,28 @@ class ConnectionPool:
         self,
         path: str | Path,
         *,
+        readers: int = READERS,
         before_write: Callable[[Statements], None],
         before_commit: Callable[[Statements], None],
     ) -> None:
+        if readers < 1:
+            raise ValueError(f"A database needs at least one reader, not {readers}.")
         self.path = str(path)
         self._in_memory = self.path == ":memory:"
+        self._reader_count = readers
         self._before_write = before_write
         self._before_commit = before_commit
         self._write_lock = asyncio.Lock()
-        self._writer: _Connection | None = None
-        self._readers: list[_Connection] = []
-        self._idle_readers: asyncio.LifoQueue[_Connection] = asyncio.LifoQueue()
+        self._writer: ConnectionThread | None = None
+        self._readers: list[ConnectionThread] = []
+        self._idle_readers: list[ConnectionThread] = []
+        self._reader_turns = asyncio.Semaphore(readers)  # whoever waits is served in order, unlike by a queue
+        self._leased: set[ConnectionThread] = set()
+        self._spare: list[ConnectionThread] = []
         self._listeners: list[ChangeListener] = []
-        self._poll: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._wal = WriteAheadLog(self.path, BUSY_TIMEOUT_SECONDS)
+        self._wal_is_due = asyncio.Event()
         self._was_opened = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -124,24 +103,25 @@ class ConnectionPool:
         self._loop = asyncio.get_running_loop()
         try:
             if not self._in_memory:
-                await asyncio.to_thread(_make_private_file, self.path)
-            self._writer = self._connection()
-            await to_the_end(self._writer.start())
-            statements = self._writer.statements
-            await self._writer.run(lambda: check(statements))
-            await self._writer.run(lambda: self._in_transaction(prepare, hooks=False))
-            await self._writer.run(lambda: _configure(statements, read_only=False))
+                await asyncio.to_thread(make_private_file, self.path)
+            self._writer = writer = ConnectionThread(self.path)
+            await writer.open(set_up=check)
+            await writer.run(lambda: self._in_transaction(prepare, hooks=False))
+            await writer.run(lambda: set_up_writer(writer.statements))
             if not self._in_memory:
-                for _ in range(READERS):
-                    reader = self._connection()
+                for _ in range(self._reader_count):
+                    reader = ConnectionThread(self.path)
                     self._readers.append(reader)
-                    await to_the_end(reader.start())
-                    await reader.run(lambda reader=reader: _configure(reader.statements, read_only=True))
-                    self._idle_readers.put_nowait(reader)
-                self._poll = asyncio.create_task(self._watch_other_processes(), name="sync: other processes")
+                    await reader.open(set_up=set_up_reader)
+                    self._idle_readers.append(reader)
+                for name, task in (
+                    ("other processes", watch_other_processes(self.path, self._data_version, self._announce_all)),
+                    ("write-ahead log", self._keep_wal_small()),
+                ):
+                    self._tasks.append(asyncio.create_task(task, name=f"sync: {name}"))
         except (OSError, sqlite3.Error) as error:
             await self.close()
-            raise DatabaseOpenError(_why_not_opened(self.path, error)) from error
+            raise DatabaseOpenError(why_not_opened(self.path, error)) from error
         except BaseException:
             await self.close()
             raise
@@ -152,12 +132,13 @@ class ConnectionPool:
         await to_the_end(self._close())
 
     async def _close(self) -> None:
-        if self._poll is not None:
-            await end_task(self._poll)
+        for task in self._tasks:
+            await end_task(task)
         async with self._write_lock:
             writer, self._writer = self._writer, None
             readers, self._readers = self._readers, []
-            for connection in (*readers, writer):
+            spare, self._spare = self._spare, []
+            for connection in (*readers, *spare, *self._leased, writer):
                 if connection is not None:
                     await connection.close()
 
@@ -168,6 +149,8 @@ class ConnectionPool:
     def listen(self, listener: ChangeListener) -> None:
         """Call `listener` after each commit that changed something, of this process or another."""
         self._listeners.append(listener)
+
+    # Writing
 
     async def write(self, function: Callable[[Statements], T]) -> T:
         """Run `function` in a write transaction of its own, in one hop; roll back if it raises.
@@ -184,73 +167,43 @@ class ConnectionPool:
         self._refuse_nested_use()
         async with self._write_lock:
             writer = self._open_writer()
-            transaction = Transaction(self, writer.run, writer.statements)
+            transaction = Transaction(writer.run, writer.statements)
             try:
                 await writer.run(lambda: self._begin(writer.statements))
-                _live_transaction.set(transaction)
                 try:
-                    yield transaction
+                    with self._held():
+                        yield transaction
                 finally:
-                    _live_transaction.set(None)
                     transaction.end()
                 await writer.run(lambda: self._commit(writer.statements))
             except BaseException:
                 await to_the_end(writer.run(writer.statements.rollback))
                 raise
 
-    async def read(self, function: Callable[[Statements], T]) -> T:
-        """Run `function` on a reader, on one consistent snapshot, in one hop."""
-        self._refuse_nested_use()
-        async with self._reader() as reader:
-
-            def transaction() -> T:
-                reader.statements.begin("DEFERRED")
-                try:
-                    return function(reader.statements)
-                finally:
-                    reader.statements.rollback()
-
-            def read_only_transaction() -> T:
-                reader.statements.execute("PRAGMA query_only = ON")
-                try:
-                    return transaction()
-                finally:
-                    reader.statements.execute("PRAGMA query_only = OFF")
-
-            return await reader.run(read_only_transaction if self._in_memory else transaction, interrupt=True)
-
     @asynccontextmanager
-    async def _reader(self) -> AsyncGenerator[_Connection]:
-        if self._in_memory:
-            async with self._write_lock:
-                yield self._open_writer()
-            return
-        self._open_writer()
-        reader = await self._idle_readers.get()
-        try:
-            yield reader
-        finally:
-            self._idle_readers.put_nowait(reader)
+    async def writer(self) -> AsyncGenerator[aiosqlite.Connection]:
+        """The writing connection itself. What is left open at the end is rolled back."""
+        self._refuse_nested_use()
+        async with self._write_lock:
+            writer = self._open_writer()
 
-    def _connection(self) -> _Connection:
-        def connect() -> sqlite3.Connection:
-            connection = sqlite3.connect(
-                self.path,
-                timeout=BUSY_TIMEOUT_SECONDS,
-                isolation_level=None,
-                cached_statements=STATEMENT_CACHE,
-            )
-            connection.row_factory = sqlite3.Row
-            for name in ("uuid", "gen_random_uuid"):
-                connection.create_function(name, 0, lambda: str(uuid.uuid4()))
-            return connection
+            def after_call(written: frozenset[str]) -> None:
+                self._before_write(writer.statements)
+                self._announce_soon(written)
 
-        return _Connection(connect, iter_chunk_size=64)
+            loan = writer.lend(after_call, set_up=set_up_writer)
+            try:
+                await writer.run(lambda: self._before_write(writer.statements))
+                await loan.begin()
+                with self._held():
+                    yield loan
+            finally:
+                await to_the_end(loan.take_back())
 
     def _in_transaction(self, function: Callable[[Statements], T], *, hooks: bool = True) -> T:
         statements = self._open_writer().statements
-        self._begin(statements, hooks=hooks)
         try:
+            self._begin(statements, hooks=hooks)
             result = function(statements)
             self._commit(statements, hooks=hooks)
         except BaseException:
@@ -267,169 +220,225 @@ class ConnectionPool:
         if hooks:
             self._before_commit(statements)
         changed = statements.commit()
-        if (changed is None or changed) and self._loop is not None:
+        if changed is None or changed:
+            self._announce_soon(changed)
+
+    # Reading
+
+    async def read(self, function: Callable[[Statements], T]) -> T:
+        """Run `function` on a reader, on one consistent snapshot, in one hop."""
+        self._refuse_nested_use()
+        async with self._reader() as reader:
+
+            def transaction() -> T:
+                try:
+                    self._begin_read(reader.statements)
+                    return function(reader.statements)
+                finally:
+                    self._end_read(reader.statements)
+
+            return await reader.run(transaction, interrupt=True)
+
+    @asynccontextmanager
+    async def read_transaction(self) -> AsyncGenerator[ReadTransaction]:
+        """Several queries on one snapshot, that of the beginning."""
+        self._refuse_nested_use()
+        async with self._leased_reader() as reader:
+            transaction = ReadTransaction(lambda function: reader.run(function, interrupt=True), reader.statements)
+
+            def begin() -> None:
+                self._begin_read(reader.statements)
+                reader.statements.value("SELECT 1 FROM sqlite_master LIMIT 1")  # the snapshot is that of the first read
+
+            try:
+                await reader.run(begin, interrupt=True)
+                yield transaction
+            finally:
+                transaction.end()
+                await self._end_lease(reader)
+
+    async def stream(
+        self, sql: str, parameters: Parameters, convert: Callable[[list[Row]], list[T]]
+    ) -> AsyncGenerator[T]:
+        """The rows of a query one by one, all of one snapshot, of which few are in memory at a time."""
+        self._refuse_nested_use()
+        if self._in_memory:
+            # The rows are in memory anyway, and there is one connection only, which must not be held meanwhile.
+            for row in await self.read(lambda statements: convert(statements.execute(sql, parameters))):
+                self._open_writer()
+                yield row
+            return
+        async with self._leased_reader() as reader:
+
+            def begin() -> sqlite3.Cursor:
+                self._begin_read(reader.statements)
+                return reader.statements.cursor(sql, parameters)
+
+            try:
+                cursor = await reader.run(begin, interrupt=True)
+                while rows := await reader.run(lambda: convert(cursor.fetchmany(_ROWS_AT_ONCE)), interrupt=True):
+                    for row in rows:
+                        self._open_writer()
+                        yield row
+            finally:
+                await self._end_lease(reader)
+
+    @asynccontextmanager
+    async def reader(self) -> AsyncGenerator[aiosqlite.Connection]:
+        """A connection that reads, itself."""
+        self._refuse_nested_use()
+        async with self._leased_reader() as reader:
+            restore = set_up_writer if self._in_memory else set_up_reader
+            loan = reader.lend(lambda _written: None, set_up=restore)
+            try:
+                await reader.run(lambda: set_up_reader(reader.statements))
+                await loan.begin()
+                yield loan
+            finally:
+                await to_the_end(loan.take_back())
+
+    @asynccontextmanager
+    async def _reader(self) -> AsyncGenerator[ConnectionThread]:
+        """A reader for one hop."""
+        if self._in_memory:
+            async with self._write_lock:
+                yield self._open_writer()
+            return
+        self._open_writer()
+        async with self._reader_turns:
+            reader = self._idle_readers.pop()
+            try:
+                yield reader
+            finally:
+                self._idle_readers.append(reader)
+
+    @asynccontextmanager
+    async def _leased_reader(self) -> AsyncGenerator[ConnectionThread]:
+        """A reader for as long as the caller likes."""
+        if self._in_memory:
+            async with self._write_lock:
+                with self._held():
+                    yield self._open_writer()
+            return
+        self._open_writer()
+        reader = self._spare.pop() if self._spare else await self._open_reader()
+        self._leased.add(reader)
+        try:
+            yield reader
+        finally:
+            self._leased.discard(reader)
+            if self._writer is not None and len(self._spare) < self._reader_count:
+                self._spare.append(reader)
+            else:
+                await reader.close()
+
+    async def _open_reader(self) -> ConnectionThread:
+        self._open_writer()
+        reader = ConnectionThread(self.path)
+        try:
+            await reader.open(set_up=set_up_reader)
+            self._open_writer()
+        except BaseException:
+            await reader.close()
+            raise
+        return reader
+
+    async def _end_lease(self, reader: ConnectionThread) -> None:
+        async def end() -> None:
+            with contextlib.suppress(DatabaseClosedError):  # then there is nothing to end
+                await reader.run(lambda: self._end_read(reader.statements))
+
+        await to_the_end(end())
+
+    def _begin_read(self, statements: Statements) -> None:
+        if self._in_memory:
+            statements.execute("PRAGMA query_only = ON")
+        statements.begin("DEFERRED")
+
+    def _end_read(self, statements: Statements) -> None:
+        statements.release()
+        if self._in_memory:
+            statements.execute("PRAGMA query_only = OFF")
+
+    # What others are told
+
+    def _announce_soon(self, changed: frozenset[str] | None) -> None:
+        if self._loop is not None:
             self._loop.call_soon_threadsafe(self._announce, changed)
+            if not self._in_memory and self._wal.is_due():
+                self._loop.call_soon_threadsafe(self._wal_is_due.set)
 
     def _announce(self, changed: frozenset[str] | None) -> None:
         for listener in self._listeners:
             listener(changed)
 
-    def _open_writer(self) -> _Connection:
+    def _announce_all(self) -> None:
+        self._announce(None)
+
+    async def _data_version(self) -> int:
+        async with self._write_lock:
+            writer = self._open_writer()
+            return await writer.run(lambda: cast("int", writer.statements.value("PRAGMA data_version")))
+
+    # The write-ahead log
+
+    async def _keep_wal_small(self) -> None:
+        """When it is due, let no query begin until those that run have ended, and begin the log anew."""
+        while True:
+            await self._wal_is_due.wait()
+            self._wal_is_due.clear()
+            held = 0
+            try:
+                with contextlib.suppress(TimeoutError):  # a long query is in the way; part of the log can be written
+                    async with asyncio.timeout(_WAL_TURN_SECONDS):
+                        while held < self._reader_count:
+                            await self._reader_turns.acquire()
+                            held += 1
+                async with self._write_lock:
+                    writer = self._open_writer()
+                    await writer.run(lambda writer=writer: self._wal.begin_anew(writer.statements))
+            except sqlite3.Error as error:
+                logger.warning("the write-ahead log could not be emptied: %s", error)
+            finally:
+                self._wal_is_due.clear()
+                for _ in range(held):
+                    self._reader_turns.release()
+
+    def _open_writer(self) -> ConnectionThread:
         if self._writer is None:
             raise DatabaseClosedError("The database is closed.")
         return self._writer
 
+    # Use inside a lease
+
+    @contextmanager
+    def _held(self) -> Generator[None]:
+        """Whoever is inside holds the write lock, and would wait for itself."""
+        outer = _innermost_hold.get()
+        hold = _Hold(self, outer)
+        _innermost_hold.set(hold)
+        try:
+            yield
+        finally:
+            hold.ended = True
+            _innermost_hold.set(outer)
+
     def _refuse_nested_use(self) -> None:
-        transaction = _live_transaction.get()
-        if transaction is not None and transaction.is_of(self):
-            raise NestedUseError(
-                "The database was used inside its own write transaction; use the transaction object there."
-            )
-
-    async def _watch_other_processes(self) -> None:
-        """Announce commits of other processes. A look costs two stats; only if they differ is the file asked."""
-        files = [Path(self.path), Path(f"{self.path}-wal")]
-        writer = self._open_writer()
-
-        def version() -> int:
-            return cast("int", writer.statements.value("PRAGMA data_version"))
-
-        async with self._write_lock:
-            last_version = await writer.run(version)
-        last_stamps = _stamps(files)
-        settled = True
-        while self._writer is not None:
-            await asyncio.sleep(OTHER_PROCESS_POLL_SECONDS)
-            stamps = _stamps(files)
-            if stamps == last_stamps and settled:
-                continue
-            # A commit within the same tick of the file system's clock leaves no new stamp: look once more.
-            settled = stamps == last_stamps
-            last_stamps = stamps
-            try:
-                async with self._write_lock:
-                    now_version = await writer.run(version)
-            except sqlite3.Error as error:
-                logger.warning("changes of other processes may be seen late: %s", error)
-                settled = False
-                continue
-            if now_version != last_version:
-                last_version = now_version
-                self._announce(None)
+        hold = _innermost_hold.get()
+        while hold is not None:
+            if hold.pool is self and not hold.ended:
+                raise NestedUseError(
+                    "The database was used inside its own transaction or lease; use the object that it gave there."
+                )
+            hold = hold.outer
 
 
-class Transaction:
-    """The handle inside `write_transaction()`; of no use after its end."""
-
-    def __init__(
-        self, pool: ConnectionPool, run: Callable[[Callable[[], Any]], Awaitable[Any]], statements: Statements
-    ) -> None:
-        self._pool = pool
-        self._run = run
-        self._statements = statements
-        self._ended = False
-
-    def end(self) -> None:
-        self._ended = True
-
-    def is_of(self, pool: ConnectionPool) -> bool:
-        """Whether this transaction is open on `pool`."""
-        return self._pool is pool and not self._ended
-
-    async def execute(self, sql: str, parameters: Parameters = ()) -> list[Row]:
-        """Run one statement and return its rows. An SQL error leaves the transaction usable unless SQLite ended it.
-
-        Raises:
-            sqlite3.Error: SQLite refused the statement.
-            DatabaseClosedError: the transaction has ended, be it by an error that made SQLite roll it back.
-        """
-        return cast("list[Row]", await self._on_thread(lambda: self._statements.execute(sql, parameters)))
-
-    async def execute_many(self, sql: str, rows: Iterable[Parameters]) -> None:
-        """Run one statement once for each row of parameters."""
-        await self._on_thread(lambda: self._statements.execute_many(sql, rows))
-
-    async def get_all(self, sql: str, parameters: Parameters = ()) -> list[Row]:
-        """Run a query and return all rows, this transaction's own changes included."""
-        return await self.execute(sql, parameters)
-
-    async def get_optional(self, sql: str, parameters: Parameters = ()) -> Row | None:
-        """Run a query and return its first row, or None."""
-        rows = await self.execute(sql, parameters)
-        return rows[0] if rows else None
-
-    async def get(self, sql: str, parameters: Parameters = ()) -> Row:
-        """Run a query and return its first row.
-
-        Raises:
-            NoRowError: there is none.
-        """
-        row = await self.get_optional(sql, parameters)
-        if row is None:
-            raise NoRowError(f"The query found no row: {sql}")
-        return row
-
-    async def _on_thread(self, function: Callable[[], Any]) -> Any:
-        if self._ended:
-            raise DatabaseClosedError("The transaction has ended; its handle cannot be used any more.")
-
-        def inside() -> Any:
-            if not self._statements.in_transaction:
-                raise DatabaseClosedError("SQLite has rolled this transaction back after an error; begin a new one.")
-            return function()
-
-        return await self._run(inside)
+class _Hold:
+    def __init__(self, pool: Any, outer: _Hold | None) -> None:
+        self.pool = pool
+        self.outer = outer
+        self.ended = False
 
 
-_live_transaction: ContextVar[Transaction | None] = ContextVar("live transaction", default=None)
-"""The transaction that the current task, or the task that started it, is inside of."""
-
-
-def _stamps(files: Sequence[Path]) -> tuple[tuple[int, int] | None, ...]:
-    stamps: list[tuple[int, int] | None] = []
-    for file in files:
-        try:
-            stat = file.stat()
-            stamps.append((stat.st_mtime_ns, stat.st_size))
-        except OSError:
-            stamps.append(None)
-    return tuple(stamps)
-
-
-def _make_private_file(path: str) -> None:
-    # An existing file is not opened here: closing it again would drop the locks that SQLite holds on it elsewhere in
-    # this process.
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-
-
-def _configure(statements: Statements, *, read_only: bool) -> None:
-    statements.execute("PRAGMA synchronous = NORMAL")
-    statements.execute("PRAGMA recursive_triggers = OFF")
-    if read_only:
-        statements.execute("PRAGMA query_only = ON")
-    else:
-        _switch_to_wal(statements)
-        statements.execute("PRAGMA journal_size_limit = 6291456")
-
-
-def _switch_to_wal(statements: Statements) -> None:
-    """Another process that opens the same new file makes this fail at once, without SQLite's own waiting."""
-    deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
-    while True:
-        try:
-            statements.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-        else:
-            return
-
-
-def _why_not_opened(path: str, error: Exception) -> str:
-    if isinstance(error, sqlite3.DatabaseError) and "not a database" in str(error):
-        return f"{path} is not a SQLite database; it was left as it is. Move it away or choose another file."
-    if isinstance(error, OSError) and error.strerror:
-        return f"The database {path} cannot be opened: {error.strerror}."
-    return f"The database {path} cannot be opened: {error}."
+_innermost_hold: ContextVar[_Hold | None] = ContextVar("innermost hold", default=None)
+"""What the current task, or the task that started it, is inside of."""

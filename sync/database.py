@@ -6,8 +6,7 @@ Thin on purpose: every method delegates to the room that owns the matter.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -15,22 +14,23 @@ from typing import Any, Self
 
 from sync.client.coordinator import SyncCoordinator
 from sync.client.options import SyncOptions
-from sync.connection import ConnectionPool, Transaction
+from sync.connection import READERS, ConnectionPool
 from sync.connector import BackendConnector
-from sync.errors import NoRowError
+from sync.local_database import LocalDatabase
 from sync.schema import Schema
-from sync.statements import Parameters, Row, Statements
+from sync.statements import Statements
 from sync.status import StatusBoard, SyncStatus
 from sync.storage import upload_queue
 from sync.storage.migrations import check_version, migrate
+from sync.storage.names import app_tables
 from sync.storage.upload_queue import CrudEntry
 from sync.storage.views import replace_schema
 from sync.stored_status import StoredStatus
 from sync.streams import SyncStream
-from sync.watch import Watch, WatchedQueries
+from sync.watch import WatchedQueries
 
 
-class PowerSyncDatabase:
+class PowerSyncDatabase(LocalDatabase):
     """A local SQLite database that syncs with a PowerSync Service.
 
     Every read and write is local; local writes are queued for upload in the same transaction. Use it as an async
@@ -39,18 +39,20 @@ class PowerSyncDatabase:
     Args:
         path: the file, made with mode 0600 if it is missing; `":memory:"` for a database that is gone when closed.
         schema: the tables of the app, as views of the same names.
+        readers: how many queries may run at once; each has a connection and a thread.
     """
 
-    def __init__(self, path: str | Path, schema: Schema) -> None:
+    def __init__(self, path: str | Path, schema: Schema, *, readers: int = READERS) -> None:
         self.path = str(path)
         self.schema = schema
         self._board = StatusBoard()
         self._pool = ConnectionPool(
             self.path,
+            readers=readers,
             before_write=upload_queue.end_transaction_id,
             before_commit=upload_queue.end_transaction_id,
         )
-        self._watched = WatchedQueries(self._pool)
+        self._watched = WatchedQueries(self._pool, lambda changed: app_tables(self.schema, changed))
         self._stored_status = StoredStatus(self._pool, self._board)
         self._coordinator = SyncCoordinator(self._pool, self._board, self._upload)
 
@@ -89,67 +91,6 @@ class PowerSyncDatabase:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-    # Reading and writing
-
-    async def execute(self, sql: str, parameters: Parameters = ()) -> list[Row]:
-        """Run one statement in a write transaction of its own, and return its rows (of RETURNING, say).
-
-        If cancelled once it runs, it is still carried out.
-
-        Raises:
-            sqlite3.Error: SQLite refused the statement; nothing was changed.
-            NestedUseError: called inside this database's own write transaction.
-        """
-        return await self._pool.write(lambda statements: statements.execute(sql, parameters))
-
-    async def execute_many(self, sql: str, rows: Iterable[Parameters]) -> None:
-        """Run one statement for each row of parameters, all in one write transaction. Raises as `execute`."""
-        await self._pool.write(lambda statements: statements.execute_many(sql, rows))
-
-    async def get_all(self, sql: str, parameters: Parameters = ()) -> list[Row]:
-        """Run a query and return all rows. If cancelled, the query is broken off.
-
-        Raises:
-            sqlite3.Error: SQLite refused the query, or it would write.
-        """
-        return await self._pool.read(lambda statements: statements.execute(sql, parameters))
-
-    async def get_optional(self, sql: str, parameters: Parameters = ()) -> Row | None:
-        """Run a query and return its first row, or None. Raises as `get_all`."""
-        return await self._pool.read(lambda statements: statements.first(sql, parameters))
-
-    async def get(self, sql: str, parameters: Parameters = ()) -> Row:
-        """Run a query and return its first row. Raises as `get_all`.
-
-        Raises:
-            NoRowError: there is none.
-        """
-        row = await self.get_optional(sql, parameters)
-        if row is None:
-            raise NoRowError(f"The query found no row: {sql}")
-        return row
-
-    def write_transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        """A write transaction over several statements; its edits upload together.
-
-        Rolled back on any exception or cancellation inside. Inside, use only the transaction object.
-        """
-        return self._pool.write_transaction()
-
-    def watch(self, sql: str, parameters: Parameters = (), *, throttle: float = 0.03) -> Watch:
-        """The results of a query, now and after every commit that changes them, local or synced.
-
-        Args:
-            sql: a query; the tables that it depends on are found by SQLite itself.
-            parameters: of the query.
-            throttle: the shortest time between two runs, in seconds; a burst of commits makes one run.
-
-        Returns:
-            An async iterator of lists of rows. The first comes at once; a slow reader gets only the newest; an
-            unchanged result is not delivered. Errors in the SQL are raised at the first step.
-        """
-        return self._watched.watch(sql, parameters, throttle)
 
     # Synchronization
 

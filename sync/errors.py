@@ -37,6 +37,25 @@ class NoRowError(PowerSyncError):
     """`get` found no row; `get_optional` answers None instead."""
 
 
+class RowTypeError(PowerSyncError):
+    """A row does not fit the `row_type` that was asked for. The data was left as it is.
+
+    Attributes:
+        row_type: what was asked for.
+        column: the column that does not fit, or None if it is the row as a whole.
+    """
+
+    def __init__(self, row_type: type, column: str | None, why: str) -> None:
+        self.row_type = row_type
+        self.column = column
+        where = "A row" if column is None else f"The column {column!r}"
+        super().__init__(f"{where} does not fit {row_type.__name__}: {why}.")
+
+
+class RowKeyError(PowerSyncError):
+    """The key column of a watched query is missing in its rows, or its values are not unique."""
+
+
 class ConnectorError(PowerSyncError):
     """The connector gave something that cannot be used, such as an endpoint that is not an http(s) URL."""
 

@@ -19,6 +19,9 @@ from sync.storage import publish, subscriptions, upload_queue
 
 logger = logging.getLogger("sync.status")
 
+_PAUSE_SECONDS = 0.03
+"""Between two reads: during a burst of commits they would cost more than the commits."""
+
 _TABLES = frozenset({"ps_crud", "ps_sync_state", "ps_stream_subscriptions"})
 
 
@@ -56,6 +59,7 @@ class StoredStatus:
                 return
             except Exception:
                 logger.exception("the status could not be read from the file; it is read again after the next change")
+            await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _read(self) -> None:
         def read(statements: Statements) -> dict[str, Any]:

@@ -7,94 +7,267 @@ newest result, and a result that did not change is not delivered. Must not know 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakSet
 
 from sync.connection import ConnectionPool
 from sync.errors import DatabaseClosedError
-from sync.statements import Parameters, Row
+from sync.queries import converter
+from sync.row_diff import NO_ROWS, KeyedRows, RowDiff, difference, keyed
+from sync.rows import row_reader
+from sync.statements import SCHEMA_TABLE, Parameters, Row, Statements
+
+T = TypeVar("T")
+V = TypeVar("V")
+V_co = TypeVar("V_co", covariant=True)
+
+AppTables = Callable[[frozenset[str] | None], frozenset[str]]
+"""The tables of the app among those that a commit changed (None: any), by the names that the app knows."""
 
 
-class WatchedQueries:
-    """All watches of one database. A watch that nobody holds any more is forgotten by itself."""
+class _Stream(AsyncIterator[V]):
+    """Values that come when something changed, not more often than the throttle allows; for one reader.
 
-    def __init__(self, pool: ConnectionPool) -> None:
-        self._pool = pool
-        self._watches: WeakSet[Watch] = WeakSet()
-        pool.listen(self._on_commit)
+    The first change after a quiet time is served at once, those of a burst together when the throttle has passed.
+    """
 
-    def watch(self, sql: str, parameters: Parameters, throttle: float) -> Watch:
-        """See `PowerSyncDatabase.watch`."""
-        watch = Watch(self._pool, sql, parameters, throttle)
-        self._watches.add(watch)
-        return watch
+    def __init__(self, throttle: float) -> None:
+        self._throttle = throttle
+        self._wake = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._not_before = 0.0
 
-    def close(self) -> None:
-        """End all watches."""
-        for watch in list(self._watches):
-            watch.end()
+    async def __anext__(self) -> V:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._wake.wait()
+            await self._wait_until(self._not_before)
+            if self._ended.is_set():
+                raise StopAsyncIteration
+            self._wake.clear()
+            try:
+                found = await self._look()
+            except DatabaseClosedError:
+                raise StopAsyncIteration from None
+            except BaseException:
+                self._wake.set()  # what was seen of the changes was not delivered
+                raise
+            self._not_before = loop.time() + self._throttle
+            if self._ended.is_set():
+                raise StopAsyncIteration
+            if found is not None:
+                return self._deliver(found)
 
-    def _on_commit(self, changed: frozenset[str] | None) -> None:
-        for watch in list(self._watches):
-            watch.on_commit(changed)
+    async def _wait_until(self, time: float) -> None:
+        if time > asyncio.get_running_loop().time() and not self._ended.is_set():
+            try:
+                async with asyncio.timeout_at(time):
+                    await self._ended.wait()
+            except TimeoutError:
+                return
+
+    async def _look(self) -> Any:
+        """What is to be delivered, or None if it is as it was."""
+        raise NotImplementedError
+
+    def _deliver(self, found: Any) -> V:
+        raise NotImplementedError
+
+    def on_commit(self, changed: frozenset[str] | None) -> None:
+        """Called after each commit with the tables that it changed; None means any."""
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        """End it; a reader that waits for the next value gets the end of the iteration."""
+        self.end()
+
+    def end(self) -> None:
+        self._ended.set()
+        self._wake.set()
 
 
-class Watch(AsyncIterator[list[Row]]):
+class WatchedQuery(Protocol[V_co]):
+    """What a watch runs on a reader's thread. Its state belongs to the watch, which keeps it once it was delivered."""
+
+    sql: str
+    parameters: Parameters
+
+    def run(self, statements: Statements, before: Any) -> tuple[Any, V_co] | None:
+        """The new state and the value to deliver, given the state before (None at first); None if it is the same."""
+        ...
+
+
+class Watch(_Stream[V]):
     """The results of a watched query, one after the other. Made by `PowerSyncDatabase.watch`; for one reader.
 
     Ends when it is closed, or when the database is. May be dropped at any point; nothing has to be cleaned up.
     """
 
-    def __init__(self, pool: ConnectionPool, sql: str, parameters: Parameters, throttle: float) -> None:
+    def __init__(
+        self, pool: ConnectionPool, query: WatchedQuery[V], throttle: float, tables: frozenset[str] | None
+    ) -> None:
+        super().__init__(throttle)
         self._pool = pool
-        self._sql = sql
-        self._parameters = parameters
-        self._throttle = throttle
-        self._tables: frozenset[str] | None = None
-        self._wake = asyncio.Event()
-        self._wake.set()
-        self._ended = False
-        self._last: list[Row] | None = None
-        self._not_before = 0.0
-
-    async def __anext__(self) -> list[Row]:
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._wake.wait()
-            if (wait := self._not_before - loop.time()) > 0:
-                await asyncio.sleep(wait)
-            if self._ended:
-                raise StopAsyncIteration
-            self._wake.clear()
-            try:
-                rows = await self._query()
-            except DatabaseClosedError:
-                raise StopAsyncIteration from None
-            except BaseException:
-                self._wake.set()
-                raise
-            self._not_before = loop.time() + self._throttle
-            if self._ended:
-                raise StopAsyncIteration
-            if rows != self._last:
-                self._last = rows
-                return rows
-
-    async def aclose(self) -> None:
-        """End the watch; a reader that waits for the next result gets the end of the iteration."""
-        self.end()
-
-    def end(self) -> None:
-        self._ended = True
+        self._query = query
+        self._fixed_tables = tables
+        self._tables = tables
+        self._known_tables = tables
+        self._schema_version: int | None = None
+        self._schema_changes = 0
+        self._state: Any = None
         self._wake.set()
 
     def on_commit(self, changed: frozenset[str] | None) -> None:
-        if changed is None or self._tables is None or not self._tables.isdisjoint(changed):
+        if changed is None or SCHEMA_TABLE in changed:
+            self._schema_changes += 1
+            self._tables = None  # until the query has run again: whatever changes meanwhile may concern it
+        elif self._tables is not None and self._tables.isdisjoint(changed):
+            return
+        self._outdated()
+
+    def _outdated(self) -> None:
+        self._wake.set()
+
+    async def _look(self) -> tuple[Any, V] | None:
+        # The function must not hold this watch: a thread keeps its last one until the next, and with it the watch.
+        query, state, fixed, last_version = self._query, self._state, self._fixed_tables, self._schema_version
+        schema_changes = self._schema_changes
+        last_tables = self._known_tables
+
+        def look(statements: Statements) -> tuple[int, frozenset[str], tuple[Any, V] | None]:
+            version = statements.schema_version()
+            if fixed is not None:
+                tables = fixed
+            elif last_tables is not None and version == last_version:
+                tables = last_tables
+            else:
+                tables = statements.tables_read_by(query.sql, query.parameters)
+            return version, tables, query.run(statements, state)
+
+        self._schema_version, self._known_tables, found = await self._pool.read(look)
+        if schema_changes == self._schema_changes:
+            self._tables = self._known_tables
+        return found
+
+    def _deliver(self, found: tuple[Any, V]) -> V:
+        self._state, value = found
+        return value
+
+
+class TableChanges(_Stream[frozenset[str]]):
+    """The names of the tables that changed, after each commit. Made by `PowerSyncDatabase.on_change`; for one reader.
+
+    Ends when it is closed, or when the database is. May be dropped at any point; nothing has to be cleaned up.
+    """
+
+    def __init__(self, throttle: float, app_tables: AppTables, tables: frozenset[str] | None) -> None:
+        super().__init__(throttle)
+        self._app_tables = app_tables
+        self._only = tables
+        self._changed: set[str] = set()
+
+    def on_commit(self, changed: frozenset[str] | None) -> None:
+        tables = self._app_tables(changed)
+        if self._only is not None:
+            tables = self._only if changed is None else tables & self._only
+        if tables:
+            self._changed |= tables
             self._wake.set()
 
-    async def _query(self) -> list[Row]:
-        # The functions must not hold this watch: a thread keeps its last one until the next, and with it the watch.
-        sql, parameters = self._sql, self._parameters
-        if self._tables is None:
-            self._tables = await self._pool.read(lambda reader: reader.tables_read_by(sql, parameters))
-        return await self._pool.read(lambda reader: reader.execute(sql, parameters))
+    async def _look(self) -> frozenset[str] | None:
+        return frozenset(self._changed) or None
+
+    def _deliver(self, found: frozenset[str]) -> frozenset[str]:
+        self._changed.clear()
+        return found
+
+
+class WatchedQueries:
+    """All watches of one database. One that nobody holds any more is forgotten by itself."""
+
+    def __init__(self, pool: ConnectionPool, app_tables: AppTables) -> None:
+        self._pool = pool
+        self._app_tables = app_tables
+        self._streams: WeakSet[_Stream[Any]] = WeakSet()
+        pool.listen(self._on_commit)
+
+    def watch(
+        self, sql: str, parameters: Parameters, throttle: float, tables: Iterable[str] | None, row_type: type[Any]
+    ) -> Watch[list[Any]]:
+        """See `PowerSyncDatabase.watch`."""
+        return self.watch_query(_Rows(sql, parameters, row_type), throttle, tables)
+
+    def watch_diff(
+        self,
+        sql: str,
+        parameters: Parameters,
+        key: str,
+        throttle: float,
+        tables: Iterable[str] | None,
+        row_type: type[Any],
+    ) -> Watch[RowDiff[Any]]:
+        """See `PowerSyncDatabase.watch_diff`."""
+        return self.watch_query(_Diffs(sql, parameters, key, row_type), throttle, tables)
+
+    def watch_query(self, query: WatchedQuery[V], throttle: float, tables: Iterable[str] | None) -> Watch[V]:
+        """The values of any query."""
+        return self.add(Watch(self._pool, query, throttle, None if tables is None else names(tables)))
+
+    def changes(self, tables: Iterable[str] | None, throttle: float) -> TableChanges:
+        """See `PowerSyncDatabase.on_change`."""
+        return self.add(TableChanges(throttle, self._app_tables, None if tables is None else names(tables)))
+
+    def add(self, stream: S) -> S:
+        """Tell it of each commit from here on."""
+        self._streams.add(stream)
+        return stream
+
+    def close(self) -> None:
+        """End all watches."""
+        for stream in list(self._streams):
+            stream.end()
+
+    def _on_commit(self, changed: frozenset[str] | None) -> None:
+        if changed is not None:
+            changed |= self._app_tables(changed)
+        for stream in list(self._streams):
+            stream.on_commit(changed)
+
+
+S = TypeVar("S", bound=_Stream[Any])
+
+
+def names(tables: Iterable[str]) -> frozenset[str]:
+    """Names of tables as a watch keeps them; one may be given alone."""
+    return frozenset([tables]) if isinstance(tables, str) else frozenset(tables)
+
+
+class _Rows(Generic[T]):
+    """A query whose value is the list of its rows."""
+
+    def __init__(self, sql: str, parameters: Parameters, row_type: type[T]) -> None:
+        self.sql = sql
+        self.parameters = parameters
+        self._convert = converter(row_type)
+
+    def run(self, statements: Statements, before: list[Row] | None) -> tuple[list[Row], list[T]] | None:
+        rows = statements.execute(self.sql, self.parameters)
+        return None if rows == before else (rows, self._convert(rows))
+
+
+class _Diffs(Generic[T]):
+    """A query whose value tells what changed."""
+
+    def __init__(self, sql: str, parameters: Parameters, key: str, row_type: type[T]) -> None:
+        self.sql = sql
+        self.parameters = parameters
+        self._key = key
+        self._make = row_reader(row_type)
+
+    def run(self, statements: Statements, before: KeyedRows[T] | None) -> tuple[KeyedRows[T], RowDiff[T]] | None:
+        rows = statements.execute(self.sql, self.parameters)
+        if before is not None and rows == list(before.raw.values()):
+            return None
+        after = keyed(rows, self._key, self._make, before or NO_ROWS)
+        return after, difference(before or NO_ROWS, after)

@@ -47,6 +47,9 @@ def test_the_rooms_of_the_engine_keep_to_themselves() -> None:
         text = path.read_text()
         if room == "protocol":
             assert not packages_of(path) & {"httpx", "aiosqlite", "sqlite3", "asyncio"}, path
+        if room in {"rows.py", "row_diff.py"}:
+            assert not packages_of(path) & {"httpx", "aiosqlite", "asyncio"}, path
+            assert "SELECT " not in text, path
         if room == "storage":
             assert "httpx" not in packages_of(path), path
         if room not in {"storage", "client"} and path.name not in {"stored_status.py", "coordinator.py"}:

@@ -5,7 +5,7 @@ Owns nothing but names. The only place that knows how an app's table is called i
 
 from __future__ import annotations
 
-from sync.schema import Table
+from sync.schema import Schema, Table
 
 DATA_PREFIX = "ps_data__"
 LOCAL_DATA_PREFIX = "ps_data_local__"
@@ -41,3 +41,16 @@ def data_table(table: Table) -> str:
 def index_name(table: Table, index: str) -> str:
     """The name of an app's index over the rows behind a view."""
     return f"{data_table(table)}__{index}"
+
+
+def app_tables(schema: Schema, changed: frozenset[str] | None) -> frozenset[str]:
+    """The app's names of the tables among those that a commit changed; None means any table may have.
+
+    Tables that the app made by itself are among them, the engine's own are not.
+    """
+    names = {data_table(table): table.name for table in schema.tables}
+    if changed is None:
+        return frozenset(names.values())
+    return frozenset(
+        names.get(table, table) for table in changed if table in names or not table.startswith(("ps_", "sqlite_"))
+    )

@@ -11,7 +11,7 @@ from typing import Any
 
 from sync import Schema
 from sync.statements import Statements
-from sync.storage.migrations import create_tables
+from sync.storage.migrations import migrate
 from sync.storage.upload_queue import end_transaction_id
 from sync.storage.views import replace_schema
 
@@ -27,7 +27,7 @@ def bring(connection: sqlite3.Connection, schema: Schema) -> None:
     connection.row_factory = sqlite3.Row
     statements = Statements(connection)
     statements.begin("IMMEDIATE")
-    create_tables(statements)
+    migrate(statements)
     replace_schema(statements, schema)
     end_transaction_id(statements)
     statements.commit()

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import os
 import random
 import sqlite3
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -19,11 +23,11 @@ COUNTS = """
 """
 
 
-async def result(watch: Watch) -> list[tuple[object, ...]]:
+async def result(watch: Watch[Any]) -> list[tuple[object, ...]]:
     return [tuple(row) for row in await within(10, anext(watch))]
 
 
-async def nothing_comes(database: PowerSyncDatabase, watch: Watch) -> None:
+async def nothing_comes(database: PowerSyncDatabase, watch: Watch[Any]) -> None:
     """No result waits: a commit made now is delivered by itself, with nothing before it."""
     step = asyncio.ensure_future(anext(watch))
     other = database.watch("SELECT count(*) FROM lists", throttle=0)
@@ -190,35 +194,180 @@ async def test_a_watch_that_is_dropped_is_forgotten(database: PowerSyncDatabase)
     for _ in range(10):
         await anext(database.watch("SELECT * FROM lists"))
     gc.collect()
-    assert len(database._watched._watches) == 0
+    assert len(database._watched._streams) == 0
 
 
-async def test_watches_are_right_after_random_writes(database: PowerSyncDatabase) -> None:
-    """Whatever was committed: the last result of each watch equals a fresh query."""
-    queries = [COUNTS, "SELECT count(*) FROM todos", "SELECT id, description FROM todos ORDER BY id"]
+async def test_the_app_may_name_the_tables_itself(database: PowerSyncDatabase) -> None:
+    watch = database.watch("SELECT count(*) FROM lists", tables=["todos"], throttle=0)
+    assert await result(watch) == [(0,)]
+    await nothing_comes(database, watch)
+    await database.execute("INSERT INTO todos(id) VALUES ('t')")
+    assert await result(watch) == [(1,)]
+
+
+async def test_a_throttled_watch_ends_at_once(database: PowerSyncDatabase) -> None:
+    watch = database.watch("SELECT count(*) FROM lists", throttle=1000)
+    assert await result(watch) == [(0,)]
+    waiting = asyncio.ensure_future(anext(watch))
+    await database.execute("INSERT INTO lists(id, name) VALUES (uuid(), 'x')")
+    await watch.aclose()
+    with pytest.raises(StopAsyncIteration):
+        await within(10, waiting)
+
+
+async def test_source_tables_are_found_again_after_the_schema_changed(database: PowerSyncDatabase) -> None:
+    """A view that reads another table from here on, and a trigger that begins to write one."""
+    await database.execute("CREATE TABLE one(a)")
+    await database.execute("CREATE TABLE two(a)")
+    await database.execute("CREATE VIEW both AS SELECT a FROM one")
+    watch = database.watch("SELECT count(*) FROM both", throttle=0)
+    assert await result(watch) == [(0,)]
+    await database.execute("INSERT INTO one VALUES (1)")
+    assert await result(watch) == [(1,)]
+    async with database.write_transaction() as transaction:
+        await transaction.execute("DROP VIEW both")
+        await transaction.execute("CREATE VIEW both AS SELECT a FROM two")
+    assert await result(watch) == [(0,)]
+    await database.execute("INSERT INTO two VALUES (1)")
+    assert await result(watch) == [(1,)]
+    await database.execute("CREATE TRIGGER copy AFTER INSERT ON one BEGIN INSERT INTO two VALUES (NEW.a); END")
+    await database.execute("INSERT INTO one VALUES (1)")  # the same text as before, which did not write this table
+    assert await result(watch) == [(2,)]
+    await database.execute("DROP TRIGGER copy")
+    runs = await query_runs(database)
+    step = asyncio.ensure_future(anext(watch))
+    await database.execute("INSERT INTO one VALUES (1)")
+    await database.execute("INSERT INTO two VALUES (1)")
+    assert [tuple(row) for row in await within(10, step)] == [(3,)]
+    # One run at most for the dropped trigger, whose commit may concern any query, and one for the last insert.
+    assert 1 <= sum("FROM both" in sql for sql in runs) <= 2
+
+
+async def query_runs(database: PowerSyncDatabase) -> list[str]:
+    """From here on, the text of every statement that a reader runs."""
+    runs: list[str] = []
+    for reader in database._pool._readers:
+        await reader.set_trace_callback(runs.append)
+    return runs
+
+
+async def changes(stream: AsyncIterator[frozenset[str]]) -> set[str]:
+    return set(await within(10, anext(stream)))
+
+
+async def test_changes_of_tables_are_told_by_the_names_of_the_app(database: PowerSyncDatabase) -> None:
+    some = database.on_change(["todos", "own"], throttle=0)
+    all_of_them = database.watch_all_updates(throttle=0)
+    await database.execute("CREATE TABLE own(a)")
+    await database.execute("INSERT INTO lists(id, name) VALUES ('l', 'x')")
+    assert await changes(all_of_them) == {"lists"}
+    await database.execute("INSERT INTO ps_data__todos(id, data) VALUES ('t', '{}')")  # as the sync does it
+    assert await changes(all_of_them) == await changes(some) == {"todos"}
+    await database.execute("INSERT INTO own VALUES (1)")
+    await database.execute("UPDATE todos SET description = 'x'")
+    assert await changes(all_of_them) == await changes(some) == {"todos", "own"}
+    waiting = asyncio.ensure_future(anext(some))
+    await asyncio.sleep(0)
+    await some.aclose()
+    with pytest.raises(StopAsyncIteration):
+        await within(10, waiting)
+
+
+async def test_a_commit_of_another_process_is_told_for_all_tables(database: PowerSyncDatabase) -> None:
+    some = database.on_change(["todos"], throttle=0)
+    all_of_them = database.watch_all_updates(throttle=0)
+    counts = database.watch("SELECT count(*) FROM ps_data__todos", throttle=0)
+    assert await result(counts) == [(0,)]
+    program = f"""if True:
+        import sqlite3
+        connection = sqlite3.connect({database.path!r})
+        connection.execute("INSERT INTO ps_data__todos(id, data) VALUES ('t', '{{}}')")
+        connection.commit()
+    """
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
+    assert await within(20, process.wait()) == 0
+    assert await result(counts) == [(1,)]
+    assert await changes(some) == {"todos"}
+    assert await changes(all_of_them) == {"lists", "todos"}
+
+
+COMMITS = int(os.environ.get("TODO_TUI_RANDOM_COMMITS", "1000"))
+TABLES = ("lists", "todos", "own")
+SHAPES = (
+    "SELECT count(*) FROM {0}",
+    "SELECT id FROM {0} WHERE id > '{number}' ORDER BY id LIMIT 5",
+    "SELECT a.id FROM {0} a JOIN {1} b ON a.id = b.id ORDER BY a.id LIMIT 20",
+    "WITH some AS (SELECT id FROM {0}) SELECT count(*) FROM some WHERE id IN (SELECT id FROM {1})",
+    "SELECT max(id), (SELECT min(id) FROM {1}) FROM {0}",
+    "SELECT count(*) FROM {0}_view",
+)
+
+
+@pytest.mark.timeout(600)
+async def test_random_commits_wake_whom_they_concern_and_nobody_else(database: PowerSyncDatabase) -> None:
+    """50 overlapping queries: the last result of each equals a fresh query, and no commit to other tables runs it."""
+    chance = random.Random(COMMITS)
+    await database.execute("CREATE TABLE own(id TEXT PRIMARY KEY, name)")
+    for table in TABLES:
+        await database.execute(f"CREATE VIEW {table}_view AS SELECT id FROM {table}")
+    queries: dict[str, set[str]] = {}
+    for number in range(50):
+        tables = chance.sample(TABLES, 2)
+        shape = SHAPES[number % len(SHAPES)]
+        sql = f"{shape.format(*tables, number=chance.randrange(100))} -- {number}"
+        queries[sql] = {tables[0], *(tables[1:] if "{1}" in shape else [])}
     newest: dict[str, list[tuple[object, ...]]] = {}
 
     async def follow(sql: str) -> None:
         async for found in database.watch(sql, throttle=0):
             newest[sql] = [tuple(row) for row in found]
 
-    chance = random.Random(11)
+    async def commit() -> set[str]:
+        touched = set(chance.sample(TABLES, chance.choice([1, 1, 1, 2])))
+        async with database.write_transaction() as transaction:
+            for table in sorted(touched):
+                row_id = str(chance.randrange(100))
+                match chance.randrange(3):
+                    case 0:
+                        await transaction.execute(f"DELETE FROM {table} WHERE id = ?", [row_id])
+                    case 1:
+                        await transaction.execute(f"UPDATE {table} SET id = id WHERE id = ?", [row_id])
+                    case _:
+                        await transaction.execute(f"INSERT OR IGNORE INTO {table}(id) VALUES (?)", [row_id])
+        return touched
+
+    def at_rest() -> bool:
+        woken = any(watch._wake.is_set() for watch in database._watched._streams)
+        return (
+            not woken
+            and not database._pool._reader_turns.locked()
+            and len(database._pool._idle_readers) == len(database._pool._readers)
+        )
+
+    async def all_right() -> None:
+        expected = {sql: [tuple(row) for row in await database.get_all(sql)] for sql in queries}
+        async with asyncio.timeout(30):
+            while newest != expected or not at_rest():
+                await asyncio.sleep(0.001)
+
     async with asyncio.TaskGroup() as group:
         followers = [group.create_task(follow(sql)) for sql in queries]
-        for number in range(200):
-            match chance.randrange(4):
-                case 0:
-                    await database.execute("INSERT INTO lists(id, name) VALUES (?, 'x')", [str(number)])
-                case 1:
-                    await database.execute("INSERT INTO todos(id, list_id, completed) VALUES (uuid(), '0', 0)")
-                case 2:
-                    await database.execute("UPDATE todos SET description = ?", [str(number)])
-                case _:
-                    await database.execute("DELETE FROM todos WHERE id = (SELECT min(id) FROM todos)")
-        for sql in queries:
-            expected = [tuple(row) for row in await database.get_all(sql)]
-            async with asyncio.timeout(10):
-                while newest.get(sql) != expected:
-                    await asyncio.sleep(0)
+        await all_right()
+        done = 0
+        while done < COMMITS:
+            # A round of commits that leaves some tables alone, then all watches at rest.
+            touched: set[str] = set()
+            runs = await query_runs(database)
+            for _ in range(chance.randrange(1, 20)):
+                touched |= await commit()
+                done += 1
+                if len(touched) == len(TABLES) and chance.random() < 0.5:
+                    break
+            await database.execute("SELECT 1")
+            await asyncio.sleep(0)  # the last commit was told
+            concerned = {sql for sql, tables in queries.items() if tables & touched}
+            spurious = set(runs) & (queries.keys() - concerned)
+            assert not spurious, (touched, spurious)
+            await all_right()
         for follower in followers:
             follower.cancel()

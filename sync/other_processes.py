@@ -1,0 +1,62 @@
+"""Commits of other processes on the same file.
+
+Owns how they are noticed: the file and its log are looked at ten times a second, which costs two stats; only if they
+differ is SQLite asked, whose `data_version` grows with commits of all connections but the one that asks. The engine
+commits on one connection only, the one that is asked here. Must not run any other SQL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+logger = logging.getLogger("sync.connection")
+
+POLL_SECONDS = 0.1
+
+
+async def watch_other_processes(
+    path: str, data_version: Callable[[], Awaitable[int]], announce: Callable[[], None]
+) -> None:
+    """Call `announce` after each commit of another process, until cancelled.
+
+    Args:
+        path: of the database file.
+        data_version: asks the connection that writes.
+        announce: called on the event loop.
+    """
+    files = [Path(path), Path(f"{path}-wal")]
+    last_version = await data_version()
+    last_stamps = _stamps(files)
+    settled = True
+    while True:
+        await asyncio.sleep(POLL_SECONDS)
+        stamps = _stamps(files)
+        if stamps == last_stamps and settled:
+            continue
+        # A commit within the same tick of the file system's clock leaves no new stamp: look once more.
+        settled = stamps == last_stamps
+        last_stamps = stamps
+        try:
+            version = await data_version()
+        except sqlite3.Error as error:
+            logger.warning("changes of other processes may be seen late: %s", error)
+            settled = False
+            continue
+        if version != last_version:
+            last_version = version
+            announce()
+
+
+def _stamps(files: Sequence[Path]) -> tuple[tuple[int, int] | None, ...]:
+    stamps: list[tuple[int, int] | None] = []
+    for file in files:
+        try:
+            stat = file.stat()
+            stamps.append((stat.st_mtime_ns, stat.st_size))
+        except OSError:
+            stamps.append(None)
+    return tuple(stamps)
