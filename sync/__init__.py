@@ -10,6 +10,7 @@ from sync.database import CrudTransaction, PowerSyncDatabase
 from sync.errors import (
     AuthError,
     ChecksumError,
+    ConnectedError,
     ConnectorError,
     DatabaseClosedError,
     DatabaseOpenError,
@@ -18,12 +19,14 @@ from sync.errors import (
     NoRowError,
     PowerSyncError,
     ProtocolError,
+    RawTableError,
     SchemaError,
     ServiceError,
     TokenExpiredError,
     UploadStalledError,
 )
-from sync.schema import Column, Index, Schema, Table
+from sync.raw_tables import PendingStatement, PendingStatementParameter, RawTable, RawTableSchema
+from sync.schema import Column, Index, Schema, Table, TrackPreviousValues
 from sync.statements import Row
 from sync.status import SyncStatus, SyncStreamStatus
 from sync.storage.upload_queue import CrudEntry
@@ -35,6 +38,7 @@ __all__ = [
     "BackendConnector",
     "ChecksumError",
     "Column",
+    "ConnectedError",
     "ConnectorError",
     "CrudEntry",
     "CrudTransaction",
@@ -44,10 +48,15 @@ __all__ = [
     "NestedUseError",
     "NetworkError",
     "NoRowError",
+    "PendingStatement",
+    "PendingStatementParameter",
     "PowerSyncCredentials",
     "PowerSyncDatabase",
     "PowerSyncError",
     "ProtocolError",
+    "RawTable",
+    "RawTableError",
+    "RawTableSchema",
     "Row",
     "Schema",
     "SchemaError",
@@ -59,6 +68,7 @@ __all__ = [
     "SyncStreamSubscription",
     "Table",
     "TokenExpiredError",
+    "TrackPreviousValues",
     "Transaction",
     "UploadStalledError",
     "Watch",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sync.errors import SchemaError
+from sync.raw_tables import RawTable, validate_raw_tables
 
 ColumnType = Literal["text", "integer", "real"]
 
@@ -54,6 +55,23 @@ class Index:
     def __init__(self, name: str, columns: Iterable[str]) -> None:
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "columns", tuple(columns))
+
+
+@dataclass(frozen=True, slots=True)
+class TrackPreviousValues:
+    """What entries of the upload queue tell of the values before an update or delete.
+
+    Args:
+        columns: those whose values are told; None for all.
+        only_when_changed: an update tells only those that it changed.
+    """
+
+    columns: tuple[str, ...] | None = None
+    only_when_changed: bool = False
+
+    def __init__(self, columns: Iterable[str] | None = None, *, only_when_changed: bool = False) -> None:
+        object.__setattr__(self, "columns", None if columns is None else tuple(columns))
+        object.__setattr__(self, "only_when_changed", only_when_changed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,19 +141,26 @@ class Table:
 class Schema:
     """The tables that the app knows. Rows of other tables are kept until a schema names them.
 
+    Args:
+        tables: shown as views over the engine's own tables.
+        raw_tables: written into tables of the app's own.
+
     Raises:
         SchemaError: two tables share a name (SQLite does not tell `A` from `a`).
     """
 
     tables: tuple[Table, ...]
+    raw_tables: tuple[RawTable, ...]
 
-    def __init__(self, tables: Sequence[Table]) -> None:
+    def __init__(self, tables: Sequence[Table], raw_tables: Iterable[RawTable] = ()) -> None:
         object.__setattr__(self, "tables", tuple(tables))
+        object.__setattr__(self, "raw_tables", tuple(raw_tables))
         seen: set[str] = set()
         for table in self.tables:
             if table.name.lower() in seen:
                 raise SchemaError(f"The schema declares the table {table.name!r} twice.")
             seen.add(table.name.lower())
+        validate_raw_tables(self.raw_tables, seen)
 
 
 def _check_name(name: str, what: str) -> None:

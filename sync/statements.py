@@ -20,6 +20,9 @@ Parameters = Sequence[Any]
 STATEMENT_CACHE = 256
 """How many prepared statements a connection keeps."""
 
+SCHEMA_TABLE = "sqlite_master"
+"""Stands among the changed tables if a commit changed the schema: which tables a query reads may differ then."""
+
 _WRITES = {sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE}
 
 
@@ -104,8 +107,11 @@ class Statements:
         tables = self._written_by.get(sql)
         if tables is None:
             self.changed_unknown |= self._connection.total_changes != total_changes_before
-        elif "sqlite_master" in tables or self._connection.total_changes != total_changes_before:
+        elif SCHEMA_TABLE in tables or self._connection.total_changes != total_changes_before:
             self.changed |= tables
+        if tables is not None and SCHEMA_TABLE in tables:
+            # Every statement is prepared anew by SQLite, and tells anew what it touches.
+            self._written_by.clear()
         if len(self._written_by) > 4 * STATEMENT_CACHE:
             self._written_by.clear()
 

@@ -12,7 +12,7 @@ from weakref import WeakSet
 
 from sync.connection import ConnectionPool
 from sync.errors import DatabaseClosedError
-from sync.statements import Parameters, Row
+from sync.statements import SCHEMA_TABLE, Parameters, Row
 
 
 class WatchedQueries:
@@ -51,6 +51,7 @@ class Watch(AsyncIterator[list[Row]]):
         self._parameters = parameters
         self._throttle = throttle
         self._tables: frozenset[str] | None = None
+        self._schema_changes = 0
         self._wake = asyncio.Event()
         self._wake.set()
         self._ended = False
@@ -89,6 +90,9 @@ class Watch(AsyncIterator[list[Row]]):
         self._wake.set()
 
     def on_commit(self, changed: frozenset[str] | None) -> None:
+        if changed is None or SCHEMA_TABLE in changed:
+            self._tables = None
+            self._schema_changes += 1
         if changed is None or self._tables is None or not self._tables.isdisjoint(changed):
             self._wake.set()
 
@@ -96,5 +100,8 @@ class Watch(AsyncIterator[list[Row]]):
         # The functions must not hold this watch: a thread keeps its last one until the next, and with it the watch.
         sql, parameters = self._sql, self._parameters
         if self._tables is None:
-            self._tables = await self._pool.read(lambda reader: reader.tables_read_by(sql, parameters))
+            before = self._schema_changes
+            tables = await self._pool.read(lambda reader: reader.tables_read_by(sql, parameters))
+            if before == self._schema_changes:
+                self._tables = tables
         return await self._pool.read(lambda reader: reader.execute(sql, parameters))

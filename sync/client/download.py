@@ -31,6 +31,7 @@ from sync.protocol import (
     UnknownLine,
     decode_line,
 )
+from sync.raw_tables import RawTable
 from sync.statements import Statements
 from sync.status import StatusBoard
 from sync.storage import oplog, publish, subscriptions, upload_queue
@@ -88,6 +89,7 @@ class DownloadLoop:
         credentials: CredentialsCache,
         options: SyncOptions,
         streams_in_use: Callable[[], Iterable[StreamKey]],
+        raw_tables: Callable[[], tuple[RawTable, ...]],
         on_sign_of_life: Callable[[], None],
     ) -> None:
         self._pool = pool
@@ -96,6 +98,7 @@ class DownloadLoop:
         self._credentials = credentials
         self._options = options
         self._streams_in_use = streams_in_use
+        self._raw_tables = raw_tables
         self._on_sign_of_life = on_sign_of_life
         self._backoff = Backoff(options.retry_delay, options.max_retry_delay)
         self._connect_again = asyncio.Event()
@@ -307,7 +310,7 @@ class DownloadLoop:
     def _publish(
         self, statements: Statements, connection: _Connection, target: TrackedCheckpoint, priority: int | None
     ) -> PublishResult:
-        result = publish.publish(statements, target, priority)
+        result = publish.publish(statements, target, priority, self._raw_tables())
         if result.outcome is Outcome.PUBLISHED:
             subscriptions.mark_synced(statements, target, connection.requested, priority, result.at)
         return result

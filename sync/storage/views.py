@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from sync.schema import Schema, Table
 from sync.statements import Statements
+from sync.storage import raw_tables
 from sync.storage.names import (
     DATA_PREFIX,
     LAST_APPLIED,
@@ -38,6 +39,7 @@ def replace_schema(statements: Statements, schema: Schema) -> None:
         for kind, name, sql in _view_and_triggers(table):
             if _sql_of(statements, kind, name) is None:
                 statements.execute(sql)
+    raw_tables.take_over_waiting_rows(statements, schema.raw_tables)
 
 
 def _drop_outdated_views(statements: Statements, schema: Schema) -> None:
@@ -78,6 +80,7 @@ def _replace_tables(statements: Statements, schema: Schema) -> None:
                 f"INSERT INTO {quoted(name)}(id, data) SELECT id, data FROM ps_untyped WHERE type = ?", (table.name,)
             )
             statements.execute("DELETE FROM ps_untyped WHERE type = ?", (table.name,))
+            raw_tables.note_rows_missing_from(statements, name, table.name)
 
 
 def _replace_indexes(statements: Statements, schema: Schema) -> None:
