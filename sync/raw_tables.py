@@ -132,7 +132,7 @@ class RawTable:
         table_name = self.name if schema.table_name is None else schema.table_name
         if not table_name or "\0" in table_name or table_name.lower().startswith(("ps_", "sqlite_")):
             raise SchemaError(
-                f"Raw table {self.name!r} cannot be kept in the table {table_name!r}: the name is empty or not allowed, "
+                f"Raw table {self.name!r} cannot be kept in the table {table_name!r}: the name is empty, not allowed "
                 "or begins with a prefix that the engine keeps for itself."
             )
         seen: set[str] = set()

@@ -89,3 +89,19 @@ def test_the_engine_example_runs(tmp_path: Path) -> None:
     assert "['Groceries']" in done.stdout
     assert "to the backend: (CrudEntry(" in done.stdout
     assert done.stderr.rstrip().endswith("TimeoutError")
+
+
+def test_the_example_of_raw_tables_runs(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "raw-tables.md").read_text(), re.DOTALL)
+    for expected in (["Milk"], ["Milk", "Milk"]):  # and once more, on the file that it made
+        done = subprocess.run(
+            [sys.executable, "-c", example],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(ROOT), "PATH": ""},
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert str(expected) in done.stdout
+        assert done.stdout.count("waits for upload: (CrudEntry(") == len(expected)
