@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import sync
 from app.settings import Settings
 from app.tui.actions import ACTIONS, Place
 
@@ -91,8 +92,11 @@ def test_the_engine_example_runs(tmp_path: Path) -> None:
     assert done.stderr.rstrip().endswith("TimeoutError")
 
 
-def test_the_example_of_raw_tables_runs(tmp_path: Path) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "raw-tables.md").read_text(), re.DOTALL)
+def test_the_examples_of_raw_tables_run(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "raw-tables.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (statements,) = re.findall(r"```py\n(.*?)```", text, re.DOTALL)
+    exec(compile(statements, "statements", "exec"), dict(vars(sync)))
     for expected in (["Milk"], ["Milk", "Milk"]):  # and once more, on the file that it made
         done = subprocess.run(
             [sys.executable, "-c", example],

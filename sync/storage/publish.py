@@ -158,8 +158,15 @@ def _write_changed_rows(statements: Statements, involved: str, raw: Mapping[str,
 
 
 def _write_raw_table(statements: Statements, table: RawTable, newest: str, gone: str) -> bool:
-    removed = raw_tables.pages(statements, gone, (table.name,), by="c.row_id")
-    put = raw_tables.pages(statements, f"SELECT o.row_id, o.data {newest}", (table.name,), by="c.row_id")
+    # Gathered first, in one statement each: what is taken in steps must not be searched anew with every step.
+    for name, select in (("gone", gone), ("put", f"SELECT o.row_id, o.data {newest}")):
+        statements.execute(
+            f"CREATE TEMP TABLE IF NOT EXISTS raw_{name}(row_id TEXT PRIMARY KEY{', data TEXT' * (name == 'put')})"
+        )
+        statements.execute(f"DELETE FROM temp.raw_{name}")
+        statements.execute(f"INSERT OR REPLACE INTO temp.raw_{name} {select}", (table.name,))
+    removed = raw_tables.pages(statements, "SELECT row_id FROM temp.raw_gone WHERE TRUE", (), by="row_id")
+    put = raw_tables.pages(statements, "SELECT row_id, data FROM temp.raw_put WHERE TRUE", (), by="row_id")
     return raw_tables.publish(
         statements,
         table,

@@ -253,12 +253,12 @@ def _known_rows(statements: Statements, table: RawTable) -> Iterator[str]:
 def pages(statements: Statements, sql: str, parameters: Sequence[Any], *, by: str) -> Iterator[sqlite3.Row]:
     """The rows of a query in the order of its column `by`, taken in steps, so that memory stays flat.
 
-    `sql` ends in a WHERE clause; `by` is text and tells the rows apart.
+    `sql` ends in a WHERE clause; `by` is text, indexed, and tells the rows apart.
     """
     rows = statements.execute(f"{sql} ORDER BY {by} LIMIT {_ROWS_PER_STEP}", parameters)
     while rows:
         yield from rows
-        last = rows[-1][by.rpartition(".")[2]]
+        last = rows[-1][by]
         rows = statements.execute(f"{sql} AND {by} > ? ORDER BY {by} LIMIT {_ROWS_PER_STEP}", (*parameters, last))
 
 

@@ -520,6 +520,31 @@ async def test_an_edit_goes_up_and_the_services_version_comes_back(tmp_path: Pat
         assert len(uploaded) == 1
 
 
+async def test_a_refused_row_shows_in_the_status_and_is_tried_again(tmp_path: Path) -> None:
+    async def service(exchange: Exchange) -> None:
+        operation = {"op_id": "1", "op": "PUT", "object_type": "items", "object_id": "a", "checksum": 7, "subkey": "s"}
+        buckets = [{"bucket": "b", "checksum": 7, "count": 1, "priority": 3}]
+        await exchange.begin_stream()
+        await exchange.send_line({"checkpoint": {"last_op_id": "1", "buckets": buckets, "streams": []}})
+        await exchange.send_line({"data": {"bucket": "b", "data": [{**operation, "data": "{}"}]}})
+        await exchange.send_line({"checkpoint_complete": {"last_op_id": "1"}})
+        await exchange.closed_by_client()
+
+    async with opened(tmp_path, ITEMS) as database, scripted_service(service) as server:
+        await database.execute("CREATE TABLE items(id TEXT PRIMARY KEY, name TEXT NOT NULL)")
+        await database.connect(ServiceConnector(server.url), QUICK)
+        async with asyncio.timeout(10):
+            async for status in database.watch_status():
+                if isinstance(status.download_error, RawTableError):
+                    break
+        assert not database.status.has_synced
+        await database.execute("DROP TABLE items")
+        await database.execute("CREATE TABLE items(id TEXT PRIMARY KEY, name TEXT)")
+        await database.wait_for_first_sync(10)
+        assert await rows(database, "SELECT * FROM items") == [["a", None]]
+        await database.disconnect()
+
+
 async def test_watches_see_what_the_engine_puts_and_deletes(tmp_path: Path) -> None:
     async with opened(tmp_path, ITEMS) as database:
         async with database.write_transaction() as transaction:
