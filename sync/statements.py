@@ -95,6 +95,8 @@ class Statements:
 
     def tables_read_by(self, sql: str, parameters: Parameters) -> frozenset[str]:
         """The tables that a query reads, through views, joins and subqueries, without running it."""
+        # EXPLAIN does not run the query, and so does not notice that another connection changed the schema: this does.
+        self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
         self._recorder.clear()
         # The text is unique, so that it is prepared anew: a cached statement would not ask the authorizer again.
         self._connection.execute(f"EXPLAIN {sql}\n-- {uuid.uuid4()}", parameters).fetchall()
