@@ -9,6 +9,7 @@ from sync.database import CrudTransaction, PowerSyncDatabase
 from sync.errors import (
     AuthError,
     ChecksumError,
+    ConnectedError,
     ConnectorError,
     DatabaseClosedError,
     DatabaseOpenError,
@@ -17,6 +18,7 @@ from sync.errors import (
     NoRowError,
     PowerSyncError,
     ProtocolError,
+    RawTableError,
     RowKeyError,
     RowTypeError,
     SchemaError,
@@ -24,6 +26,7 @@ from sync.errors import (
     TokenExpiredError,
     UploadStalledError,
 )
+from sync.raw_tables import PendingStatement, PendingStatementParameter, RawTable, RawTableSchema
 from sync.row_diff import RowDiff
 from sync.schema import Column, Index, IndexedColumn, Schema, Table, TrackPreviousValues
 from sync.statements import Row
@@ -39,6 +42,7 @@ __all__ = [
     "BackendConnector",
     "ChecksumError",
     "Column",
+    "ConnectedError",
     "ConnectorError",
     "CrudEntry",
     "CrudTransaction",
@@ -49,10 +53,15 @@ __all__ = [
     "NestedUseError",
     "NetworkError",
     "NoRowError",
+    "PendingStatement",
+    "PendingStatementParameter",
     "PowerSyncCredentials",
     "PowerSyncDatabase",
     "PowerSyncError",
     "ProtocolError",
+    "RawTable",
+    "RawTableError",
+    "RawTableSchema",
     "ReadTransaction",
     "Row",
     "RowDiff",

@@ -12,15 +12,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from sync.cancellation import to_the_end
 from sync.client.coordinator import SyncCoordinator
 from sync.client.options import SyncOptions
 from sync.connection import READERS, ConnectionPool
 from sync.connector import BackendConnector
+from sync.errors import SchemaError
 from sync.local_database import LocalDatabase
+from sync.raw_tables import RawTable
 from sync.schema import Schema
 from sync.statements import Statements
 from sync.status import StatusBoard, SyncStatus
-from sync.storage import upload_queue
+from sync.storage import clearing, raw_table_triggers, raw_tables, upload_queue
 from sync.storage.migrations import check_version, migrate
 from sync.storage.names import app_tables
 from sync.storage.upload_queue import CrudEntry
@@ -54,7 +57,7 @@ class PowerSyncDatabase(LocalDatabase):
         )
         self._watched = WatchedQueries(self._pool, lambda changed: app_tables(self.schema, changed))
         self._stored_status = StoredStatus(self._pool, self._board)
-        self._coordinator = SyncCoordinator(self._pool, self._board, self._upload)
+        self._coordinator = SyncCoordinator(self._pool, self._board, self._upload, lambda: self.schema.raw_tables)
 
     async def open(self) -> None:
         """Open the file and bring it to the schema.
@@ -92,6 +95,65 @@ class PowerSyncDatabase(LocalDatabase):
     ) -> None:
         await self.close()
 
+    # The schema
+
+    async def update_schema(self, schema: Schema) -> None:
+        """Bring the file to another schema, all or nothing. Rows of tables that it lacks are kept out of sight.
+
+        Watches see it: they give what their query finds now, or raise what SQLite says of it.
+
+        Raises:
+            ConnectedError: the database is connected; call `disconnect` first.
+            sqlite3.Error: the file could not be changed; it and the attribute `schema` are as they were.
+        """
+        self._coordinator.require_disconnected()
+
+        async def change() -> None:
+            await self._pool.write(lambda statements: replace_schema(statements, schema))
+            self.schema = schema
+
+        async with self._coordinator.disconnected():
+            await to_the_end(change())
+
+    async def create_raw_table_triggers(self, name: str) -> None:
+        """Have local writes of a raw table queued for upload, by triggers on the app's own table.
+
+        To be called once the app has made or migrated its table, at each start: it changes only what differs. Synced
+        rows that came before the table was there are moved into it.
+
+        Args:
+            name: the name of the raw table in the schema. Its triggers are `TABLE_insert`, `TABLE_update` and
+                `TABLE_delete`.
+
+        Raises:
+            SchemaError: the schema has no such raw table, or not the schema of its table.
+            RawTableError: the table is not there, or lacks a column; nothing was changed.
+        """
+        table = self._raw_table(name)
+
+        def create(statements: Statements) -> None:
+            raw_table_triggers.create_triggers(statements, table)
+            raw_tables.take_over_waiting_rows(statements, [table])
+
+        await self._pool.write(create)
+
+    async def resync_raw_table(self, name: str) -> None:
+        """Have all synced rows of a raw table written again, when the app has added a column or made the table anew.
+
+        It happens with the next complete checkpoint, at the latest when the database connects anew.
+
+        Raises:
+            SchemaError: the schema has no such raw table.
+        """
+        table = self._raw_table(name)
+        await self._pool.write(lambda statements: raw_tables.note_all_rows(statements, table))
+
+    def _raw_table(self, name: str) -> RawTable:
+        for table in self.schema.raw_tables:
+            if table.name == name:
+                return table
+        raise SchemaError(f"The schema has no raw table {name!r}.")
+
     # Synchronization
 
     async def connect(self, connector: BackendConnector, options: SyncOptions | None = None) -> None:
@@ -109,6 +171,32 @@ class PowerSyncDatabase(LocalDatabase):
     async def disconnect(self) -> None:
         """Stop syncing, and wait until all connections are closed. Reads and writes go on locally."""
         await self._coordinator.disconnect()
+
+    async def disconnect_and_clear(self, *, soft: bool = False, clear_local: bool = True) -> None:
+        """Disconnect, and empty the database: what to do when a user logs out.
+
+        Changes that were not uploaded yet are dropped. The client id stays. Subscriptions are forgotten, but those that
+        are in use begin anew with the next connection.
+
+        Args:
+            soft: keep downloaded data, out of sight, so that the same user's next sync is quick. Do not use it when
+                another user may log in on a device that is not trusted.
+            clear_local: empty local-only tables too.
+
+        Raises:
+            RawTableError: a raw table could not be emptied; nothing was.
+        """
+        async with self._coordinator.disconnected():
+            await self._pool.write(
+                lambda statements: clearing.clear(
+                    statements,
+                    self.schema,
+                    soft=soft,
+                    clear_local=clear_local,
+                    streams_in_use=self._coordinator.streams_in_use,
+                )
+            )
+            await self._stored_status.refresh()
 
     def sync_stream(self, name: str, parameters: dict[str, Any] | None = None) -> SyncStream:
         """A sync stream to subscribe to.

@@ -15,6 +15,17 @@ class SchemaError(PowerSyncError):
     """A schema is invalid; the message names the table and the column."""
 
 
+class RawTableError(PowerSyncError):
+    """Rows of a raw table could not be written, deleted or recorded; the message names the table and the reason.
+
+    Nothing of the checkpoint was published, and nothing is lost: it is tried again when the app's table is mended.
+    """
+
+
+class ConnectedError(PowerSyncError):
+    """This cannot be done while the database is connected; nothing was changed. Call `disconnect()` first."""
+
+
 class DatabaseOpenError(PowerSyncError):
     """The database file cannot be used: not SQLite, not writable, or written by an unknown version.
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sync.errors import SchemaError
+from sync.raw_tables import RawTable, validate_raw_tables
 
 ColumnType = Literal["text", "integer", "real"]
 
@@ -223,15 +224,21 @@ class Table:
 class Schema:
     """The tables that the app knows. Rows of other tables are kept until a schema names them.
 
+    Args:
+        tables: shown as views over the engine's own tables.
+        raw_tables: written into tables of the app's own.
+
     Raises:
         SchemaError: two tables share a name or a view name (SQLite does not tell `A` from `a`), or would share the
             name of an index inside the file.
     """
 
     tables: tuple[Table, ...]
+    raw_tables: tuple[RawTable, ...]
 
-    def __init__(self, tables: Sequence[Table]) -> None:
+    def __init__(self, tables: Sequence[Table], raw_tables: Iterable[RawTable] = ()) -> None:
         object.__setattr__(self, "tables", tuple(tables))
+        object.__setattr__(self, "raw_tables", tuple(raw_tables))
         names: set[str] = set()
         views: dict[str, str] = {}
         for table in self.tables:
@@ -241,6 +248,7 @@ class Schema:
             if other := views.get(table.view_name.lower()):
                 raise SchemaError(f"The tables {other!r} and {table.name!r} share the view name {table.view_name!r}.")
             views[table.view_name.lower()] = table.name
+        validate_raw_tables(self.raw_tables, names | set(views))
         for table in self.tables:
             for index in table.indexes:
                 inside = f"{table.name}__{index.name}".lower()

@@ -33,12 +33,19 @@ class StoredStatus:
         self._board = board
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._reading = asyncio.Lock()
         pool.listen(self._on_commit)
 
     async def start(self) -> None:
         """Read once, then after each commit that concerns it."""
-        await self._read()
+        await self.refresh()
         self._task = asyncio.create_task(self._follow(), name="sync: status")
+
+    async def refresh(self) -> None:
+        """Read now: when this returns, the board shows what was committed before."""
+        # One at a time: what was read first must not be posted last.
+        async with self._reading:
+            await self._read()
 
     async def close(self) -> None:
         """Stop reading."""
@@ -54,7 +61,7 @@ class StoredStatus:
             await self._changed.wait()
             self._changed.clear()
             try:
-                await self._read()
+                await self.refresh()
             except DatabaseClosedError:
                 return
             except Exception:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import sync
 from app.settings import Settings
 from app.tui.actions import ACTIONS, Place
 from sync import Table
@@ -107,3 +108,22 @@ def test_every_option_of_a_table_is_told() -> None:
     parameters = inspect.signature(Table).parameters.values()
     options = {parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
     assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == options
+
+
+def test_the_examples_of_raw_tables_run(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "raw-tables.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (statements,) = re.findall(r"```py\n(.*?)```", text, re.DOTALL)
+    exec(compile(statements, "statements", "exec"), dict(vars(sync)))
+    for expected in (["Milk"], ["Milk", "Milk"]):  # and once more, on the file that it made
+        done = subprocess.run(
+            [sys.executable, "-c", example],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(ROOT), "PATH": ""},
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert str(expected) in done.stdout
+        assert done.stdout.count("waits for upload: (CrudEntry(") == len(expected)

@@ -11,7 +11,8 @@ import contextlib
 import importlib
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ from sync.client.options import SyncOptions
 from sync.client.sync_lock import sync_lock
 from sync.connection import ConnectionPool
 from sync.connector import BackendConnector
+from sync.errors import ConnectedError
+from sync.raw_tables import RawTable
 from sync.status import StatusBoard
 from sync.storage import upload_queue
 from sync.storage.subscriptions import StreamKey
@@ -44,15 +47,21 @@ class SyncCoordinator:
     """Keeps a database in the state last asked for. Every method may be called and cancelled at any time."""
 
     def __init__(
-        self, pool: ConnectionPool, board: StatusBoard, upload: Callable[[BackendConnector], Awaitable[None]]
+        self,
+        pool: ConnectionPool,
+        board: StatusBoard,
+        upload: Callable[[BackendConnector], Awaitable[None]],
+        raw_tables: Callable[[], tuple[RawTable, ...]],
     ) -> None:
         self._pool = pool
         self._board = board
         self._upload = upload
+        self._raw_tables = raw_tables
         self._wish: _Wish | None = None
         self._wish_changed = asyncio.Event()
         self._session_ended = asyncio.Event()
         self._session_ended.set()
+        self._one_at_a_time = asyncio.Lock()
         self._owner: asyncio.Task[None] | None = None
         self._session: Session | None = None
         self._streams_in_use: Counter[StreamKey] = Counter()
@@ -81,6 +90,22 @@ class SyncCoordinator:
         self._board.update(wanted=False, download_error=None, upload_error=None)
         await self._session_ended.wait()
 
+    def require_disconnected(self) -> None:
+        """Raises ConnectedError if a connection is wished for."""
+        if self._wish is not None:
+            raise ConnectedError("This cannot be done while connected; nothing was changed. Call disconnect() first.")
+
+    @asynccontextmanager
+    async def disconnected(self) -> AsyncGenerator[None]:
+        """Disconnect, and stay so inside. A connection that is wished for meanwhile is opened afterwards."""
+        if self._wish is not None:
+            self._wish = None
+            self._wish_changed.set()
+            self._board.update(wanted=False, download_error=None, upload_error=None)
+        # The lock goes by turns: the present session ends first, one that is wished for from now on comes later.
+        async with self._one_at_a_time:
+            yield
+
     async def close(self) -> None:
         """Disconnect for good."""
         self._wish = None
@@ -99,6 +124,11 @@ class SyncCoordinator:
         self._streams_in_use[key] -= 1
         if self._streams_in_use[key] <= 0:
             del self._streams_in_use[key]
+
+    @property
+    def streams_in_use(self) -> tuple[StreamKey, ...]:
+        """The subscriptions that the app holds."""
+        return tuple(self._streams_in_use)
 
     def upload_progressed(self) -> None:
         """A transaction was completed."""
@@ -122,7 +152,7 @@ class SyncCoordinator:
             self._wish_changed.clear()
             if wish is None:
                 await self._wish_changed.wait()
-            elif (error := await self._run_until_wish_changes(wish)) is None:
+            elif (error := await self._run_in_turn(wish)) is None:
                 backoff.succeeded()
             else:
                 # The loops handle what may go wrong in them: this is a lock file that cannot be made, or the like.
@@ -131,6 +161,12 @@ class SyncCoordinator:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(backoff.failed()):
                         await self._wish_changed.wait()
+
+    async def _run_in_turn(self, wish: _Wish) -> Exception | None:
+        async with self._one_at_a_time:
+            if wish is not self._wish:
+                return None
+            return await self._run_until_wish_changes(wish)
 
     async def _run_until_wish_changes(self, wish: _Wish) -> Exception | None:
         """Run a session for a wish; returns why it failed, or None if the wish changed."""
@@ -167,7 +203,8 @@ class SyncCoordinator:
                     wish.options,
                     client,
                     self._upload,
-                    lambda: tuple(self._streams_in_use),
+                    lambda: self.streams_in_use,
+                    self._raw_tables,
                 )
                 await self._session.run()
 

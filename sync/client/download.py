@@ -19,6 +19,7 @@ from sync.client.stream_connection import StreamConnection
 from sync.connection import ConnectionPool
 from sync.errors import AuthError, NetworkError, ProtocolError, ServiceError, TokenExpiredError
 from sync.protocol import KeepAlive
+from sync.raw_tables import RawTable
 from sync.status import StatusBoard
 from sync.storage import subscriptions
 from sync.storage.subscriptions import StreamKey
@@ -41,6 +42,7 @@ class DownloadLoop:
         credentials: CredentialsCache,
         options: SyncOptions,
         streams_in_use: Callable[[], Iterable[StreamKey]],
+        raw_tables: Callable[[], tuple[RawTable, ...]],
         on_sign_of_life: Callable[[], None],
     ) -> None:
         self._pool = pool
@@ -49,6 +51,7 @@ class DownloadLoop:
         self._credentials = credentials
         self._options = options
         self._streams_in_use = streams_in_use
+        self._raw_tables = raw_tables
         self._on_sign_of_life = on_sign_of_life
         self._backoff = Backoff(options.retry_delay, options.max_retry_delay)
         self._connect_again = asyncio.Event()
@@ -125,7 +128,12 @@ class DownloadLoop:
                 self._board.update(connecting=True)
             credentials = await self._credentials.get()
             connection = StreamConnection(
-                self._pool, self._board, self._turn, on_keep_alive=self._keep_alive, on_completed=self._completed
+                self._pool,
+                self._board,
+                self._turn,
+                self._raw_tables,
+                on_keep_alive=self._keep_alive,
+                on_completed=self._completed,
             )
             request = await connection.prepare(self._options, self._streams_in_use())
             self._connection = connection

@@ -18,6 +18,7 @@ from sync.client.service import SyncService
 from sync.client.upload import UploadLoop
 from sync.connection import ConnectionPool
 from sync.connector import BackendConnector
+from sync.raw_tables import RawTable
 from sync.status import StatusBoard
 from sync.storage.subscriptions import StreamKey
 
@@ -34,6 +35,7 @@ class Session:
         client: httpx.AsyncClient,
         upload: Callable[[BackendConnector], Awaitable[None]],
         streams_in_use: Callable[[], Iterable[StreamKey]],
+        raw_tables: Callable[[], tuple[RawTable, ...]],
     ) -> None:
         service = SyncService(client, options.connect_timeout, options.silence_timeout)
         credentials = CredentialsCache(connector, options.credentials_timeout)
@@ -44,6 +46,7 @@ class Session:
             credentials,
             options,
             streams_in_use=streams_in_use,
+            raw_tables=raw_tables,
             on_sign_of_life=self.look_again,
         )
         self._uploads = UploadLoop(

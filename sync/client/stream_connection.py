@@ -28,6 +28,7 @@ from sync.protocol import (
     UnknownLine,
     decode_line,
 )
+from sync.raw_tables import RawTable
 from sync.statements import Statements
 from sync.status import StatusBoard
 from sync.storage import oplog, publish, subscriptions, upload_queue
@@ -49,6 +50,7 @@ class StreamConnection:
         board: told whether data is being downloaded.
         turn: held while lines are taken in or something is published: a checkpoint is valid only before the next, so
             that the lines of one connection, the end of an upload, and the next connection must take turns.
+        raw_tables: gives the raw tables of the schema.
         on_keep_alive: called with each keepalive line.
         on_completed: called after each complete (None) or partly complete checkpoint (its priority).
     """
@@ -58,12 +60,14 @@ class StreamConnection:
         pool: ConnectionPool,
         board: StatusBoard,
         turn: asyncio.Lock,
+        raw_tables: Callable[[], Iterable[RawTable]],
         on_keep_alive: Callable[[KeepAlive], Awaitable[None]],
         on_completed: Callable[[int | None], None],
     ) -> None:
         self._pool = pool
         self._board = board
         self._turn = turn
+        self._raw_tables = raw_tables
         self._on_keep_alive = on_keep_alive
         self._on_completed = on_completed
         self._target: TrackedCheckpoint | None = None
@@ -212,7 +216,7 @@ class StreamConnection:
         self._on_completed(priority)
 
     def _publish(self, statements: Statements, target: TrackedCheckpoint, priority: int | None) -> PublishResult:
-        result = publish.publish(statements, target, priority)
+        result = publish.publish(statements, target, priority, self._raw_tables())
         if result.outcome is Outcome.PUBLISHED:
             subscriptions.mark_synced(statements, target, self._requested, priority, result.at)
         return result

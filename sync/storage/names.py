@@ -16,6 +16,9 @@ TARGET = "target_checkpoint_request_id"
 LAST_SEEN = "last_seen_checkpoint_request_id"
 LAST_APPLIED = "last_applied_checkpoint_request_id"
 
+IN_SYNC_OPERATION = "in_sync_operation"
+"""A mark that exists only inside transactions in which the engine writes raw tables: their triggers keep still."""
+
 TARGET_UNKNOWN = 9223372036854775807
 """Stored as the target while a local write waits for which no checkpoint was requested yet."""
 

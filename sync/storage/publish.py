@@ -7,12 +7,15 @@ how the queue is uploaded (`upload_queue`); of the latter it only asks whether t
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
 from sync.protocol.checkpoints import TrackedCheckpoint
 from sync.protocol.checksums import unsigned32
+from sync.raw_tables import RawTable
 from sync.statements import Statements
+from sync.storage import raw_tables
 from sync.storage.key_values import put_integer
 from sync.storage.names import COMPLETE_SYNC_PRIORITY, DATA_PREFIX, LAST_APPLIED, LAST_SEEN, quoted
 from sync.storage.oplog import delete_buckets
@@ -42,10 +45,18 @@ class PublishResult:
     mismatched_buckets: tuple[str, ...] = ()
 
 
-def publish(statements: Statements, checkpoint: TrackedCheckpoint, priority: int | None) -> PublishResult:
+def publish(
+    statements: Statements,
+    checkpoint: TrackedCheckpoint,
+    priority: int | None,
+    raw: Iterable[RawTable] = (),
+) -> PublishResult:
     """Validate and publish a checkpoint, or with `priority` its part of that priority and above.
 
     Must run in one transaction with everything else that the line caused.
+
+    Raises:
+        RawTableError: the rows of one of the raw tables `raw` cannot be written.
     """
     mismatched = _mismatched_buckets(statements, checkpoint, priority)
     if mismatched:
@@ -67,7 +78,7 @@ def publish(statements: Statements, checkpoint: TrackedCheckpoint, priority: int
     else:
         _collect_rows_changed_in(statements, names)
         involved = "AND r.bucket IN (SELECT id FROM temp.involved_buckets)"
-    _write_changed_rows(statements, involved)
+    _write_changed_rows(statements, involved, {table.name: table for table in raw})
     now = time.time_ns() // 1000
     _mark_published(statements, checkpoint, priority, names, now)
     return PublishResult(Outcome.PUBLISHED, now)
@@ -118,7 +129,7 @@ def _empty_temporary_tables(statements: Statements) -> None:
     statements.execute("DELETE FROM temp.involved_buckets")
 
 
-def _write_changed_rows(statements: Statements, involved: str) -> None:
+def _write_changed_rows(statements: Statements, involved: str, raw: Mapping[str, RawTable]) -> None:
     """Give every changed row the data of its newest operation over all (or the involved) buckets, or delete it."""
     operations = f"FROM ps_oplog r WHERE r.row_type = c.row_type AND r.row_id = c.row_id {involved}"
     newest = (
@@ -132,6 +143,8 @@ def _write_changed_rows(statements: Statements, involved: str) -> None:
     known = synced_tables(statements)
     for row in statements.execute("SELECT DISTINCT row_type FROM temp.changed_rows"):
         name: str = row["row_type"]
+        if name in raw and _write_raw_table(statements, raw[name], newest, gone):
+            continue
         if name in known:
             table = quoted(DATA_PREFIX + name)
             statements.execute(f"INSERT OR REPLACE INTO {table}(id, data) SELECT o.row_id, o.data {newest}", (name,))
@@ -142,6 +155,24 @@ def _write_changed_rows(statements: Statements, involved: str) -> None:
                 (name,),
             )
             statements.execute(f"DELETE FROM ps_untyped WHERE type = ? AND id IN ({gone})", (name, name))
+
+
+def _write_raw_table(statements: Statements, table: RawTable, newest: str, gone: str) -> bool:
+    # Gathered first, in one statement each: what is taken in steps must not be searched anew with every step.
+    for name, select in (("gone", gone), ("put", f"SELECT o.row_id, o.data {newest}")):
+        statements.execute(
+            f"CREATE TEMP TABLE IF NOT EXISTS raw_{name}(row_id TEXT PRIMARY KEY{', data TEXT' * (name == 'put')})"
+        )
+        statements.execute(f"DELETE FROM temp.raw_{name}")
+        statements.execute(f"INSERT OR REPLACE INTO temp.raw_{name} {select}", (table.name,))
+    removed = raw_tables.pages(statements, "SELECT row_id FROM temp.raw_gone WHERE TRUE", (), by="row_id")
+    put = raw_tables.pages(statements, "SELECT row_id, data FROM temp.raw_put WHERE TRUE", (), by="row_id")
+    return raw_tables.publish(
+        statements,
+        table,
+        gone=(row["row_id"] for row in removed),
+        puts=((row["row_id"], row["data"]) for row in put),
+    )
 
 
 def _mark_published(

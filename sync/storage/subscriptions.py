@@ -77,6 +77,20 @@ def renew(statements: Statements, keys: Iterable[StreamKey]) -> None:
     )
 
 
+def forget_all_but(statements: Statements, keys: Iterable[StreamKey]) -> None:
+    """Forget all subscriptions but those with a time to live that stand in `keys`; these as if they were new."""
+    kept = {(key.name, key.parameters) for key in keys}
+    for row in statements.execute("SELECT id, stream_name, local_params, ttl FROM ps_stream_subscriptions"):
+        if row["ttl"] is not None and (row["stream_name"], row["local_params"]) in kept:
+            statements.execute(
+                "UPDATE ps_stream_subscriptions SET active = FALSE, is_default = FALSE, last_synced_at = NULL"
+                " WHERE id = ?",
+                (row["id"],),
+            )
+        else:
+            statements.execute("DELETE FROM ps_stream_subscriptions WHERE id = ?", (row["id"],))
+
+
 def requested_subscriptions(statements: Statements, *, include_defaults: bool) -> RequestedSubscriptions:
     """Drop what has expired, and collect what to ask the service for."""
     statements.execute(

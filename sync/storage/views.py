@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from sync.schema import DELETED_COLUMN, METADATA_COLUMN, Schema, Table
 from sync.statements import Statements
+from sync.storage import raw_tables
 from sync.storage.names import DATA_PREFIX, LOCAL_DATA_PREFIX, data_table, index_name, literal, quoted
 from sync.storage.triggers import PREFIX, triggers
 
@@ -26,6 +27,7 @@ def replace_schema(statements: Statements, schema: Schema) -> None:
                 statements.execute(sql)
         for sql in of_the_app.get(table.view_name, ()):
             statements.execute(sql)
+    raw_tables.take_over_waiting_rows(statements, schema.raw_tables)
 
 
 def _drop_outdated_views(statements: Statements, schema: Schema) -> dict[str, list[str]]:
@@ -71,6 +73,7 @@ def _replace_tables(statements: Statements, schema: Schema) -> None:
                 f"INSERT INTO {quoted(name)}(id, data) SELECT id, data FROM ps_untyped WHERE type = ?", (table.name,)
             )
             statements.execute("DELETE FROM ps_untyped WHERE type = ?", (table.name,))
+            raw_tables.note_rows_missing_from(statements, name, table.name)
 
 
 def _replace_indexes(statements: Statements, schema: Schema) -> None:

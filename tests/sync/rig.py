@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import contextlib
+import sqlite3
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any, TypeVar
 
 from sync import BackendConnector, Column, Index, PowerSyncCredentials, PowerSyncDatabase, Schema, SyncOptions, Table
@@ -56,6 +58,14 @@ class ServiceConnector(BackendConnector):
         if self._upload is None:
             raise AssertionError("nothing was to be uploaded")
         await self._upload(database)
+
+
+@contextlib.contextmanager
+def held_by_another_process(database: PowerSyncDatabase) -> Generator[None]:
+    """Let all writes of this database wait inside."""
+    with contextlib.closing(sqlite3.connect(database.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
 
 
 async def within(seconds: float, awaitable: Awaitable[T]) -> T:

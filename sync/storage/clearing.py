@@ -1,0 +1,44 @@
+"""Clearing the file: what a user had on this device goes, the file itself stays usable.
+
+Owns which tables are emptied. What makes the connection end before, and begin after, is the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sync.schema import Schema
+from sync.statements import Statements
+from sync.storage import raw_tables, subscriptions
+from sync.storage.names import CLIENT_ID, DATA_PREFIX, LOCAL_DATA_PREFIX, quoted
+from sync.storage.subscriptions import StreamKey
+
+
+def clear(
+    statements: Statements, schema: Schema, *, soft: bool, clear_local: bool, streams_in_use: Iterable[StreamKey] = ()
+) -> None:
+    """Empty the upload queue, all synced rows and all that is known of the state of synchronization.
+
+    Args:
+        soft: keep the downloaded operations, out of sight, so that the same user's next sync is quick.
+        clear_local: empty local-only tables too.
+        streams_in_use: subscriptions that stay, as if they were made anew.
+
+    Raises:
+        RawTableError: a raw table could not be emptied. The transaction must be rolled back.
+    """
+    for table in schema.raw_tables:
+        raw_tables.clear(statements, table)
+    if soft:
+        statements.execute("UPDATE ps_buckets SET last_applied_op = 0")
+    else:
+        statements.execute("DELETE FROM ps_oplog")
+        statements.execute("DELETE FROM ps_buckets")
+    for name in ("ps_crud", "ps_untyped", "ps_updated_rows", "ps_sync_state"):
+        statements.execute(f"DELETE FROM {name}")
+    statements.execute("DELETE FROM ps_kv WHERE key <> ?", (CLIENT_ID,))
+    subscriptions.forget_all_but(statements, streams_in_use)
+    prefixes = (DATA_PREFIX, LOCAL_DATA_PREFIX) if clear_local else (DATA_PREFIX,)
+    for row in statements.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'ps_data_*'"):
+        if row["name"].startswith(prefixes):
+            statements.execute(f"DELETE FROM {quoted(row['name'])}")

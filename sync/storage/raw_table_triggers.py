@@ -1,0 +1,115 @@
+"""Triggers on raw tables: they queue local writes of the app's own tables for upload.
+
+Owns their SQL, which is plain: any SQLite client that edits the table queues the edit. They keep still while the engine
+itself writes (`raw_tables` sets the mark for it).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+
+from sync.errors import RawTableError, SchemaError
+from sync.raw_tables import RawTable, RawTableSchema
+from sync.statements import Statements
+from sync.storage.names import IN_SYNC_OPERATION, literal, quoted
+from sync.storage.raw_tables import synced_columns
+from sync.storage.recording import (
+    CHECK_ID,
+    SAME_ID,
+    all_values,
+    any_is_changed,
+    changed_values,
+    close_gate,
+    non_null_values,
+    queue,
+)
+
+_OF_THE_CORE_EXTENSION = "powersync_in_sync_operation"
+"""A function of PowerSync's SQLite extension, by which the triggers are known that it makes."""
+
+
+def create_triggers(statements: Statements, table: RawTable) -> None:
+    """Make the three triggers of a raw table as its columns are now, in place of older ones.
+
+    They are called as the examples of PowerSync's documentation call them, so that a program on an official SDK that
+    makes its own replaces them. Triggers that the official extension has made on the table are dropped: without the
+    extension they would make every write fail.
+
+    Raises:
+        SchemaError: the raw table has no schema.
+        RawTableError: the app has not made its table yet, or it has no column `id` or lacks a synced one.
+    """
+    if table.schema is None or table.table_name is None:
+        raise SchemaError(f"Raw table {table.name!r} has no schema, which triggers are inferred from.")
+    columns = synced_columns(statements, table)
+    if columns is None:
+        raise RawTableError(f"The table {table.table_name!r} of raw table {table.name!r} is not there; make it first.")
+    wanted = {
+        f"{table.table_name}_{event.lower()}": _trigger(table, table.table_name, table.schema, event, columns)
+        for event in ("INSERT", "UPDATE", "DELETE")
+    }
+    existing = statements.execute(
+        "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND lower(tbl_name) = lower(?)",
+        (table.table_name,),
+    )
+    for row in existing:
+        if wanted.get(row["name"]) == row["sql"]:
+            del wanted[row["name"]]
+        elif row["name"] in wanted or _OF_THE_CORE_EXTENSION in row["sql"]:
+            statements.execute(f"DROP TRIGGER {quoted(row['name'])}")
+    for sql in wanted.values():
+        try:
+            statements.execute(sql)
+        except sqlite3.Error as error:
+            raise RawTableError(f"The triggers of raw table {table.name!r} cannot be made: {error}") from error
+
+
+def _trigger(table: RawTable, table_name: str, schema: RawTableSchema, event: str, columns: Sequence[str]) -> str:
+    condition = f"NOT EXISTS (SELECT 1 FROM ps_kv WHERE key = {literal(IN_SYNC_OPERATION)})"
+    if event == "UPDATE" and (schema.synced_columns is not None or schema.ignore_empty_updates):
+        condition += f" AND ({any_is_changed(('id', *columns))})"
+    if schema.insert_only:
+        body = _insert_only(table.name, event, columns)
+    else:
+        body = {"INSERT": _insert, "UPDATE": _update, "DELETE": _delete}[event](table.name, schema, columns)
+    statements = "\n".join(f"{statement};" for statement in body)
+    name = f"{table_name}_{event.lower()}"
+    return (
+        f"CREATE TRIGGER {quoted(name)} AFTER {event} ON {quoted(table_name)} FOR EACH ROW WHEN {condition} BEGIN\n"
+        f"{statements}\nEND"
+    )
+
+
+def _insert(name: str, _schema: RawTableSchema, columns: Sequence[str]) -> Iterator[str]:
+    yield CHECK_ID
+    yield from queue(name, "PUT", "NEW", data=non_null_values(columns))
+    yield from close_gate(name, "NEW")
+
+
+def _update(name: str, schema: RawTableSchema, columns: Sequence[str]) -> Iterator[str]:
+    yield SAME_ID
+    old = _previous_values(schema, columns, is_update=True)
+    yield from queue(name, "PATCH", "NEW", data=changed_values(columns, "NEW"), old=old)
+    yield from close_gate(name, "NEW")
+
+
+def _delete(name: str, schema: RawTableSchema, columns: Sequence[str]) -> Iterator[str]:
+    yield from queue(name, "DELETE", "OLD", old=_previous_values(schema, columns, is_update=False))
+    yield from close_gate(name, "OLD")
+
+
+def _insert_only(name: str, event: str, columns: Sequence[str]) -> Iterator[str]:
+    if event == "INSERT":
+        yield CHECK_ID
+        yield from queue(name, "PUT", "NEW", data=non_null_values(columns))
+    else:
+        yield f"SELECT RAISE(ABORT, {literal(f'raw table {name} is insert-only')})"
+
+
+def _previous_values(schema: RawTableSchema, columns: Sequence[str], *, is_update: bool) -> str | None:
+    tracked = schema.track_previous_values
+    if isinstance(tracked, bool):
+        return all_values(columns, "OLD") if tracked else None
+    chosen = [name for name in columns if tracked.columns is None or name in tracked.columns]
+    return changed_values(chosen, "OLD") if is_update and tracked.only_when_changed else all_values(chosen, "OLD")

@@ -1,0 +1,284 @@
+"""Raw tables in the file: synced rows are put into and deleted from tables that the app owns.
+
+Owns the statements that write such a table, and the mark by which its triggers know that the engine writes and no user
+does. When rows are published, and which, is decided elsewhere (`publish`).
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+from sync.errors import RawTableError
+from sync.raw_tables import PendingStatement, PendingStatementParameter, RawTable
+from sync.statements import Statements
+from sync.storage.names import IN_SYNC_OPERATION, quoted
+
+logger = logging.getLogger("sync.storage")
+
+_ROWS_PER_STEP = 500
+
+_INTEGERS = range(-(2**63), 2**63)
+
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_unread = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def publish(
+    statements: Statements, table: RawTable, *, gone: Iterable[str], puts: Iterable[tuple[str, str | None]]
+) -> bool:
+    """Delete the rows `gone`, then put the rows `puts` (id, JSON data).
+
+    Returns False, and does nothing, if the app has not made the table yet: then its rows belong into `ps_untyped`.
+
+    Raises:
+        RawTableError: SQLite refused a row, the table lacks what a statement needs, or data is no JSON object. The
+            transaction must be rolled back.
+    """
+    with _Failures(table):
+        written = _WrittenTable.of(statements, table)
+        if written is None:
+            logger.warning("synced rows of raw table %s wait: the app has not made its table yet", table.name)
+            return False
+        _begin_sync_operation(statements)
+        _move_waiting_rows(statements, table, written)
+        written.delete(gone)
+        written.put(puts)
+        _end_sync_operation(statements)
+    return True
+
+
+def take_over_waiting_rows(statements: Statements, tables: Iterable[RawTable]) -> None:
+    """Move rows that wait in `ps_untyped` into the raw tables that the schema names now.
+
+    Where that fails, or the app has not made the table yet, they go on waiting: the next checkpoint tries again.
+    """
+    for table in tables:
+        if not _has_waiting_rows(statements, table):
+            continue
+        statements.execute("SAVEPOINT take_over")
+        try:
+            publish(statements, table, gone=(), puts=())
+        except RawTableError as error:
+            statements.execute("ROLLBACK TO take_over")
+            logger.warning("synced rows wait until the table can take them: %s", error)
+        statements.execute("RELEASE take_over")
+
+
+def clear(statements: Statements, table: RawTable) -> None:
+    """Empty the app's table, recording nothing. To be called while the oplog still tells the known rows.
+
+    Raises:
+        RawTableError: SQLite refused it. The transaction must be rolled back.
+    """
+    with _Failures(table):
+        _begin_sync_operation(statements)
+        if table.clear is not None:
+            statements.execute(table.clear)
+        elif table.table_name is not None:
+            if _exists(statements, table.table_name):
+                statements.execute(f"DELETE FROM {quoted(table.table_name)}")
+        elif (written := _WrittenTable.of(statements, table)) is not None:
+            written.delete(_known_rows(statements, table))
+        _end_sync_operation(statements)
+
+
+def note_rows_missing_from(statements: Statements, data_table: str, name: str) -> None:
+    """Have published rows of the synced table `name` written again if a data table made for it lacks them.
+
+    They are in a raw table: the app's schema named one before, under the same name.
+    """
+    statements.execute(
+        "INSERT OR IGNORE INTO ps_updated_rows(row_type, row_id) SELECT o.row_type, o.row_id FROM ps_oplog o"
+        " JOIN ps_buckets b ON b.id = o.bucket AND o.op_id <= b.last_applied_op"
+        f" WHERE o.row_type = ? AND NOT EXISTS (SELECT 1 FROM {quoted(data_table)} d WHERE d.id = o.row_id)",
+        (name,),
+    )
+
+
+def note_all_rows(statements: Statements, table: RawTable) -> None:
+    """Have all synced rows written again with the next complete checkpoint."""
+    statements.execute(
+        "INSERT OR IGNORE INTO ps_updated_rows(row_type, row_id) SELECT row_type, row_id FROM ps_oplog"
+        " WHERE row_type = ?",
+        (table.name,),
+    )
+
+
+def synced_columns(statements: Statements, table: RawTable) -> tuple[str, ...] | None:
+    """The columns of the app's table that are synced, without `id`; None if the table is not there.
+
+    Raises:
+        RawTableError: it has no column `id`, or lacks one that the schema names.
+    """
+    assert table.schema is not None
+    assert table.table_name is not None
+    if not _exists(statements, table.table_name):
+        return None
+    found = [row["name"] for row in statements.execute("SELECT name FROM pragma_table_info(?)", (table.table_name,))]
+    if not any(name.lower() == "id" for name in found):
+        raise RawTableError(f"The table {table.table_name!r} of raw table {table.name!r} has no column 'id'.")
+    if table.schema.synced_columns is None:
+        return tuple(name for name in found if name.lower() != "id")
+    for name in table.schema.synced_columns:
+        if name not in found:
+            raise RawTableError(f"The table {table.table_name!r} of raw table {table.name!r} has no column {name!r}.")
+    return table.schema.synced_columns
+
+
+@dataclass(frozen=True, slots=True)
+class _WrittenTable:
+    """A raw table whose statements are known."""
+
+    statements: Statements
+    put_statement: PendingStatement
+    delete_statement: PendingStatement
+
+    @classmethod
+    def of(cls, statements: Statements, table: RawTable) -> _WrittenTable | None:
+        """None if statements must be inferred from a table that is not there."""
+        if table.put is not None and table.delete is not None:
+            return cls(statements, table.put, table.delete)
+        columns = synced_columns(statements, table)
+        if columns is None or table.table_name is None:
+            return None
+        return cls(
+            statements,
+            table.put or _inferred_put(table.table_name, columns),
+            table.delete or _inferred_delete(table.table_name),
+        )
+
+    def put(self, rows: Iterable[tuple[str, str | None]]) -> None:
+        params = self.put_statement.params
+        for some in _steps(rows):
+            self.statements.execute_many(self.put_statement.sql, [_values(params, *row) for row in some])
+
+    def delete(self, ids: Iterable[str]) -> None:
+        count = len(self.delete_statement.params)
+        for some in _steps(ids):
+            self.statements.execute_many(self.delete_statement.sql, [[row_id] * count for row_id in some])
+
+
+class _Failures:
+    """Tells of a failure which table it was in."""
+
+    def __init__(self, table: RawTable) -> None:
+        self._table = table
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, sqlite3.Error | sqlite3.Warning | msgspec.DecodeError):
+            raise RawTableError(
+                f"The rows of raw table {self._table.name!r} cannot be written as they are: {error}. Everything that "
+                "belongs to the same checkpoint waits, and is tried again."
+            ) from error
+
+
+def _inferred_put(table_name: str, columns: Sequence[str]) -> PendingStatement:
+    """Columns that are not synced keep their values."""
+    names = ", ".join(quoted(name) for name in ("id", *columns))
+    places = ", ".join("?" * (len(columns) + 1))
+    updates = ", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in columns)
+    return PendingStatement(
+        f"INSERT INTO {quoted(table_name)}({names}) VALUES ({places})"
+        f" ON CONFLICT (id) DO {'UPDATE SET ' + updates if updates else 'NOTHING'}",
+        (PendingStatementParameter.id(), *(PendingStatementParameter.column(name) for name in columns)),
+    )
+
+
+def _inferred_delete(table_name: str) -> PendingStatement:
+    return PendingStatement(f"DELETE FROM {quoted(table_name)} WHERE id = ?", (PendingStatementParameter.id(),))
+
+
+def _values(params: Sequence[PendingStatementParameter], row_id: str, data: str | None) -> list[Any]:
+    text = "{}" if data is None else data
+    row = _decode(text)
+    rest: str | None = None
+    if any(param.kind == "rest" for param in params):
+        rest = _rest(params, text)
+    values: list[Any] = []
+    for param in params:
+        if param.kind == "id":
+            values.append(row_id)
+        elif param.column_name is not None:
+            values.append(_sql_value(row.get(param.column_name)))
+        else:
+            values.append(rest)
+    return values
+
+
+def _rest(params: Sequence[PendingStatementParameter], text: str) -> str | None:
+    """The values stand as the service wrote them: numbers keep all their digits."""
+    named = {"id" if param.kind == "id" else param.column_name for param in params}
+    unnamed = {name: value for name, value in _decode_unread(text).items() if name not in named}
+    return msgspec.json.encode(unnamed).decode() if unnamed else None
+
+
+def _sql_value(value: Any) -> Any:
+    if isinstance(value, dict | list):
+        return msgspec.json.encode(value).decode()
+    if isinstance(value, int) and value not in _INTEGERS:
+        return float(value)
+    return value
+
+
+def _move_waiting_rows(statements: Statements, table: RawTable, written: _WrittenTable) -> None:
+    if _has_waiting_rows(statements, table):
+        written.put(
+            (row["id"], row["data"])
+            for row in pages(statements, "SELECT id, data FROM ps_untyped WHERE type = ?", (table.name,), by="id")
+        )
+        statements.execute("DELETE FROM ps_untyped WHERE type = ?", (table.name,))
+
+
+def _has_waiting_rows(statements: Statements, table: RawTable) -> bool:
+    return statements.first("SELECT 1 FROM ps_untyped WHERE type = ? LIMIT 1", (table.name,)) is not None
+
+
+def _known_rows(statements: Statements, table: RawTable) -> Iterator[str]:
+    """Synced rows, and those that were written here and recorded."""
+    for known in ("ps_oplog", "ps_updated_rows"):
+        sql = f"SELECT DISTINCT row_id FROM {known} WHERE row_type = ?"
+        yield from (row["row_id"] for row in pages(statements, sql, (table.name,), by="row_id"))
+
+
+def pages(statements: Statements, sql: str, parameters: Sequence[Any], *, by: str) -> Iterator[sqlite3.Row]:
+    """The rows of a query in the order of its column `by`, taken in steps, so that memory stays flat.
+
+    `sql` ends in a WHERE clause; `by` is text, indexed, and tells the rows apart.
+    """
+    rows = statements.execute(f"{sql} ORDER BY {by} LIMIT {_ROWS_PER_STEP}", parameters)
+    while rows:
+        yield from rows
+        last = rows[-1][by]
+        rows = statements.execute(f"{sql} AND {by} > ? ORDER BY {by} LIMIT {_ROWS_PER_STEP}", (*parameters, last))
+
+
+def _steps(rows: Iterable[Any]) -> Iterator[list[Any]]:
+    iterator = iter(rows)
+    while some := list(islice(iterator, _ROWS_PER_STEP)):
+        yield some
+
+
+def _begin_sync_operation(statements: Statements) -> None:
+    """Only this transaction ever sees the mark: it is taken away before the commit."""
+    statements.execute("INSERT OR REPLACE INTO ps_kv(key, value) VALUES (?, 1)", (IN_SYNC_OPERATION,))
+
+
+def _end_sync_operation(statements: Statements) -> None:
+    statements.execute("DELETE FROM ps_kv WHERE key = ?", (IN_SYNC_OPERATION,))
+
+
+def _exists(statements: Statements, table_name: str) -> bool:
+    return (
+        statements.first("SELECT 1 FROM sqlite_master WHERE type = 'table' AND lower(name) = lower(?)", (table_name,))
+        is not None
+    )

@@ -1,0 +1,138 @@
+"""How triggers record a local write: the SQL that queues an entry for upload and closes the gate, as text.
+
+Shared by the triggers of views (`triggers`) and of raw tables (`raw_table_triggers`). It is plain SQL that runs in any
+SQLite from 3.38 on, with no function of ours. Must not run anything.
+
+JSON is put together by hand from `||`: SQLite's json_object takes 100 arguments on some builds and rounds reals to 15
+digits on old ones.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+
+from sync.storage.names import LAST_APPLIED, LAST_SEEN, TARGET, TARGET_UNKNOWN, literal, quoted
+
+CHECK_ID = (
+    "SELECT CASE WHEN NEW.id IS NULL THEN RAISE(ABORT, 'id is required')"
+    " WHEN typeof(NEW.id) <> 'text' THEN RAISE(ABORT, 'id should be text') END"
+)
+
+SAME_ID = "SELECT CASE WHEN NEW.id IS NOT OLD.id THEN RAISE(ABORT, 'the id of a row cannot be changed') END"
+
+_INFINITY_REFUSED = "RAISE(ABORT, 'an infinite number cannot be stored: JSON has none')"
+
+_OPERANDS = 32
+"""Of one flat `||` or OR: SQLite limits the depth of an expression, so a long one is a tree of such."""
+
+
+def queue(
+    table: str, op: str, row: str, *, data: str | None = None, old: str | None = None, metadata: str | None = None
+) -> Iterator[str]:
+    """Add one entry to the queue, with the transaction's id.
+
+    The first entry of an SQLite transaction draws the id, and the engine's own connections put it back at the end of
+    theirs (see `upload_queue`). Plain SQL cannot tell one transaction from the next, so another client's transactions
+    may share an id: they upload together, in order. Three cases are certain and draw a new one: the id was put back;
+    another client has drawn since; and a connection that has changed nothing yet but the row of this very entry.
+
+    Args:
+        table: the synced table's name.
+        op: PUT, PATCH or DELETE.
+        row: NEW or OLD, whose id it is.
+        data: SQL of a JSON object.
+        old: SQL of a JSON object.
+        metadata: SQL of a text or NULL.
+    """
+    yield (
+        "UPDATE ps_tx SET current_tx = next_tx, next_tx = next_tx + 1"
+        " WHERE id = 1 AND (current_tx IS NOT next_tx - 1 OR total_changes() < 2)"
+    )
+    entry = f"""'{{"op":"{op}","id":' || json_quote({row}.id || '') || {literal(',"type":' + _json(table))}"""
+    for key, value in (("data", data), ("old", old)):
+        if value is not None:
+            entry += f""" || ',"{key}":' || {value}"""
+    if metadata is not None:
+        entry += (
+            f""" || CASE typeof({metadata}) WHEN 'text' THEN ',"metadata":' || json_quote({metadata} || '')"""
+            " ELSE '' END"
+        )
+    yield f"INSERT INTO ps_crud(tx_id, data) SELECT current_tx, {entry} || '}}' FROM ps_tx WHERE id = 1"
+
+
+def close_gate(table: str, row: str) -> Iterator[str]:
+    """No older checkpoint may take back or acknowledge this write.
+
+    None of these statements may meet a conflict: the OR clause of the app's own statement (OR IGNORE, say) would
+    decide it, whatever stands here. Nor do they read what they insert into, or compare with a list: SQLite would make
+    a temporary table for that each time, which takes longer than all the rest.
+    """
+    yield f"DELETE FROM ps_updated_rows WHERE row_type = {literal(table)} AND row_id = {row}.id"
+    yield f"INSERT INTO ps_updated_rows(row_type, row_id) VALUES ({literal(table)}, {row}.id)"
+    for key in (LAST_SEEN, LAST_APPLIED):
+        yield f"DELETE FROM ps_kv WHERE key = {literal(key)}"
+    yield f"UPDATE ps_kv SET value = {TARGET_UNKNOWN} WHERE key = {literal(TARGET)}"
+    yield f"INSERT INTO ps_kv(key, value) SELECT {literal(TARGET)}, {TARGET_UNKNOWN} WHERE changes() = 0"
+
+
+def non_null_values(columns: Sequence[str]) -> str:
+    """A JSON object of the new row's columns, without those that are null."""
+    return _object(
+        [f"CASE WHEN NEW.{quoted(column)} IS NULL THEN '' ELSE {_pair(column, 'NEW')} END" for column in columns]
+    )
+
+
+def changed_values(columns: Sequence[str], row: str) -> str:
+    """A JSON object of the columns that an update changed, as they are in `row` (NEW or OLD)."""
+    return _object([f"CASE WHEN {_is_changed(column)} THEN {_pair(column, row)} ELSE '' END" for column in columns])
+
+
+def all_values(columns: Sequence[str], row: str) -> str:
+    """A JSON object of the columns of `row` (NEW or OLD)."""
+    return _object([_pair(column, row) for column in columns])
+
+
+def any_is_changed(columns: Sequence[str]) -> str:
+    """Whether an update changed one of the columns."""
+    return _tree([_is_changed(column) for column in columns], " OR ") if columns else "FALSE"
+
+
+def _object(members: Sequence[str]) -> str:
+    """Members are SQL of text: either empty, or a comma, a name and a value."""
+    return f"'{{' || substr({_tree(members, ' || ')}, 2) || '}}'" if members else "'{}'"
+
+
+def _pair(column: str, row: str) -> str:
+    value = f"{row}.{quoted(column)}"
+    return f"{literal(f',{_json(column)}:')} || {_json_value(value)}"
+
+
+def _json(name: str) -> str:
+    return json.dumps(name, ensure_ascii=False)
+
+
+def _is_changed(column: str) -> str:
+    # The collation of an app's own table may take different texts for equal.
+    return f"NEW.{quoted(column)} COLLATE BINARY IS NOT OLD.{quoted(column)}"
+
+
+def _json_value(value: str) -> str:
+    """Text stays text, also when a JSON function made it; reals keep all their digits.
+
+    `quote` gives the shortest of 15 or all digits that reads back as the same number, and `%!.20e` always all: far
+    from 1, SQLite's own reading of numbers (before 3.43) is too inexact to judge that.
+    """
+    return (
+        f"CASE typeof({value}) WHEN 'text' THEN json_quote({value} || '') WHEN 'real' THEN CASE"
+        f" WHEN abs({value}) BETWEEN 1e-99 AND 1e99 THEN quote({value}) WHEN abs({value}) = 9e999"
+        f" THEN {_INFINITY_REFUSED} ELSE printf('%!.20e', {value}) END ELSE json_quote({value}) END"
+    )
+
+
+def _tree(operands: Sequence[str], operator: str) -> str:
+    while len(operands) > _OPERANDS:
+        operands = [
+            f"({operator.join(operands[start : start + _OPERANDS])})" for start in range(0, len(operands), _OPERANDS)
+        ]
+    return operator.join(operands)
