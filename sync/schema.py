@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 from sync.errors import SchemaError
 
@@ -56,6 +56,13 @@ class Index:
         object.__setattr__(self, "columns", tuple(columns))
 
 
+class TableOptions(TypedDict, total=False):
+    """The options of a `Table`, as its constructor takes them by keyword."""
+
+    indexes: Iterable[Index]
+    local_only: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """A table of the app. The text column `id` is always there and is not declared.
@@ -88,6 +95,23 @@ class Table:
         object.__setattr__(self, "indexes", tuple(indexes))
         object.__setattr__(self, "local_only", local_only)
         self._validate()
+
+    @classmethod
+    def from_model(cls, model: type, *, name: str, **options: Unpack[TableOptions]) -> Table:
+        """A table with a column for each field of a class, which must have an `id: str`.
+
+        Args:
+            model: a dataclass, msgspec Struct, pydantic model, TypedDict or named tuple. Dates, times, UUID, Decimal
+                and what is nested become TEXT, a bool becomes INTEGER; None is NULL.
+            name: the table's name.
+            options: as of `Table` itself.
+
+        Raises:
+            SchemaError: no column can hold a field's type, or the table is not valid; the field is named.
+        """
+        from sync.typed_schema import columns_of  # it needs the columns of this module
+
+        return cls(name, columns_of(model), **options)
 
     def _validate(self) -> None:
         _check_name(self.name, f"table {self.name!r}")
