@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 from sync.errors import SchemaError
 from sync.raw_tables import RawTable, validate_raw_tables
@@ -97,6 +97,18 @@ class TrackPreviousValues:
         object.__setattr__(self, "only_when_changed", only_when_changed)
 
 
+class TableOptions(TypedDict, total=False):
+    """The options of a `Table`, as its constructor takes them by keyword."""
+
+    indexes: Iterable[Index]
+    local_only: bool
+    insert_only: bool
+    view_name: str | None
+    track_previous_values: bool | TrackPreviousValues
+    track_metadata: bool
+    ignore_empty_updates: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """A table of the app. The text column `id` is always there and is not declared.
@@ -166,6 +178,23 @@ class Table:
         self._check_options()
         self._check_columns()
         self._check_indexes()
+
+    @classmethod
+    def from_model(cls, model: type, *, name: str, **options: Unpack[TableOptions]) -> Table:
+        """A table with a column for each field of a class, which must have an `id: str`.
+
+        Args:
+            model: a dataclass, msgspec Struct, pydantic model, TypedDict or named tuple. Dates, times, UUID, Decimal
+                and what is nested become TEXT, a bool becomes INTEGER; None is NULL.
+            name: the table's name.
+            options: as of `Table` itself.
+
+        Raises:
+            SchemaError: no column can hold a field's type, or the table is not valid; the field is named.
+        """
+        from sync.typed_schema import columns_of  # it needs the columns of this module
+
+        return cls(name, columns_of(model), **options)
 
     def _check_options(self) -> None:
         if not self.local_only:

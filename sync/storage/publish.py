@@ -78,6 +78,7 @@ def publish(
     else:
         _collect_rows_changed_in(statements, names)
         involved = "AND r.bucket IN (SELECT id FROM temp.involved_buckets)"
+        _note_rows_newer_elsewhere(statements)
     _write_changed_rows(statements, involved, {table.name: table for table in raw})
     now = time.time_ns() // 1000
     _mark_published(statements, checkpoint, priority, names, now)
@@ -116,6 +117,21 @@ def _collect_rows_changed_in(statements: Statements, bucket_names: list[str]) ->
         "INSERT OR IGNORE INTO temp.changed_rows(row_type, row_id)"
         " SELECT o.row_type, o.row_id FROM ps_buckets b CROSS JOIN ps_oplog o"
         " ON o.bucket = b.id AND o.op_id > b.last_applied_op WHERE b.id IN (SELECT id FROM temp.involved_buckets)"
+    )
+
+
+def _note_rows_newer_elsewhere(statements: Statements) -> None:
+    """Have the next complete checkpoint publish again each row that a bucket not involved here holds newer.
+
+    What such a bucket has yet to publish is published anyway; what it has published before would be passed over.
+    """
+    statements.execute(
+        "INSERT OR IGNORE INTO ps_updated_rows(row_type, row_id) SELECT c.row_type, c.row_id FROM temp.changed_rows c"
+        " WHERE EXISTS (SELECT 1 FROM ps_oplog o JOIN ps_buckets b ON b.id = o.bucket"
+        " WHERE o.row_type = c.row_type AND o.row_id = c.row_id AND o.op_id <= b.last_applied_op"
+        " AND o.bucket NOT IN (SELECT id FROM temp.involved_buckets) AND o.op_id > (SELECT max(r.op_id) FROM ps_oplog r"
+        " WHERE r.row_type = c.row_type AND r.row_id = c.row_id"
+        " AND r.bucket IN (SELECT id FROM temp.involved_buckets)))"
     )
 
 

@@ -76,6 +76,29 @@ async def test_the_row_of_two_buckets_takes_the_newest_and_falls_back_to_the_oth
     assert await rows(database, "SELECT name FROM lists") == [["older"]]
 
 
+async def test_a_row_that_a_partial_checkpoint_showed_older_than_it_is_is_put_right_by_the_complete_one(
+    database: PowerSyncDatabase,
+) -> None:
+    """The bucket of higher priority comes later, with an operation from before."""
+
+    def receive(statements: Statements) -> None:
+        take_in(statements, "low", put(2, "a", "newer", 7))
+        assert publish(statements, checkpoint(2, low=(7, 3)), None).outcome is Outcome.PUBLISHED
+
+    def receive_high(statements: Statements) -> None:
+        take_in(statements, "high", put(1, "a", "older", 5))
+        assert publish(statements, checkpoint(2, high=(5, 1), low=(7, 3)), 1).outcome is Outcome.PUBLISHED
+
+    def complete(statements: Statements) -> None:
+        assert publish(statements, checkpoint(2, high=(5, 1), low=(7, 3)), None).outcome is Outcome.PUBLISHED
+
+    await database._pool.write(receive)
+    await database._pool.write(receive_high)
+    assert await rows(database, "SELECT name FROM lists") == [["older"]]
+    await database._pool.write(complete)
+    assert await rows(database, "SELECT name FROM lists") == [["newer"]]
+
+
 async def test_rows_of_unknown_tables_are_kept_until_a_schema_names_them(database: PowerSyncDatabase) -> None:
     def receive(statements: Statements) -> None:
         take_in(statements, "one", Operation(1, "PUT", 5, "photos", "p", None, '{"size": 3}'))
