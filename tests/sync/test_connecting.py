@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from sync import (
-    AuthError,
     ConnectorError,
     DatabaseClosedError,
     NetworkError,
