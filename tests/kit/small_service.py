@@ -192,6 +192,11 @@ class SmallService:
         """Streams that are open now."""
         return sum(exchange.path == STREAM and not exchange.muted for exchange in self._open)
 
+    @property
+    def open_requests(self) -> int:
+        """Requests that are not answered yet, or whose stream is open."""
+        return len(self._open)
+
     def next(self, path: str, *faults: Fault) -> None:
         """Let the next requests of a path meet these faults, one each."""
         self._faults[path].extend(faults)
@@ -227,6 +232,15 @@ class SmallService:
         """All tokens are expired: streams end as such, and new requests are refused."""
         self._tokens.clear()
         self._wake()
+
+    def forget(self) -> None:
+        """Everything but the tokens, for the next device."""
+        self.rows.clear()
+        self.uploads.clear()
+        self.bodies.clear()
+        self.headers.clear()
+        self._faults.clear()
+        self._logs = {LISTS: []}
 
     def write(self, table: str, row_id: str, data: dict[str, Any] | None) -> None:
         """Somebody else writes a row, or deletes it."""
