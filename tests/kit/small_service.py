@@ -16,6 +16,7 @@ import copy
 import json
 import time
 import zlib
+from bisect import bisect_right
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -172,6 +173,7 @@ class SmallService:
         self.token_seconds = 300.0
         self._faults: dict[str, deque[Fault]] = defaultdict(deque)
         self._logs: dict[str, list[dict[str, Any]]] = {LISTS: []}
+        self._sums: Counter[str] = Counter()
         self._last_op = 0
         self._tokens: dict[str, float] = {}
         self._tokens_given = 0
@@ -241,6 +243,7 @@ class SmallService:
         self.headers.clear()
         self._faults.clear()
         self._logs = {LISTS: []}
+        self._sums.clear()
 
     def write(self, table: str, row_id: str, data: dict[str, Any] | None) -> None:
         """Somebody else writes a row, or deletes it."""
@@ -341,6 +344,7 @@ class SmallService:
         self._last_op += 1
         operation = {"op_id": str(self._last_op), "op": op, "object_type": table, "object_id": row_id, "subkey": "s"}
         checksum = zlib.crc32(json.dumps([bucket, operation, data]).encode())
+        self._sums[bucket] += checksum
         self._logs.setdefault(bucket, []).append(operation | {"checksum": checksum, "data": data})
 
     def _wake(self) -> None:
@@ -393,7 +397,7 @@ class SmallService:
         buckets = [
             {
                 "bucket": bucket,
-                "checksum": _signed32(sum(operation["checksum"] for operation in self._logs.get(bucket, []))),
+                "checksum": _signed32(self._sums[bucket]),
                 "count": len(self._logs.get(bucket, [])),
                 "priority": 3,
                 "subscriptions": why,
@@ -403,7 +407,8 @@ class SmallService:
         return buckets, list(streams.values())
 
     def operations(self, bucket: str, after: int) -> list[dict[str, Any]]:
-        return [operation for operation in self._logs.get(bucket, []) if int(operation["op_id"]) > after]
+        log = self._logs.get(bucket, [])
+        return log[bisect_right(log, after, key=lambda operation: int(operation["op_id"])) :]
 
     def write_checkpoint(self, client_id: str) -> int:
         return self._custom if self.custom_checkpoints else self.write_checkpoints.get(client_id, 0)
