@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -105,8 +106,10 @@ class ScriptedService:
 
 
 @asynccontextmanager
-async def scripted_service(handler: Handler, port: int = 0) -> AsyncGenerator[ScriptedService]:
-    """Serve `handler` on loopback. An exception in the handler fails the test at the end."""
+async def scripted_service(
+    handler: Handler, port: int = 0, tls: ssl.SSLContext | None = None
+) -> AsyncGenerator[ScriptedService]:
+    """Serve `handler` on loopback, over TLS if asked to. An exception in the handler fails the test at the end."""
 
     connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
@@ -126,7 +129,7 @@ async def scripted_service(handler: Handler, port: int = 0) -> AsyncGenerator[Sc
         # Known from here on: a task that is cancelled before its first step would leave its connection open.
         connections[asyncio.get_running_loop().create_task(serve(reader, writer))] = writer
 
-    server = await asyncio.start_server(accept, "127.0.0.1", port)
+    server = await asyncio.start_server(accept, "127.0.0.1", port, ssl=tls)
     service = ScriptedService(server.sockets[0].getsockname()[1], handler)
     try:
         yield service
@@ -146,10 +149,10 @@ async def scripted_service(handler: Handler, port: int = 0) -> AsyncGenerator[Sc
 async def _read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Exchange | None:
     try:
         head = await reader.readuntil(b"\r\n\r\n")
+        first, *rest = head.decode().split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in rest if line)}
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
     except asyncio.IncompleteReadError:
-        return None
-    first, *rest = head.decode().split("\r\n")
+        return None  # the client thought better of it
     method, target, _ = first.split(" ")
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in rest if line)}
-    body = await reader.readexactly(int(headers.get("content-length", "0")))
     return Exchange(method, target, headers, body, reader, writer)
