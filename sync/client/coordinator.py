@@ -194,9 +194,9 @@ class SyncCoordinator:
                 )
                 await self._session.run()
 
-    def _wait_for_lock(self) -> None:
+    def _wait_for_lock(self, process: int | None) -> None:
         if not self._board.status.syncing_elsewhere:
-            logger.info("another process syncs this file")
+            logger.info("another process syncs this file: %s", process or "it does not say which")
         self._board.update(syncing_elsewhere=True)
 
 

@@ -15,6 +15,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Awaitable
+from datetime import UTC, datetime
 from typing import Any, cast
 
 from sync.client.connector_call import connector_call
@@ -59,9 +60,9 @@ class CredentialsCache:
         async with self._fetching:
             self._credentials = await self._fetch()
 
-    def discard(self, refused: PowerSyncCredentials) -> None:
-        """Forget credentials that the service refused, unless newer ones are there already."""
-        if self._credentials is refused:
+    def discard(self, refused: PowerSyncCredentials | None = None) -> None:
+        """Forget credentials that were refused, unless newer ones are there already; None for whatever there is."""
+        if refused is None or self._credentials is refused:
             self._credentials = None
 
     def ask_for_renewal(self) -> None:
@@ -106,16 +107,21 @@ class CredentialsCache:
         return fetched
 
 
-def _seconds_left(credentials: PowerSyncCredentials) -> float:
-    """Until the credentials expire, as given or as the token itself says; infinite if neither does."""
+def credentials_expiry(credentials: PowerSyncCredentials) -> datetime | None:
+    """When (UTC) credentials expire, as given or as the token itself says; None if neither does."""
     if credentials.expires_at is not None:
-        return credentials.expires_at.timestamp() - time.time()
+        return credentials.expires_at
     parts = credentials.token.split(".")
     if len(parts) != 3:
-        return float("inf")
+        return None
     try:
         payload = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except (binascii.Error, ValueError):
-        return float("inf")
-    expiry = cast("dict[str, Any]", payload).get("exp") if isinstance(payload, dict) else None
-    return float(expiry) - time.time() if isinstance(expiry, int | float) else float("inf")
+        expiry = cast("dict[str, Any]", payload).get("exp") if isinstance(payload, dict) else None
+        return datetime.fromtimestamp(expiry, UTC) if isinstance(expiry, int | float) else None
+    except (binascii.Error, ValueError, OverflowError, OSError):
+        return None
+
+
+def _seconds_left(credentials: PowerSyncCredentials) -> float:
+    expiry = credentials_expiry(credentials)
+    return float("inf") if expiry is None else expiry.timestamp() - time.time()

@@ -11,6 +11,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable
 
+from sync.cancellation import to_the_end
 from sync.client.backoff import Backoff
 from sync.client.credentials import RENEW_BEFORE_EXPIRY_SECONDS, CredentialsCache
 from sync.client.options import SyncOptions
@@ -97,15 +98,18 @@ class DownloadLoop:
         self._connect_again.clear()
         self._fault = None
         began = asyncio.get_running_loop().time()
-        async with asyncio.TaskGroup() as group:
-            stream = group.create_task(self._stream(), name="sync: stream")
-            again = group.create_task(self._connect_again.wait(), name="sync: connect again")
-            await asyncio.wait({stream, again}, return_when=asyncio.FIRST_COMPLETED)
-            stream.cancel()
-            again.cancel()
-        ended, self._connection = self._connection, None
-        if ended is not None:
-            await ended.end()
+        try:
+            async with asyncio.TaskGroup() as group:
+                stream = group.create_task(self._stream(), name="sync: stream")
+                again = group.create_task(self._connect_again.wait(), name="sync: connect again")
+                await asyncio.wait({stream, again}, return_when=asyncio.FIRST_COMPLETED)
+                stream.cancel()
+                again.cancel()
+        finally:
+            # Also when disconnecting: what has come is kept.
+            ended, self._connection = self._connection, None
+            if ended is not None:
+                await to_the_end(ended.end())
         error = self._fault
         if error is None:
             if stream.cancelled():

@@ -21,10 +21,11 @@ POLL_SECONDS = 1.0
 
 
 @asynccontextmanager
-async def sync_lock(database: str, on_waiting: Callable[[], None]) -> AsyncGenerator[None]:
+async def sync_lock(database: str, on_waiting: Callable[[int | None], None]) -> AsyncGenerator[None]:
     """Hold the sync lock of a database file; wait for it without a deadline, asking once a second.
 
-    `on_waiting` is called after each attempt that found another process holding it. A database in memory has no lock.
+    While another process holds it, `on_waiting` is called after each look with that process' number, or None if it
+    is not known. A database in memory has no lock.
     """
     if database == ":memory:":
         yield
@@ -32,7 +33,7 @@ async def sync_lock(database: str, on_waiting: Callable[[], None]) -> AsyncGener
     lock = FileLock(await asyncio.to_thread(lock_file, database), mode=0o600, thread_local=False)
     try:
         while not await _acquire(lock):
-            on_waiting()
+            on_waiting(await asyncio.to_thread(holder, database))
             await asyncio.sleep(POLL_SECONDS)
         yield
     finally:

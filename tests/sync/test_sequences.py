@@ -102,19 +102,18 @@ def _target(descriptor: Path) -> str | None:
 @pytest.mark.parametrize("batch", range(BATCHES))
 async def test_any_sequence_ends_as_asked_with_nothing_left_over(tmp_path: Path, batch: int) -> None:
     async with small_service() as service:
-        connectors = [SmallConnector(service.url) for _ in range(2)]
-        await within(10, connectors[0].fetch_credentials())
         await until_quiet(tmp_path, None, service)
         before = sorted(left_over(tmp_path))
         for seed in range(batch, SEQUENCES, BATCHES):
+            connectors = [SmallConnector(service.url) for _ in range(2)]
             try:
                 await run_sequence(seed, tmp_path / f"{seed}.db", service, connectors)
+                for connector in connectors:
+                    await connector.aclose()
                 await until_quiet(tmp_path, before, service)
             except BaseException as error:
                 error.add_note(f"sequence {seed}: {left_over(tmp_path)}, {before}")
                 raise
-        for connector in connectors:
-            await connector.aclose()
 
 
 async def until_quiet(path: Path, before: list[str] | None, service: SmallService) -> None:
