@@ -77,7 +77,7 @@ class SyncCoordinator:
         self._wish = wish
         self._wish_changed.set()
         self._board.update(wanted=True)
-        if self._owner is None:
+        if self._owner is None or self._owner.done():
             self._owner = asyncio.create_task(self._own(), name="sync: connection")
 
     async def disconnect(self) -> None:

@@ -334,6 +334,21 @@ async def test_a_closed_database_does_not_connect(tmp_path: Path) -> None:
         await database.connect(ServiceConnector("http://127.0.0.1:9"))
 
 
+async def test_connecting_while_the_database_closes_is_refused(tmp_path: Path) -> None:
+    async with scripted_service(hold) as server:
+        database = PowerSyncDatabase(tmp_path / "c.db", SCHEMA)
+        await database.open()
+        await database.connect(ServiceConnector(server.url), QUICK)
+        await until_status(database, lambda status: status.connected)
+        closing = asyncio.create_task(database.close())
+        while database.status.connected:
+            await asyncio.sleep(0)
+        with pytest.raises(DatabaseClosedError):
+            await database.connect(ServiceConnector(server.url), QUICK)
+        await within(10, closing)
+        assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("sync: ")]
+
+
 @pytest.mark.parametrize("token", ["", "two words", "line\n", "\u00fc"])
 def test_tokens_that_cannot_be_sent_are_refused_and_not_shown(token: str) -> None:
     with pytest.raises(ConnectorError) as raised:

@@ -203,6 +203,20 @@ async def test_an_upload_that_fails_is_tried_until_all_is_there(
     uploaded_once(service)
 
 
+async def test_an_upload_that_failed_is_tried_again_once_the_stream_opens(
+    database: PowerSyncDatabase, service: SmallService, connector: SmallConnector
+) -> None:
+    """Whatever was away is probably back; the wait after the failure would be far longer."""
+    service.next(UPLOAD, refuse(500))
+    await database.execute("INSERT INTO lists(id, name) VALUES ('a', 'mine')")
+    await database.connect(connector, SyncOptions(crud_throttle=0, retry_delay=1e6, max_retry_delay=1e6))
+    await until(database, lambda status: status.upload_error is not None and status.connected)
+    if service.uploads == []:
+        await database.sync_stream("todos").subscribe()  # exchanges the connection
+    await synced(database, service)
+    assert service.requests[UPLOAD] == 2
+
+
 async def test_a_service_that_freezes_is_noticed_within_the_deadlines(
     database: PowerSyncDatabase, service: SmallService, connector: SmallConnector
 ) -> None:
