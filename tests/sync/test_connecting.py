@@ -8,7 +8,8 @@ import json
 import logging
 import random
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -528,7 +529,8 @@ async def test_disconnecting_does_not_wait_for_a_later_connection(database: Powe
         assert database.status.wanted
 
 
-async def test_a_service_that_asks_for_time_gets_it(database: PowerSyncDatabase) -> None:
+@pytest.mark.parametrize("as_date", [False, True])
+async def test_a_service_that_asks_for_time_gets_it(database: PowerSyncDatabase, as_date: bool) -> None:
     times: list[float] = []
 
     async def service(exchange: Exchange) -> None:
@@ -536,7 +538,9 @@ async def test_a_service_that_asks_for_time_gets_it(database: PowerSyncDatabase)
         if len(times) > 1:
             await hold(exchange)
         else:
-            await exchange.answer(429, {}, {"Retry-After": "1"})
+            # A date has whole seconds: two from now is more than one.
+            date = format_datetime(datetime.now(UTC) + timedelta(seconds=2), usegmt=True)
+            await exchange.answer(429, {}, {"Retry-After": date if as_date else "1"})
 
     async with scripted_service(service) as server:
         options = SyncOptions(retry_delay=0.01, max_retry_delay=5)
