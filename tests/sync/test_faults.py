@@ -203,6 +203,27 @@ async def test_an_upload_that_fails_is_tried_until_all_is_there(
     uploaded_once(service)
 
 
+async def test_an_expired_token_is_no_failure_of_an_upload(
+    database: PowerSyncDatabase, service: SmallService, connector: SmallConnector
+) -> None:
+    shown: list[Exception] = []
+
+    async def follow() -> None:
+        async for status in database.watch_status():
+            if status.upload_error is not None:
+                shown.append(status.upload_error)
+
+    service.next(CHECKPOINT, refuse(401, "PSYNC_S2103", "JWT has expired"))
+    await database.execute("INSERT INTO lists(id, name) VALUES ('a', 'mine')")
+    async with asyncio.TaskGroup() as group:
+        follower = group.create_task(follow())
+        await database.connect(connector, QUICK)
+        await synced(database, service)
+        follower.cancel()
+    assert shown == []
+    assert connector.fetched == 2
+
+
 async def test_an_upload_that_failed_is_tried_again_once_the_stream_opens(
     database: PowerSyncDatabase, service: SmallService, connector: SmallConnector
 ) -> None:
