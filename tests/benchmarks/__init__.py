@@ -1,1 +1,1 @@
-"""Measurements that print figures and gate nothing."""
+"""How fast the engine is, as ratios to references that are measured in the same run: `python -m tests.benchmarks`."""
