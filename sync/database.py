@@ -15,6 +15,7 @@ from typing import Any, Self
 from sync.cancellation import to_the_end
 from sync.client.coordinator import SyncCoordinator
 from sync.client.options import SyncOptions
+from sync.client.sync_lock import delete_database
 from sync.connection import READERS, ConnectionPool
 from sync.connector import BackendConnector
 from sync.errors import SchemaError
@@ -78,13 +79,26 @@ class PowerSyncDatabase(LocalDatabase):
             await self.close()
             raise
 
-    async def close(self) -> None:
-        """Disconnect, end all watches, and close the file. Idempotent. Data and queue stay in the file."""
+    async def close(self, *, delete: bool = False) -> None:
+        """Disconnect, end all watches, and close the file. Idempotent; if cancelled, it is closed all the same.
+
+        Data and queue stay in the file, unless `delete` is set: then the file is removed with all that is in it, also
+        what was not uploaded yet. No other process may use it then.
+
+        Raises:
+            NestedUseError: called inside this database's own write transaction.
+            OSError: the file could not be removed.
+        """
+        await to_the_end(self._close(delete=delete))
+
+    async def _close(self, *, delete: bool) -> None:
         await self._coordinator.close()
         await self._stored_status.close()
         self._watched.close()
         self._board.close()
         await self._pool.close()
+        if delete and self.path != ":memory:":
+            await asyncio.to_thread(delete_database, self.path)
 
     async def __aenter__(self) -> Self:
         await self.open()

@@ -89,7 +89,7 @@ class SyncStreamSubscription:
             self._is_active = False
             self._coordinator.release_stream(self._key)
             with contextlib.suppress(DatabaseClosedError):
-                await self._pool.write(lambda statements: subscriptions.renew(statements, [self._key]))
+                await self._pool.write(lambda statements: subscriptions.end_use(statements, self._key))
 
     async def __aenter__(self) -> Self:
         return self

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+from sync.errors import ServiceError
+
 
 class Backoff:
     """Grows with each failure and starts anew after a success. All times are in seconds."""
@@ -17,8 +19,14 @@ class Backoff:
         """Start anew."""
         self._failures = 0
 
-    def failed(self) -> float:
-        """Count a failure and return how long to wait before the next attempt."""
+    def failed(self, error: Exception | None = None) -> float:
+        """Count a failure and return how long to wait before the next attempt.
+
+        A service that asks for time (`Retry-After`) gets it, up to the longest wait.
+        """
         limit = min(self._longest, self._first * 2 ** min(self._failures, 32))
         self._failures += 1
-        return random.uniform(0, limit)  # noqa: S311 - spreads clients over time, keeps no secret
+        wait = random.uniform(0, limit)  # noqa: S311 - spreads clients over time, keeps no secret
+        if isinstance(error, ServiceError) and error.retry_after is not None:
+            return max(wait, min(error.retry_after, self._longest))
+        return wait

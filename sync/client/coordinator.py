@@ -22,10 +22,10 @@ from sync.client.options import SyncOptions
 from sync.client.sync_lock import sync_lock
 from sync.connection import ConnectionPool
 from sync.connector import BackendConnector
-from sync.errors import ConnectedError
+from sync.errors import ConnectedError, DatabaseClosedError
 from sync.raw_tables import RawTable
 from sync.status import StatusBoard
-from sync.storage import upload_queue
+from sync.storage import subscriptions, upload_queue
 from sync.storage.subscriptions import StreamKey
 
 if TYPE_CHECKING:
@@ -65,10 +65,18 @@ class SyncCoordinator:
         self._owner: asyncio.Task[None] | None = None
         self._session: Session | None = None
         self._streams_in_use: Counter[StreamKey] = Counter()
+        self._renewal: asyncio.Task[None] | None = None
+        self._closed = False
         pool.listen(self._on_commit)
 
     def connect(self, connector: BackendConnector, options: SyncOptions) -> None:
-        """Wish for a connection. With the connector and options of the present one it only cuts a wait short."""
+        """Wish for a connection. With the connector and options of the present one it only cuts a wait short.
+
+        Raises:
+            DatabaseClosedError: the database is being closed.
+        """
+        if self._closed:
+            raise DatabaseClosedError("The database is closed.")
         wish = _Wish(connector, options)
         if wish == self._wish:
             if self._session is not None:
@@ -77,7 +85,7 @@ class SyncCoordinator:
         self._wish = wish
         self._wish_changed.set()
         self._board.update(wanted=True)
-        if self._owner is None:
+        if self._owner is None or self._owner.done():
             self._owner = asyncio.create_task(self._own(), name="sync: connection")
 
     async def disconnect(self) -> None:
@@ -107,15 +115,18 @@ class SyncCoordinator:
             yield
 
     async def close(self) -> None:
-        """Disconnect for good."""
+        """Disconnect for good. Idempotent; must not be cancelled."""
+        self._closed = True
         self._wish = None
-        owner, self._owner = self._owner, None
-        if owner is not None:
-            await end_task(owner)
+        for task in (self._owner, self._renewal):
+            if task is not None:
+                await end_task(task)
 
     def use_stream(self, key: StreamKey) -> None:
         """Count a use of a subscription; the service learns of it if it does not know it yet."""
         self._streams_in_use[key] += 1
+        if self._renewal is None and not self._closed:
+            self._renewal = asyncio.create_task(self._renew_streams(), name="sync: subscriptions in use")
         if self._session is not None:
             self._session.subscriptions_changed()
 
@@ -144,6 +155,17 @@ class SyncCoordinator:
             self._session.subscriptions_changed()
         elif upload_queue.has_new_entries(changed):
             self._session.wake()
+
+    async def _renew_streams(self) -> None:
+        """Keep what this process uses from expiring, also while another process syncs, or none."""
+        while True:
+            await asyncio.sleep(subscriptions.SHORTEST_USE_SECONDS / 4)
+            try:
+                keys = tuple(self._streams_in_use)
+                if keys:
+                    await self._pool.write(lambda statements, keys=keys: subscriptions.renew(statements, keys))
+            except Exception as error:  # noqa: BLE001 - a locked file, say; the next time is soon enough
+                logger.warning("subscriptions in use could not be renewed, it is tried again: %s", error)
 
     async def _own(self) -> None:
         backoff = Backoff(_FIRST_RESTART_SECONDS, _LONGEST_RESTART_SECONDS)
@@ -190,7 +212,7 @@ class SyncCoordinator:
         return failure
 
     async def _run_session(self, wish: _Wish) -> None:
-        async with sync_lock(self._pool.path, lambda: self._board.update(syncing_elsewhere=True)):
+        async with sync_lock(self._pool.path, self._wait_for_lock):
             self._board.update(syncing_elsewhere=False)
             await asyncio.to_thread(importlib.import_module, "sync.client.session")
             from sync.client.session import Session, http_client
@@ -207,6 +229,11 @@ class SyncCoordinator:
                     self._raw_tables,
                 )
                 await self._session.run()
+
+    def _wait_for_lock(self, process: int | None) -> None:
+        if not self._board.status.syncing_elsewhere:
+            logger.info("another process syncs this file: %s", process or "it does not say which")
+        self._board.update(syncing_elsewhere=True)
 
 
 def _first_of(failures: BaseExceptionGroup[Exception]) -> Exception:

@@ -1,6 +1,7 @@
 """Credentials for the service: fetched from the connector, kept until they expire or are refused.
 
-Owns the cache and the deadline of the connector's `fetch_credentials`. Tokens never reach a log.
+Owns the cache, when it is renewed, and the deadline of the connector's `fetch_credentials`. Tokens never reach a log:
+`redacted` takes them out of what others say.
 """
 
 from __future__ import annotations
@@ -8,72 +9,119 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
 import json
+import re
 import time
+from collections import deque
+from collections.abc import Awaitable
+from datetime import UTC, datetime
 from typing import Any, cast
 
+from sync.client.connector_call import connector_call
 from sync.connector import BackendConnector, PowerSyncCredentials
 from sync.errors import ConnectorError
 
 RENEW_BEFORE_EXPIRY_SECONDS = 30.0
 
+_LOOK_AT_CLOCK_SECONDS = 60.0
+"""A clock that is set, or a machine that slept, is noticed within this time."""
+
+_TOKENS_REMEMBERED = 4
+_JWT = re.compile(r"\beyJ[\w-]*\.[\w-]+\.[\w-]*")
+
 
 class CredentialsCache:
-    """The newest credentials of one connector."""
+    """The newest credentials of one connector, shared by the loops: they wait for one and the same fetch."""
 
     def __init__(self, connector: BackendConnector, timeout: float) -> None:
         self._connector = connector
         self._timeout = timeout
         self._credentials: PowerSyncCredentials | None = None
         self._fetching = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._renewal_asked_for = False
+        self._tokens: deque[str] = deque(maxlen=_TOKENS_REMEMBERED)
 
     async def get(self) -> PowerSyncCredentials:
         """Credentials that are valid for a while yet, fetched if need be.
 
         Raises:
-            ConnectorError: the connector did not answer in time.
+            ConnectorError: the connector did not answer in time, or with something else than credentials.
             Exception: whatever the connector raises.
         """
         async with self._fetching:
-            if self._credentials is None or _expires_soon(self._credentials):
+            if self._credentials is None or _seconds_left(self._credentials) < RENEW_BEFORE_EXPIRY_SECONDS:
                 self._credentials = await self._fetch()
             return self._credentials
 
     async def renew(self) -> None:
-        """Fetch new credentials; the old ones stay in use until the new ones are there."""
+        """Fetch new credentials; the old ones stay in use until the new ones are there. Raises as `get`."""
         async with self._fetching:
             self._credentials = await self._fetch()
 
-    def discard(self) -> None:
-        """Forget the credentials: the service refused them."""
-        self._credentials = None
+    def discard(self, refused: PowerSyncCredentials | None = None) -> None:
+        """Forget credentials that were refused, unless newer ones are there already; None for whatever there is."""
+        if refused is None or self._credentials is refused:
+            self._credentials = None
+
+    def ask_for_renewal(self) -> None:
+        """The service says that the credentials expire soon."""
+        self._renewal_asked_for = True
+        self._changed.set()
+
+    async def until_renewal_is_due(self) -> None:
+        """Wait until the credentials in use expire soon, by the service's word or by their own.
+
+        Credentials that expire soon from the start are left to the service's word: either they are short-lived, or
+        this machine's clock is wrong, and by the clock they would be renewed again and again.
+        """
+        while not self._renewal_asked_for:
+            self._changed.clear()
+            credentials = self._credentials
+            left = 0.0 if credentials is None else _seconds_left(credentials) - RENEW_BEFORE_EXPIRY_SECONDS
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left, _LOOK_AT_CLOCK_SECONDS) if left > 0 else None):
+                    await self._changed.wait()
+            if left > 0 and credentials is not None and credentials is self._credentials:
+                self._renewal_asked_for |= _seconds_left(credentials) <= RENEW_BEFORE_EXPIRY_SECONDS
+        self._renewal_asked_for = False
+
+    def redacted(self, error: Exception) -> str:
+        """What an error says, without tokens."""
+        text = str(error) or type(error).__name__
+        for token in self._tokens:
+            text = text.replace(token, "[token]")
+        return _JWT.sub("[token]", text)
 
     async def _fetch(self) -> PowerSyncCredentials:
-        deadline = asyncio.timeout(self._timeout)
-        try:
-            async with deadline:
-                return await self._connector.fetch_credentials()
-        except TimeoutError as error:
-            if deadline.expired():
-                raise ConnectorError(f"No credentials came within {self._timeout:g} seconds.") from error
-            raise
+        overdue = ConnectorError(f"No credentials came within {self._timeout:g} seconds.")
+        async with connector_call(self._timeout, overdue):
+            fetched = await cast("Awaitable[object]", self._connector.fetch_credentials())
+        if not isinstance(fetched, PowerSyncCredentials):
+            raise ConnectorError(f"fetch_credentials returned {type(fetched).__name__}, not PowerSyncCredentials.")
+        if fetched.token not in self._tokens:
+            self._tokens.append(fetched.token)
+        self._renewal_asked_for = False
+        self._changed.set()
+        return fetched
 
 
-def _expires_soon(credentials: PowerSyncCredentials) -> bool:
-    expiry = _expiry(credentials)
-    return expiry is not None and expiry - time.time() < RENEW_BEFORE_EXPIRY_SECONDS
-
-
-def _expiry(credentials: PowerSyncCredentials) -> float | None:
-    """Seconds since the epoch, as given or as the token itself says; None if neither does."""
+def credentials_expiry(credentials: PowerSyncCredentials) -> datetime | None:
+    """When (UTC) credentials expire, as given or as the token itself says; None if neither does."""
     if credentials.expires_at is not None:
-        return credentials.expires_at.timestamp()
+        return credentials.expires_at
     parts = credentials.token.split(".")
     if len(parts) != 3:
         return None
     try:
         payload = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except (binascii.Error, ValueError):
+        expiry = cast("dict[str, Any]", payload).get("exp") if isinstance(payload, dict) else None
+        return datetime.fromtimestamp(expiry, UTC) if isinstance(expiry, int | float) else None
+    except (binascii.Error, ValueError, OverflowError, OSError):
         return None
-    expiry = cast("dict[str, Any]", payload).get("exp") if isinstance(payload, dict) else None
-    return float(expiry) if isinstance(expiry, int | float) else None
+
+
+def _seconds_left(credentials: PowerSyncCredentials) -> float:
+    expiry = credentials_expiry(credentials)
+    return float("inf") if expiry is None else expiry.timestamp() - time.time()

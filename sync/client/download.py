@@ -11,17 +11,17 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable
 
+from sync.cancellation import to_the_end
 from sync.client.backoff import Backoff
 from sync.client.credentials import RENEW_BEFORE_EXPIRY_SECONDS, CredentialsCache
 from sync.client.options import SyncOptions
-from sync.client.service import SyncService
+from sync.client.service import SyncService, is_offline
 from sync.client.stream_connection import StreamConnection
 from sync.connection import ConnectionPool
-from sync.errors import AuthError, NetworkError, ProtocolError, ServiceError, TokenExpiredError
+from sync.errors import AuthError, ProtocolError, TokenExpiredError
 from sync.protocol import KeepAlive
 from sync.raw_tables import RawTable
 from sync.status import StatusBoard
-from sync.storage import subscriptions
 from sync.storage.subscriptions import StreamKey
 
 logger = logging.getLogger("sync.download")
@@ -43,6 +43,7 @@ class DownloadLoop:
         options: SyncOptions,
         streams_in_use: Callable[[], Iterable[StreamKey]],
         raw_tables: Callable[[], tuple[RawTable, ...]],
+        on_connected: Callable[[], None],
         on_sign_of_life: Callable[[], None],
     ) -> None:
         self._pool = pool
@@ -52,14 +53,17 @@ class DownloadLoop:
         self._options = options
         self._streams_in_use = streams_in_use
         self._raw_tables = raw_tables
+        self._on_connected = on_connected
         self._on_sign_of_life = on_sign_of_life
         self._backoff = Backoff(options.retry_delay, options.max_retry_delay)
         self._connect_again = asyncio.Event()
         self._subscriptions_changed = asyncio.Event()
-        self._token_expires = asyncio.Event()
         self._wake = asyncio.Event()
         self._turn = asyncio.Lock()
         self._connection: StreamConnection | None = None
+        self._fault: Exception | None = None
+        self._was_refused = False
+        self._said: str | None = None
 
     async def run(self) -> None:
         """Connect, and connect again."""
@@ -85,41 +89,56 @@ class DownloadLoop:
     async def uploads_completed(self) -> None:
         """Publish what was held back, if the gate is open now."""
         connection = self._connection
-        if connection is not None and not await connection.uploads_completed():
+        try:
+            if connection is not None:
+                await connection.uploads_completed()
+        except Exception as error:  # noqa: BLE001 - it ends the connection, not the upload
+            self._fault = error
             self._connect_again.set()
 
     async def _attempt(self) -> float:
         """One connection from its opening to its end; returns how long to wait before the next."""
         self._connect_again.clear()
+        self._fault = None
         began = asyncio.get_running_loop().time()
-        async with asyncio.TaskGroup() as group:
-            stream = group.create_task(self._stream(), name="sync: stream")
-            again = group.create_task(self._connect_again.wait(), name="sync: connect again")
-            await asyncio.wait({stream, again}, return_when=asyncio.FIRST_COMPLETED)
-            stream.cancel()
-            again.cancel()
-        ended, self._connection = self._connection, None
-        if ended is not None:
-            await ended.end()
-        if stream.cancelled():
-            return 0.0  # the connection stays visible as connected: it is only exchanged
-        error = stream.result()
-        if isinstance(error, TokenExpiredError):
-            self._credentials.discard()
-            if asyncio.get_running_loop().time() - began >= self._options.retry_delay:
-                self._board.update(connected=False)
-                return 0.0
-        self._board.update(connecting=False, connected=False, downloading=False, download_error=error)
+        try:
+            async with asyncio.TaskGroup() as group:
+                stream = group.create_task(self._stream(), name="sync: stream")
+                again = group.create_task(self._connect_again.wait(), name="sync: connect again")
+                await asyncio.wait({stream, again}, return_when=asyncio.FIRST_COMPLETED)
+                stream.cancel()
+                again.cancel()
+        finally:
+            # Also when disconnecting: what has come is kept.
+            ended, self._connection = self._connection, None
+            if ended is not None:
+                await to_the_end(ended.end())
+        error = self._fault
         if error is None:
-            logger.info("the stream ended; connecting again")
-            return self._backoff.failed()
-        logger.log(logging.INFO if isinstance(error, NetworkError) else logging.WARNING, "not connected: %s", error)
-        wait = self._backoff.failed()
-        if isinstance(error, AuthError):
-            self._credentials.discard()
-        if isinstance(error, ServiceError) and error.retry_after is not None:
-            wait = max(wait, min(error.retry_after, self._options.max_retry_delay))
-        return wait
+            if stream.cancelled():
+                return 0.0  # the connection stays visible as connected: it is only exchanged
+            error = stream.result()
+        lasted = asyncio.get_running_loop().time() - began
+        if self._is_worth_another_at_once(error, lasted):
+            self._board.update(connected=False)
+            return 0.0
+        self._board.update(connecting=False, connected=False, downloading=False, download_error=error)
+        self._tell(error)
+        return self._backoff.failed(error)
+
+    def _is_worth_another_at_once(self, error: Exception | None, lasted: float) -> bool:
+        """Whether new credentials are all that is missing; not if the last ones were refused as well."""
+        if isinstance(error, TokenExpiredError):
+            return lasted >= self._options.retry_delay
+        was_refused, self._was_refused = self._was_refused, isinstance(error, AuthError)
+        return self._was_refused and not was_refused
+
+    def _tell(self, error: Exception | None) -> None:
+        """Log a change of the state, once: not each attempt that fails as the one before."""
+        said = "the stream ended" if error is None else self._credentials.redacted(error)
+        level = logging.INFO if error is None or is_offline(error) else logging.WARNING
+        logger.log(logging.DEBUG if said == self._said else level, "not connected, it is tried again: %s", said)
+        self._said = said
 
     async def _stream(self) -> Exception | None:
         """Run one connection; its error is a result, so that this task can be told from a cancelled one."""
@@ -127,6 +146,9 @@ class DownloadLoop:
             if not self._board.status.connected:
                 self._board.update(connecting=True)
             credentials = await self._credentials.get()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is reported, and the loop goes on
+            return error
+        try:
             connection = StreamConnection(
                 self._pool,
                 self._board,
@@ -138,9 +160,7 @@ class DownloadLoop:
             request = await connection.prepare(self._options, self._streams_in_use())
             self._connection = connection
             async with self._service.open_stream(credentials, request) as chunks:
-                self._board.update(connecting=False, connected=True, download_error=None)
-                logger.info("connected")
-                self._on_sign_of_life()
+                self._connected()
                 rest = bytearray()
                 async for chunk in chunks:
                     rest += chunk
@@ -150,8 +170,18 @@ class DownloadLoop:
                     elif len(rest) > _MAX_LINE_BYTES:
                         return ProtocolError("The service sent a line without an end.")
         except Exception as error:  # noqa: BLE001 - whatever it is, it is reported, and the loop goes on
+            if isinstance(error, AuthError | TokenExpiredError):
+                self._credentials.discard(credentials)
             return error
         return None
+
+    def _connected(self) -> None:
+        if not self._board.status.connected:
+            logger.info("connected")
+        self._said = None
+        self._was_refused = False
+        self._board.update(connecting=False, connected=True, download_error=None)
+        self._on_connected()
 
     def _completed(self, priority: int | None) -> None:
         if priority is None:
@@ -163,23 +193,21 @@ class DownloadLoop:
         if line.token_expires_in <= 0:
             raise TokenExpiredError("The service says that the token has expired; a new one is fetched.")
         if line.token_expires_in <= RENEW_BEFORE_EXPIRY_SECONDS and not self._connect_again.is_set():
-            self._token_expires.set()
-        await self._pool.write(lambda statements: subscriptions.renew(statements, self._streams_in_use()))
+            self._credentials.ask_for_renewal()
         await self._connect_again_if_changed()
 
     async def _renew_credentials(self) -> None:
         """Fetch a new token while the stream goes on, and exchange the connection once it is there."""
         while True:
-            await self._token_expires.wait()
+            await self._credentials.until_renewal_is_due()
             try:
                 await self._credentials.renew()
             except Exception as error:  # noqa: BLE001 - the next keepalive asks again
-                logger.info("no new credentials yet: %s", error)
+                logger.debug("no new credentials yet: %s", self._credentials.redacted(error))
             else:
                 self._connect_again.set()
             # Tokens that live shorter than the warning of their end must not make this a circle.
             await asyncio.sleep(self._options.retry_delay)
-            self._token_expires.clear()
 
     async def _follow_subscriptions(self) -> None:
         while True:
@@ -190,5 +218,5 @@ class DownloadLoop:
 
     async def _connect_again_if_changed(self) -> None:
         connection = self._connection
-        if connection is not None and await connection.subscriptions_changed(self._options):
+        if connection is not None and await connection.subscriptions_changed(self._options, self._streams_in_use()):
             self._connect_again.set()

@@ -1,13 +1,28 @@
-"""How an app may tune synchronization. Owns `SyncOptions` and its defaults; decides nothing."""
+"""How an app may tune synchronization. Owns `SyncOptions`, its defaults and what it refuses; decides nothing else."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
+
+_POSITIVE = (
+    "retry_delay",
+    "max_retry_delay",
+    "credentials_timeout",
+    "upload_timeout",
+    "connect_timeout",
+    "silence_timeout",
+)
 
 
 def _nothing() -> dict[str, Any]:
@@ -19,17 +34,25 @@ class SyncOptions:
     """Options of `PowerSyncDatabase.connect`. All times are in seconds.
 
     Attributes:
-        params: client parameters, visible to the service's sync config.
+        params: client parameters, visible to the service's sync config: anything that JSON can hold.
         app_metadata: shown in the service's logs.
         include_default_streams: subscribe to the streams that the service gives to everyone.
         crud_throttle: how long local writes gather before an upload begins.
-        retry_delay: the first wait after a failure; it doubles up to `max_retry_delay`, with full jitter.
-        max_retry_delay: the longest wait after a failure.
+        retry_delay: the first wait after a failure; it doubles up to `max_retry_delay`, with full jitter, and starts
+            anew after a success. A local write, `connect` and the network's return cut it short.
+        max_retry_delay: the longest wait after a failure, also after the first.
         credentials_timeout: deadline of the connector's `fetch_credentials`.
         upload_timeout: deadline of the connector's `upload_data`, counted from its last completed transaction.
         connect_timeout: deadline for a connection and for the answers of short requests.
         silence_timeout: a stream that is silent for so long is given up; healthy ones speak every 22 seconds.
-        http_client: used instead of a client of the engine's own; it stays open.
+        user_agent: sent with each request to the sync service; None names this engine, or leaves that of `http_client`.
+        proxy: URL of an HTTP proxy for everything; None takes the environment's, though not for this machine itself.
+        verify: how the service's certificate is checked: by the system's authorities (True), by those in a PEM file or
+            a directory (a path), by a context of the app's own, or not at all (False).
+        http_client: used instead of a client of the engine's own; it stays open. It has its own proxy and TLS settings.
+
+    Raises:
+        ValueError: an option is out of its range, or two contradict each other.
     """
 
     params: Mapping[str, Any] = field(default_factory=_nothing)
@@ -42,4 +65,32 @@ class SyncOptions:
     upload_timeout: float = 60.0
     connect_timeout: float = 10.0
     silence_timeout: float = 50.0
+    user_agent: str | None = None
+    proxy: str | None = field(default=None, repr=False)
+    verify: bool | str | Path | ssl.SSLContext = True
     http_client: httpx.AsyncClient | None = None
+
+    def __post_init__(self) -> None:
+        if not self.crud_throttle >= 0:
+            raise ValueError(f"crud_throttle is {self.crud_throttle}; it must not be negative.")
+        for name in _POSITIVE:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be more than 0 seconds.")
+        if self.user_agent is not None and not (self.user_agent.isascii() and self.user_agent.isprintable()):
+            raise ValueError("user_agent must be printable ASCII: it is sent as an HTTP header.")
+        if self.proxy is not None and not self.proxy.startswith(("http://", "https://")):
+            raise ValueError("proxy must be an http:// or https:// URL.")
+        if self.http_client is not None and (self.proxy is not None or self.verify is not True):
+            raise ValueError("proxy and verify are for the engine's own HTTP client; set them on http_client itself.")
+        # What the app changes in its own dictionaries later must not go unnoticed by a comparison of options.
+        object.__setattr__(self, "params", _json_object("params", self.params))
+        object.__setattr__(self, "app_metadata", _json_object("app_metadata", self.app_metadata))
+
+
+def _json_object(name: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    copied = copy.deepcopy(dict(value))
+    try:
+        msgspec.json.encode(copied)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{name} cannot be sent as JSON: {error}.") from error
+    return copied

@@ -5,8 +5,11 @@ Owns requests, deadlines, and the translation of HTTP trouble into the engine's 
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -17,14 +20,18 @@ from sync.connector import PowerSyncCredentials
 from sync.errors import AuthError, NetworkError, ProtocolError, ServiceError
 from sync.protocol import StreamRequest
 
-_MAX_ERROR_BODY = 64 * 1024
+_MAX_SHORT_BODY = 64 * 1024
 
 
 class SyncService:
-    """One sync service. Uses `client` and leaves it open; all times are in seconds."""
+    """One sync service. Uses `client` and leaves it open; times are in seconds; a `user_agent` is sent along."""
 
-    def __init__(self, client: httpx.AsyncClient, connect_timeout: float, silence_timeout: float) -> None:
+    def __init__(
+        self, client: httpx.AsyncClient, connect_timeout: float, silence_timeout: float, user_agent: str | None
+    ) -> None:
         self._client = client
+        self._user_agent = user_agent
+        self._connect_timeout = connect_timeout
         self._short = httpx.Timeout(connect_timeout)
         self._stream = httpx.Timeout(connect_timeout, read=silence_timeout)
         self._silence_timeout = silence_timeout
@@ -40,10 +47,10 @@ class SyncService:
             ServiceError: another HTTP error.
             NetworkError: no connection, a dropped one, or silence beyond the deadline.
         """
-        headers = {
-            "Authorization": f"Token {credentials.token}",
+        headers = self._headers(credentials) | {
             "Content-Type": "application/json",
             "Accept": "application/x-ndjson",
+            "Accept-Encoding": "zstd, gzip",
         }
         try:
             async with self._client.stream(
@@ -54,7 +61,7 @@ class SyncService:
                 timeout=self._stream,
             ) as response:
                 if response.status_code != HTTPStatus.OK:
-                    raise await _error_of(response)
+                    raise _error_of(response, await self._body_of_error(response))
                 yield response.aiter_bytes()
         except httpx.ReadTimeout as error:
             raise NetworkError(
@@ -73,44 +80,68 @@ class SyncService:
             AuthError, NetworkError: as for the stream.
             ProtocolError: the answer cannot be read.
         """
-        response = await self._send(
+        body = await self._send(
             credentials,
             "POST",
             "/sync/checkpoint-request",
             json={"client_id": client_id, "checkpoint_request_id": str(request_id)},
         )
-        return _checkpoint_id(response, "checkpoint_request_id")
+        return _checkpoint_id(body, "checkpoint_request_id")
 
     async def legacy_write_checkpoint(self, credentials: PowerSyncCredentials, client_id: str) -> int:
         """The same from services before 1.24, which count the ids themselves. Raises as `request_checkpoint`."""
-        response = await self._send(credentials, "GET", "/write-checkpoint2.json", params={"client_id": client_id})
-        return _checkpoint_id(response, "write_checkpoint")
+        body = await self._send(credentials, "GET", "/write-checkpoint2.json", params={"client_id": client_id})
+        return _checkpoint_id(body, "write_checkpoint")
 
-    async def _send(
-        self, credentials: PowerSyncCredentials, method: str, path: str, **arguments: Any
-    ) -> httpx.Response:
+    async def _send(self, credentials: PowerSyncCredentials, method: str, path: str, **arguments: Any) -> bytes:
+        deadline = asyncio.timeout(self._connect_timeout)
         try:
-            response = await self._client.request(
-                method,
-                _url(credentials, path),
-                headers={"Authorization": f"Token {credentials.token}"},
-                timeout=self._short,
-                **arguments,
-            )
+            async with (
+                deadline,
+                self._client.stream(
+                    method,
+                    _url(credentials, path),
+                    headers=self._headers(credentials),
+                    timeout=self._short,
+                    **arguments,
+                ) as response,
+            ):
+                body = await _short_body(response)
+        except TimeoutError as error:
+            raise NetworkError(f"The sync service did not answer within {self._connect_timeout:g} seconds.") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise NetworkError(_network_trouble(error)) from error
         if response.status_code != HTTPStatus.OK:
-            raise await _error_of(response)
-        return response
+            raise _error_of(response, body)
+        return body
+
+    async def _body_of_error(self, response: httpx.Response) -> bytes:
+        """Empty if it does not come: the status alone says that the request was refused."""
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                return await _short_body(response)
+        except (TimeoutError, httpx.HTTPError):
+            return b""
+
+    def _headers(self, credentials: PowerSyncCredentials) -> dict[str, str]:
+        headers = {"Authorization": f"Token {credentials.token}"}
+        if self._user_agent is not None:
+            headers["User-Agent"] = self._user_agent
+        return headers
+
+
+def is_offline(error: Exception) -> bool:
+    """Whether an error, also of a connector, only says that somebody could not be reached: an everyday matter."""
+    return isinstance(error, NetworkError | OSError | httpx.TransportError)
 
 
 def _url(credentials: PowerSyncCredentials, path: str) -> str:
     return credentials.endpoint.rstrip("/") + path
 
 
-def _checkpoint_id(response: httpx.Response, key: str) -> int:
+def _checkpoint_id(body: bytes, key: str) -> int:
     try:
-        return int(response.json()["data"][key])
+        return int(msgspec.json.decode(body)["data"][key])
     except (ValueError, KeyError, TypeError) as error:
         raise ProtocolError("The sync service answered a checkpoint request with something else.") from error
 
@@ -122,16 +153,22 @@ def _network_trouble(error: Exception) -> str:
         return "The sync service cannot be reached."
     if isinstance(error, httpx.RemoteProtocolError | httpx.ReadError | httpx.WriteError):
         return "The connection to the sync service broke."
+    if isinstance(error, httpx.DecodingError):
+        return "The sync service sent something that cannot be decompressed."
     return f"The sync service cannot be reached: {str(error) or type(error).__name__}."
 
 
-async def _error_of(response: httpx.Response) -> ServiceError:
-    """The error that a response describes: `{"error": {"code", "description", …}}` from the service itself."""
+async def _short_body(response: httpx.Response) -> bytes:
     body = bytearray()
     async for chunk in response.aiter_bytes():
         body += chunk
-        if len(body) > _MAX_ERROR_BODY:
+        if len(body) > _MAX_SHORT_BODY:
             break
+    return bytes(body)
+
+
+def _error_of(response: httpx.Response, body: bytes) -> ServiceError:
+    """The error that a response describes: `{"error": {"code", "description", …}}` from the service itself."""
     code: str | None = None
     description = f"The sync service refused the request: {response.reason_phrase or 'no reason given'}."
     try:
@@ -142,6 +179,17 @@ async def _error_of(response: httpx.Response) -> ServiceError:
         fields = cast("dict[str, Any]", error)
         code = str(fields["code"]) if "code" in fields else None
         description = str(fields.get("description") or description)
-    retry_after = response.headers.get("Retry-After", "")
     kind = AuthError if response.status_code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN} else ServiceError
-    return kind(response.status_code, code, description, float(retry_after) if retry_after.isdecimal() else None)
+    return kind(response.status_code, code, description, _retry_after(response))
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Seconds, given as such or as a date (RFC 9110, 10.2.3)."""
+    value = response.headers.get("Retry-After", "")
+    if value.isascii() and value.isdecimal():
+        return float(value)
+    try:
+        date = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, date.timestamp() - time.time())

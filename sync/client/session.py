@@ -6,13 +6,17 @@ Owns how the loops wake each other. Imported when a database first connects, sin
 from __future__ import annotations
 
 import asyncio
+import ssl
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 
 from sync.client.credentials import CredentialsCache
 from sync.client.download import DownloadLoop
+from sync.client.network import follow_network
 from sync.client.options import SyncOptions
 from sync.client.service import SyncService
 from sync.client.upload import UploadLoop
@@ -37,7 +41,7 @@ class Session:
         streams_in_use: Callable[[], Iterable[StreamKey]],
         raw_tables: Callable[[], tuple[RawTable, ...]],
     ) -> None:
-        service = SyncService(client, options.connect_timeout, options.silence_timeout)
+        service = SyncService(client, options.connect_timeout, options.silence_timeout, _user_agent(options))
         credentials = CredentialsCache(connector, options.credentials_timeout)
         self._download = DownloadLoop(
             pool,
@@ -47,6 +51,7 @@ class Session:
             options,
             streams_in_use=streams_in_use,
             raw_tables=raw_tables,
+            on_connected=self._connected,
             on_sign_of_life=self.look_again,
         )
         self._uploads = UploadLoop(
@@ -64,10 +69,15 @@ class Session:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._download.run(), name="sync: download")
             group.create_task(self._uploads.run(), name="sync: upload")
+            group.create_task(follow_network(self.wake), name="sync: network")
 
     def wake(self) -> None:
-        """Cut the waits of both loops short: something was written, or the app asked to connect."""
+        """Cut the waits of both loops short: something was written, the app connects, or the network changed."""
         self._download.wake()
+        self._uploads.wake()
+
+    def _connected(self) -> None:
+        # What could not be reached a moment ago is worth another try.
         self._uploads.wake()
 
     def look_again(self) -> None:
@@ -89,7 +99,26 @@ async def http_client(options: SyncOptions) -> AsyncGenerator[httpx.AsyncClient]
     if options.http_client is not None:
         yield options.http_client
         return
+    async with await asyncio.to_thread(_new_client, options) as client:
+        yield client
+
+
+def _new_client(options: SyncOptions) -> httpx.AsyncClient:
+    verify = options.verify
+    if isinstance(verify, str | Path):
+        path = Path(verify)
+        verify = ssl.create_default_context(
+            cafile=None if path.is_dir() else str(path), capath=str(path) if path.is_dir() else None
+        )
+    if options.proxy is not None:
+        return httpx.AsyncClient(verify=verify, proxy=options.proxy)
     # A proxy set in the environment cannot reach this machine's own loopback interface.
     direct = {f"all://{host}": None for host in ("localhost", "127.0.0.1", "[::1]")}
-    async with await asyncio.to_thread(httpx.AsyncClient, mounts=direct) as client:
-        yield client
+    return httpx.AsyncClient(verify=verify, mounts=direct)
+
+
+def _user_agent(options: SyncOptions) -> str | None:
+    """As asked for; otherwise the engine's own, or whatever the app's client says."""
+    if options.user_agent is not None or options.http_client is not None:
+        return options.user_agent
+    return f"todo-tui-sync httpx/{httpx.__version__} Python/{sys.version_info.major}.{sys.version_info.minor}"

@@ -77,6 +77,7 @@ class StreamConnection:
         self._downloading = False
         self._requested = RequestedSubscriptions(SubscriptionsRequest(include_defaults=True, subscriptions=()), ())
         self._known_buckets: frozenset[str] = frozenset()
+        self._positions: dict[str, int] = {}
         self._awaited: int | None = None
 
     async def prepare(self, options: SyncOptions, streams_in_use: Iterable[StreamKey]) -> StreamRequest:
@@ -90,6 +91,7 @@ class StreamConnection:
             buckets = oplog.bucket_positions(statements)
             # Buckets in the file that the first checkpoint lacks are deleted.
             self._known_buckets = frozenset(buckets)
+            self._positions = dict(buckets)
             # The checkpoint request that the gate waits for, until a checkpoint is complete: the first one names the
             # newest request that the service knows of.
             self._awaited = upload_queue.target(statements)
@@ -103,13 +105,15 @@ class StreamConnection:
 
         return await self._pool.write(transaction)
 
-    async def subscriptions_changed(self, options: SyncOptions) -> bool:
+    async def subscriptions_changed(self, options: SyncOptions, streams_in_use: Iterable[StreamKey]) -> bool:
         """Whether the subscriptions in the file differ from those that this connection asked for."""
-        requested = await self._pool.write(
-            lambda statements: subscriptions.requested_subscriptions(
-                statements, include_defaults=options.include_default_streams
-            )
-        )
+
+        def transaction(statements: Statements) -> RequestedSubscriptions:
+            # First, so that what is in use does not expire, be it after days of sleep.
+            subscriptions.renew(statements, streams_in_use)
+            return subscriptions.requested_subscriptions(statements, include_defaults=options.include_default_streams)
+
+        requested = await self._pool.write(transaction)
         return requested != self._requested
 
     async def take(self, lines: Iterable[bytes | bytearray]) -> None:
@@ -128,16 +132,21 @@ class StreamConnection:
                 await self._pool.write(lambda statements: oplog.take_in(statements, gathered))
             self._board.update(downloading=self._downloading)
 
-    async def uploads_completed(self) -> bool:
-        """Publish what was held back, if the gate is open now. Returns whether all is well with its checksums."""
+    async def uploads_completed(self) -> None:
+        """Publish what was held back, if the gate is open now.
+
+        Raises:
+            ChecksumError: it does not add up any more.
+        """
         async with self._turn:
             checkpoint = self._held_back
             if checkpoint is None:
-                return True
+                return
             result = await self._pool.write(lambda statements: self._publish(statements, checkpoint, priority=None))
             if result.outcome is not Outcome.HELD_BACK:
                 self._held_back = None
-            return result.outcome is not Outcome.CHECKSUM_MISMATCH
+            if result.outcome is Outcome.CHECKSUM_MISMATCH:
+                raise ChecksumError(result.mismatched_buckets)
 
     async def end(self) -> None:
         """Publish nothing more, and take in the data that has come, so that it need not come again."""
@@ -160,6 +169,7 @@ class StreamConnection:
                 await self._begin_target(target, line.removed_buckets)
             case DataLine():
                 if line.bucket in self._expected_target("data").buckets:
+                    self._positions[line.bucket] = line.last_after(self._positions.get(line.bucket, 0))
                     self._gathered.append(ReceivedData(line, len(text)))
                     self._gathered_bytes += len(text)
                     self._downloading = True
@@ -185,6 +195,8 @@ class StreamConnection:
                 subscriptions.note_offered_streams(statements, target.streams)
 
         await self._pool.write(transaction)
+        for name in removed:
+            self._positions.pop(name, None)
         for stream in target.streams if is_full else ():
             for error in stream.errors:
                 logger.warning("stream %s: %s", stream.name, error.message)

@@ -1,7 +1,7 @@
 """The upload loop: lets the connector upload what waits, then asks for the checkpoint that brings it back.
 
 Owns when an upload runs, its deadline and its next attempt. It is never passive: a local write, the opening of the
-stream, every checkpoint and keepalive make it look at the queue again.
+stream, every checkpoint and keepalive, and a timer make it look at the queue again.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 from sync.client.backoff import Backoff
+from sync.client.connector_call import connector_call
 from sync.client.credentials import CredentialsCache
 from sync.client.options import SyncOptions
-from sync.client.service import SyncService
+from sync.client.service import SyncService, is_offline
 from sync.connection import ConnectionPool
 from sync.connector import PowerSyncCredentials
 from sync.errors import AuthError, NetworkError, ProtocolError, ServiceError, UploadStalledError
@@ -26,6 +27,9 @@ from sync.storage.upload_queue import QueueState
 logger = logging.getLogger("sync.upload")
 
 _CHECKPOINT_ID_ATTEMPTS = 5
+
+_LOOK_AGAIN_SECONDS = 60.0
+"""The queue is looked at so often though nothing asked for it."""
 
 
 class UploadLoop:
@@ -54,11 +58,14 @@ class UploadLoop:
         self._cut_wait = asyncio.Event()
         self._deadline: asyncio.Timeout | None = None
         self._is_legacy_service = False
+        self._said: str | None = None
 
     async def run(self) -> None:
         """Upload whenever something waits."""
         while True:
-            await self._wake.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_AGAIN_SECONDS):
+                    await self._wake.wait()
             await asyncio.sleep(self._options.crud_throttle)
             # Cleared before the attempt: what asks for another one meanwhile is not to be lost.
             self._wake.clear()
@@ -67,11 +74,11 @@ class UploadLoop:
                 await self._drain()
             except Exception as error:  # noqa: BLE001 - whatever it is, it is reported, and the loop goes on
                 self._report(error)
-                await self._wait(self._backoff.failed())
+                await self._wait(self._backoff.failed(error))
                 self._wake.set()
             else:
                 self._backoff.succeeded()
-                self._board.update(uploading=False, upload_error=None)
+                self._report(None)
 
     def look_again(self) -> None:
         """Look at the queue, unless a failed attempt is being waited for."""
@@ -83,8 +90,9 @@ class UploadLoop:
         self._cut_wait.set()
 
     def progressed(self) -> None:
-        """A transaction was completed: its deadline starts anew."""
-        if self._deadline is not None:
+        """A transaction was completed: the deadline and the back-off start anew."""
+        self._backoff.succeeded()
+        if self._deadline is not None and not self._deadline.expired():
             self._deadline.reschedule(asyncio.get_running_loop().time() + self._options.upload_timeout)
 
     async def _drain(self) -> None:
@@ -106,34 +114,36 @@ class UploadLoop:
         await self._on_completed()
 
     async def _upload_once(self) -> None:
+        seconds = self._options.upload_timeout
+        overdue = NetworkError(f"The upload took longer than {seconds:g} seconds; it is tried again.")
         try:
-            async with asyncio.timeout(self._options.upload_timeout) as self._deadline:
+            async with connector_call(seconds, overdue) as self._deadline:
                 await self._upload()
-        except TimeoutError as error:
-            if self._deadline is not None and self._deadline.expired():
-                raise NetworkError(
-                    f"The upload took longer than {self._options.upload_timeout:g} seconds; it is tried again."
-                ) from error
-            raise
         finally:
             self._deadline = None
 
     async def _request_checkpoint(self, state: QueueState) -> None:
         """Ask the service for a checkpoint that includes all uploads, and let the gate wait for it."""
         client_id = await self._pool.read(upload_queue.client_id)
-        credentials = await self._credentials.get()
         try:
-            checkpoint = await self._requested_checkpoint(credentials, client_id)
+            checkpoint = await self._requested_checkpoint(client_id)
         except AuthError:
-            self._credentials.discard()
-            raise
+            checkpoint = await self._requested_checkpoint(client_id)  # with new credentials
         was_set = await self._pool.write(
             lambda statements: upload_queue.set_target(statements, checkpoint, state.last_ever)
         )
         if not was_set:
             self._wake.set()
 
-    async def _requested_checkpoint(self, credentials: PowerSyncCredentials, client_id: str) -> int:
+    async def _requested_checkpoint(self, client_id: str) -> int:
+        credentials = await self._credentials.get()
+        try:
+            return await self._checkpoint_by(credentials, client_id)
+        except AuthError:
+            self._credentials.discard(credentials)
+            raise
+
+    async def _checkpoint_by(self, credentials: PowerSyncCredentials, client_id: str) -> int:
         at_least = 0
         for _ in range(_CHECKPOINT_ID_ATTEMPTS):
             if self._is_legacy_service:
@@ -152,13 +162,17 @@ class UploadLoop:
                     return request_id
         raise ProtocolError("The sync service keeps answering checkpoint requests with ids that were not asked for.")
 
-    def _report(self, error: Exception) -> None:
+    def _report(self, error: Exception | None) -> None:
         self._board.update(uploading=False, upload_error=error)
-        logger.log(
-            logging.INFO if isinstance(error, NetworkError) else logging.WARNING,
-            "upload failed, the changes are kept and tried again: %s",
-            error,
-        )
+        said = None if error is None else self._credentials.redacted(error)
+        if said == self._said:
+            return
+        self._said = said
+        if error is None:
+            logger.info("uploads work again")
+        else:
+            level = logging.INFO if is_offline(error) else logging.WARNING
+            logger.log(level, "upload failed, the changes are kept and tried again: %s", said)
 
     async def _wait(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

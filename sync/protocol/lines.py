@@ -87,6 +87,20 @@ class DataLine(msgspec.Struct, frozen=True):
     next_after: int | None = None
     has_more: bool = False
 
+    def last_after(self, last: int) -> int:
+        """The id of the last operation, where the bucket is there up to the operation `last`.
+
+        Raises:
+            ProtocolError: the ids do not grow: something came twice, or in another order.
+        """
+        for operation in self.data:
+            if operation.op_id <= last:
+                raise ProtocolError(
+                    f"The service sent operation {operation.op_id} of bucket {self.bucket} after operation {last}."
+                )
+            last = operation.op_id
+        return last
+
 
 class CheckpointComplete(msgspec.Struct, frozen=True):
     """All of the target has been sent."""

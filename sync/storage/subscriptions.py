@@ -21,6 +21,9 @@ from sync.status import SyncStreamStatus
 
 _MICROSECONDS = 1_000_000
 
+SHORTEST_USE_SECONDS = 120
+"""A subscription in use does not expire sooner than this, however short its time to live: it is renewed meanwhile."""
+
 
 @dataclass(frozen=True, slots=True)
 class StreamKey:
@@ -63,17 +66,26 @@ def subscribe(statements: Statements, key: StreamKey, ttl: timedelta, priority: 
         "INSERT INTO ps_stream_subscriptions(stream_name, local_priority, local_params, ttl, expires_at)"
         " VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (stream_name, local_params) DO UPDATE SET"
         " local_priority = ifnull(min(local_priority, ?2), ifnull(local_priority, ?2)), ttl = ?4, expires_at = ?5",
-        (key.name, priority, key.parameters, seconds, _now() + seconds * _MICROSECONDS),
+        (key.name, priority, key.parameters, seconds, _now() + max(seconds, SHORTEST_USE_SECONDS) * _MICROSECONDS),
     )
 
 
 def renew(statements: Statements, keys: Iterable[StreamKey]) -> None:
     """Put off the expiry of subscriptions that are in use."""
+    _expire_after(statements, keys, SHORTEST_USE_SECONDS)
+
+
+def end_use(statements: Statements, key: StreamKey) -> None:
+    """Let a subscription live on for its time to live, from now."""
+    _expire_after(statements, [key], 0)
+
+
+def _expire_after(statements: Statements, keys: Iterable[StreamKey], at_least: int) -> None:
     now = _now()
     statements.execute_many(
-        "UPDATE ps_stream_subscriptions SET expires_at = ? + ttl * 1000000"
+        "UPDATE ps_stream_subscriptions SET expires_at = ? + max(ttl, ?) * 1000000"
         " WHERE stream_name = ? AND local_params = ? AND ttl IS NOT NULL",
-        ((now, key.name, key.parameters) for key in keys),
+        ((now, at_least, key.name, key.parameters) for key in keys),
     )
 
 

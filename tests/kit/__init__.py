@@ -1,1 +1,1 @@
-"""What tests of several rooms share: a scripted sync service on real sockets, and waiting for conditions."""
+"""What tests of several rooms share: a scripted and a small sync service on real sockets, with faults to order."""

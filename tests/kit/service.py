@@ -8,13 +8,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
+import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+import zstandard
 
 
-@dataclass
+@dataclass(eq=False)
 class Exchange:
     """One HTTP request, and the connection to answer it on."""
 
@@ -24,6 +28,9 @@ class Exchange:
     body: bytes
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    muted: bool = False
+    _reading: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+    _compress: Callable[[bytes], bytes] = field(default=lambda data: data, repr=False)
 
     @property
     def path(self) -> str:
@@ -37,34 +44,48 @@ class Exchange:
         payload = json.dumps(body).encode()
         lines = [f"HTTP/1.1 {status} Scripted", "Content-Type: application/json", f"Content-Length: {len(payload)}"]
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
-        self.writer.write("\r\n".join([*lines, "Connection: close", "", ""]).encode() + payload)
-        await self.writer.drain()
+        await self._write("\r\n".join([*lines, "Connection: close", "", ""]).encode() + payload)
 
-    async def begin_stream(self) -> None:
+    async def begin_stream(self, encoding: Literal["gzip", "zstd"] | None = None) -> None:
+        """Begin an answer without an end; with an encoding each `send` is compressed and flushed."""
         head = "HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n"
-        self.writer.write(f"{head}Connection: close\r\n\r\n".encode())
-        await self.writer.drain()
+        if encoding == "gzip":
+            gzip = zlib.compressobj(wbits=31)
+            self._compress = lambda data: gzip.compress(data) + gzip.flush(zlib.Z_SYNC_FLUSH)
+        elif encoding == "zstd":
+            zstd = zstandard.ZstdCompressor().compressobj()
+            self._compress = lambda data: zstd.compress(data) + zstd.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+        if encoding is not None:
+            head += f"Content-Encoding: {encoding}\r\n"
+        await self._write(f"{head}Connection: close\r\n\r\n".encode())
 
     async def send(self, data: bytes | str) -> None:
-        data = data.encode() if isinstance(data, str) else data
-        self.writer.write(b"%x\r\n%s\r\n" % (len(data), data))
-        await self.writer.drain()
+        data = self._compress(data.encode() if isinstance(data, str) else data)
+        await self._write(b"%x\r\n%s\r\n" % (len(data), data))
 
     async def send_line(self, line: Any) -> None:
         await self.send(json.dumps(line) + "\n")
 
     async def end_stream(self) -> None:
-        self.writer.write(b"0\r\n\r\n")
-        await self.writer.drain()
+        await self._write(b"0\r\n\r\n")
 
     def drop(self) -> None:
         """Break the connection without an end."""
         self.writer.transport.abort()
 
+    async def _write(self, data: bytes) -> None:
+        if self.muted:
+            # As on a path that swallows packets: nothing goes out, and nothing says so.
+            await self.closed_by_client()
+            raise ConnectionResetError
+        self.writer.write(data)
+        await self.writer.drain()
+
     async def closed_by_client(self) -> None:
-        """Wait until the client has closed the connection."""
-        while await self.reader.read(1024):
-            pass
+        """Wait until the client has closed the connection. Several may wait."""
+        async with self._reading:
+            while await self.reader.read(1024):
+                pass
 
 
 Handler = Callable[[Exchange], Awaitable[None]]
@@ -85,8 +106,10 @@ class ScriptedService:
 
 
 @asynccontextmanager
-async def scripted_service(handler: Handler, port: int = 0) -> AsyncGenerator[ScriptedService]:
-    """Serve `handler` on loopback. An exception in the handler fails the test at the end."""
+async def scripted_service(
+    handler: Handler, port: int = 0, tls: ssl.SSLContext | None = None
+) -> AsyncGenerator[ScriptedService]:
+    """Serve `handler` on loopback, over TLS if asked to. An exception in the handler fails the test at the end."""
 
     connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
@@ -106,7 +129,7 @@ async def scripted_service(handler: Handler, port: int = 0) -> AsyncGenerator[Sc
         # Known from here on: a task that is cancelled before its first step would leave its connection open.
         connections[asyncio.get_running_loop().create_task(serve(reader, writer))] = writer
 
-    server = await asyncio.start_server(accept, "127.0.0.1", port)
+    server = await asyncio.start_server(accept, "127.0.0.1", port, ssl=tls)
     service = ScriptedService(server.sockets[0].getsockname()[1], handler)
     try:
         yield service
@@ -126,10 +149,10 @@ async def scripted_service(handler: Handler, port: int = 0) -> AsyncGenerator[Sc
 async def _read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Exchange | None:
     try:
         head = await reader.readuntil(b"\r\n\r\n")
+        first, *rest = head.decode().split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in rest if line)}
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
     except asyncio.IncompleteReadError:
-        return None
-    first, *rest = head.decode().split("\r\n")
+        return None  # the client thought better of it
     method, target, _ = first.split(" ")
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in rest if line)}
-    body = await reader.readexactly(int(headers.get("content-length", "0")))
     return Exchange(method, target, headers, body, reader, writer)

@@ -284,6 +284,36 @@ async def test_an_upload_that_hangs_meets_its_deadline(database: PowerSyncDataba
     assert "longer than 0.05 seconds" in str(status.upload_error)
 
 
+async def test_each_completed_transaction_starts_the_deadline_anew(
+    database: PowerSyncDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three transactions of 40 seconds each, by a clock that the test puts forward, meet a deadline of 60."""
+    loop = asyncio.get_running_loop()
+    real, ahead = loop.time, 0.0
+    monkeypatch.setattr(loop, "time", lambda: real() + ahead)
+    attempts = 0
+
+    async def slow(database: PowerSyncDatabase) -> None:
+        nonlocal attempts, ahead
+        attempts += 1
+        async for transaction in database.crud_transactions():
+            ahead += 40
+            await asyncio.sleep(0.001)
+            await transaction.complete()
+
+    for number in range(3):
+        await database.execute("INSERT INTO lists(id, name) VALUES (?, 'x')", [str(number)])
+    async with scripted_service(Service()) as server:
+        options = SyncOptions(crud_throttle=0, upload_timeout=60)
+        await database.connect(ServiceConnector(server.url, slow), options)
+        # Without a deadline of the test's own: it would be met by the clock put forward.
+        async for status in database.watch_status():
+            if status.upload_queue_count == 0:
+                break
+        await database.disconnect()
+    assert attempts == 1
+
+
 @pytest.mark.parametrize("custom", [None, 9])
 async def test_completing_one_completes_all_before_it(database: PowerSyncDatabase, custom: int | None) -> None:
     for number in range(3):

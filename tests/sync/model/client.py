@@ -123,6 +123,7 @@ class Client:
             _OPTIONS,
             streams_in_use=lambda: (),
             raw_tables=lambda: (),
+            on_connected=lambda: None,
             on_sign_of_life=lambda: None,
         )
         self._running = asyncio.create_task(self._loop.run())
