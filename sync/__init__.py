@@ -16,23 +16,29 @@ from sync.errors import (
     NestedUseError,
     NetworkError,
     NoRowError,
+    NotConnectedError,
     PowerSyncError,
     ProtocolError,
     SchemaError,
     ServiceError,
+    SyncTimeoutError,
     TokenExpiredError,
     UploadStalledError,
 )
+from sync.progress import ProgressWithOperations, SyncProgress
 from sync.schema import Column, Index, Schema, Table
 from sync.statements import Row
-from sync.status import SyncStatus, SyncStreamStatus
+from sync.status import SyncPriorityStatus, SyncStatus, SyncStreamStatus
+from sync.storage.checkpoint_requests import SyncGate
 from sync.storage.upload_queue import CrudEntry
 from sync.streams import SyncStream, SyncStreamSubscription
+from sync.waiting import CheckpointRequest
 from sync.watch import Watch
 
 __all__ = [
     "AuthError",
     "BackendConnector",
+    "CheckpointRequest",
     "ChecksumError",
     "Column",
     "ConnectorError",
@@ -44,19 +50,25 @@ __all__ = [
     "NestedUseError",
     "NetworkError",
     "NoRowError",
+    "NotConnectedError",
     "PowerSyncCredentials",
     "PowerSyncDatabase",
     "PowerSyncError",
+    "ProgressWithOperations",
     "ProtocolError",
     "Row",
     "Schema",
     "SchemaError",
     "ServiceError",
+    "SyncGate",
     "SyncOptions",
+    "SyncPriorityStatus",
+    "SyncProgress",
     "SyncStatus",
     "SyncStream",
     "SyncStreamStatus",
     "SyncStreamSubscription",
+    "SyncTimeoutError",
     "Table",
     "TokenExpiredError",
     "Transaction",

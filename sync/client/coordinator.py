@@ -100,6 +100,16 @@ class SyncCoordinator:
         if self._streams_in_use[key] <= 0:
             del self._streams_in_use[key]
 
+    def subscriptions_changed(self) -> None:
+        """The subscriptions in the file changed."""
+        if self._session is not None:
+            self._session.subscriptions_changed()
+
+    def hurry(self) -> None:
+        """Cut the waits between attempts short."""
+        if self._session is not None:
+            self._session.wake()
+
     def upload_progressed(self) -> None:
         """A transaction was completed."""
         if self._session is not None:
@@ -147,15 +157,15 @@ class SyncCoordinator:
             failure = _first_of(failures)
         finally:
             self._session = None
-            self._board.update(
-                syncing_elsewhere=False, connecting=False, connected=False, downloading=False, uploading=False
-            )
+            self._board.session_ended()
             ended.set()
         return failure
 
     async def _run_session(self, wish: _Wish) -> None:
-        async with sync_lock(self._pool.path, lambda: self._board.update(syncing_elsewhere=True)):
-            self._board.update(syncing_elsewhere=False)
+        async with sync_lock(
+            self._pool.path, lambda holder: self._board.update(syncing_elsewhere=True, syncing_process=holder)
+        ):
+            self._board.update(syncing_elsewhere=False, syncing_process=None)
             await asyncio.to_thread(importlib.import_module, "sync.client.session")
             from sync.client.session import Session, http_client
 

@@ -10,6 +10,7 @@ import base64
 import binascii
 import json
 import time
+from datetime import UTC, datetime
 from typing import Any, cast
 
 from sync.connector import BackendConnector, PowerSyncCredentials
@@ -57,6 +58,15 @@ class CredentialsCache:
             if deadline.expired():
                 raise ConnectorError(f"No credentials came within {self._timeout:g} seconds.") from error
             raise
+
+
+def credentials_expiry(credentials: PowerSyncCredentials) -> datetime | None:
+    """When (UTC) credentials expire, as given or as the token itself says; None if neither does."""
+    expiry = _expiry(credentials)
+    try:
+        return None if expiry is None else datetime.fromtimestamp(expiry, UTC)
+    except (OverflowError, OSError, ValueError):
+        return None
 
 
 def _expires_soon(credentials: PowerSyncCredentials) -> bool:

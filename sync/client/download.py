@@ -11,8 +11,9 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable
 
+from sync.cancellation import to_the_end
 from sync.client.backoff import Backoff
-from sync.client.credentials import RENEW_BEFORE_EXPIRY_SECONDS, CredentialsCache
+from sync.client.credentials import RENEW_BEFORE_EXPIRY_SECONDS, CredentialsCache, credentials_expiry
 from sync.client.options import SyncOptions
 from sync.client.service import SyncService
 from sync.client.stream_connection import StreamConnection
@@ -66,7 +67,9 @@ class DownloadLoop:
             while True:
                 # Cleared before the attempt: what asks for another one meanwhile is not to be lost.
                 self._wake.clear()
+                self._board.retry_download_in(None)
                 wait = await self._attempt()
+                self._board.retry_download_in(wait or None)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait):
                         await self._wake.wait()
@@ -89,15 +92,18 @@ class DownloadLoop:
         """One connection from its opening to its end; returns how long to wait before the next."""
         self._connect_again.clear()
         began = asyncio.get_running_loop().time()
-        async with asyncio.TaskGroup() as group:
-            stream = group.create_task(self._stream(), name="sync: stream")
-            again = group.create_task(self._connect_again.wait(), name="sync: connect again")
-            await asyncio.wait({stream, again}, return_when=asyncio.FIRST_COMPLETED)
-            stream.cancel()
-            again.cancel()
-        ended, self._connection = self._connection, None
-        if ended is not None:
-            await ended.end()
+        try:
+            async with asyncio.TaskGroup() as group:
+                stream = group.create_task(self._stream(), name="sync: stream")
+                again = group.create_task(self._connect_again.wait(), name="sync: connect again")
+                await asyncio.wait({stream, again}, return_when=asyncio.FIRST_COMPLETED)
+                stream.cancel()
+                again.cancel()
+        finally:
+            # Also when disconnecting: what has come is kept.
+            ended, self._connection = self._connection, None
+            if ended is not None:
+                await to_the_end(ended.end())
         if stream.cancelled():
             return 0.0  # the connection stays visible as connected: it is only exchanged
         error = stream.result()
@@ -124,6 +130,7 @@ class DownloadLoop:
             if not self._board.status.connected:
                 self._board.update(connecting=True)
             credentials = await self._credentials.get()
+            self._board.records.token_expires_at = credentials_expiry(credentials)
             connection = StreamConnection(
                 self._pool, self._board, self._turn, on_keep_alive=self._keep_alive, on_completed=self._completed
             )
