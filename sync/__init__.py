@@ -25,6 +25,7 @@ from sync.errors import (
     TokenExpiredError,
     UploadStalledError,
 )
+from sync.explain import SyncExplanation
 from sync.progress import ProgressWithOperations, SyncProgress
 from sync.schema import Column, Index, Schema, Table
 from sync.statements import Row
@@ -60,6 +61,7 @@ __all__ = [
     "Schema",
     "SchemaError",
     "ServiceError",
+    "SyncExplanation",
     "SyncGate",
     "SyncOptions",
     "SyncPriorityStatus",

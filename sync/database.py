@@ -17,6 +17,7 @@ from sync.client.options import SyncOptions
 from sync.connection import ConnectionPool, Transaction
 from sync.connector import BackendConnector
 from sync.errors import NoRowError
+from sync.explain import SyncExplanation, explain
 from sync.schema import Schema
 from sync.statements import Parameters, Row, Statements
 from sync.status import StatusBoard, SyncStatus
@@ -189,6 +190,14 @@ class PowerSyncDatabase:
     def watch_status(self) -> AsyncIterator[SyncStatus]:
         """The state of synchronization, now and whenever it changes, until the database is closed."""
         return self._board.watch()
+
+    async def explain_sync(self) -> SyncExplanation:
+        """Why the database is, or is not, synced: what is known as a value, and as one paragraph of plain English.
+
+        Raises:
+            DatabaseClosedError: the database is closed.
+        """
+        return await explain(self._pool, self._board, self._stored_status)
 
     async def wait_for_first_sync(self, timeout: float | None = None, *, priority: int | None = None) -> None:
         """Wait until a complete checkpoint has ever been published on this device.
