@@ -72,6 +72,7 @@ class PowerSyncDatabase:
         await self._pool.open(check_version, prepare)
         try:
             await self._stored_status.start()
+            self._streams.start()
         except BaseException:
             await self.close()
             raise

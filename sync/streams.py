@@ -57,6 +57,10 @@ class SyncStreams:
     def status(self) -> SyncStatus:
         return self._board.status
 
+    def start(self) -> None:
+        """Renew what is in use, from now on."""
+        self._renewal = asyncio.create_task(self._renew(), name="sync: uses of streams")
+
     async def close(self) -> None:
         """Renew nothing any more; what is in use lives on for its time to live."""
         if self._renewal is not None:
@@ -67,8 +71,6 @@ class SyncStreams:
         subscription = SyncStreamSubscription(self, stream, key, ttl)
         self._uses.setdefault(key, set()).add(subscription)
         self._uses_changed.set()
-        if self._renewal is None:
-            self._renewal = asyncio.create_task(self._renew(), name="sync: uses of streams")
         self._coordinator.use_stream(key)
         await self._stored.refresh()
         return subscription
