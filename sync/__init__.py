@@ -16,6 +16,7 @@ from sync.errors import (
     NestedUseError,
     NetworkError,
     NoRowError,
+    NotConnectedError,
     PowerSyncError,
     ProtocolError,
     RawTableError,
@@ -23,23 +24,29 @@ from sync.errors import (
     RowTypeError,
     SchemaError,
     ServiceError,
+    SyncTimeoutError,
     TokenExpiredError,
     UploadStalledError,
 )
+from sync.explain import SyncExplanation
+from sync.progress import ProgressWithOperations, SyncProgress
 from sync.raw_tables import PendingStatement, PendingStatementParameter, RawTable, RawTableSchema
 from sync.row_diff import RowDiff
 from sync.schema import Column, Index, IndexedColumn, Schema, Table, TrackPreviousValues
 from sync.statements import Row
-from sync.status import SyncStatus, SyncStreamStatus
+from sync.status import SyncPriorityStatus, SyncStatus, SyncStreamStatus
+from sync.storage.checkpoint_requests import SyncGate
 from sync.storage.upload_queue import CrudEntry
 from sync.streams import SyncStream, SyncStreamSubscription
 from sync.transaction import ReadTransaction, Transaction
+from sync.waiting import CheckpointRequest
 from sync.watch import TableChanges, Watch
 from sync.window import RowWindow, WindowWatch
 
 __all__ = [
     "AuthError",
     "BackendConnector",
+    "CheckpointRequest",
     "ChecksumError",
     "Column",
     "ConnectedError",
@@ -53,11 +60,13 @@ __all__ = [
     "NestedUseError",
     "NetworkError",
     "NoRowError",
+    "NotConnectedError",
     "PendingStatement",
     "PendingStatementParameter",
     "PowerSyncCredentials",
     "PowerSyncDatabase",
     "PowerSyncError",
+    "ProgressWithOperations",
     "ProtocolError",
     "RawTable",
     "RawTableError",
@@ -71,11 +80,16 @@ __all__ = [
     "Schema",
     "SchemaError",
     "ServiceError",
+    "SyncExplanation",
+    "SyncGate",
     "SyncOptions",
+    "SyncPriorityStatus",
+    "SyncProgress",
     "SyncStatus",
     "SyncStream",
     "SyncStreamStatus",
     "SyncStreamSubscription",
+    "SyncTimeoutError",
     "Table",
     "TableChanges",
     "TokenExpiredError",

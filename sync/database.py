@@ -19,6 +19,7 @@ from sync.client.sync_lock import delete_database
 from sync.connection import READERS, ConnectionPool
 from sync.connector import BackendConnector
 from sync.errors import SchemaError
+from sync.explain import SyncExplanation, explain
 from sync.local_database import LocalDatabase
 from sync.raw_tables import RawTable
 from sync.schema import Schema
@@ -30,7 +31,8 @@ from sync.storage.names import app_tables
 from sync.storage.upload_queue import CrudEntry
 from sync.storage.views import replace_schema
 from sync.stored_status import StoredStatus
-from sync.streams import SyncStream
+from sync.streams import SyncStream, SyncStreams
+from sync.waiting import CheckpointRequest, Waiting
 from sync.watch import WatchedQueries
 
 
@@ -59,6 +61,8 @@ class PowerSyncDatabase(LocalDatabase):
         self._watched = WatchedQueries(self._pool, lambda changed: app_tables(self.schema, changed))
         self._stored_status = StoredStatus(self._pool, self._board)
         self._coordinator = SyncCoordinator(self._pool, self._board, self._upload, lambda: self.schema.raw_tables)
+        self._waiting = Waiting(self._pool, self._board, self._stored_status, self._coordinator.hurry)
+        self._streams = SyncStreams(self._pool, self._board, self._stored_status, self._waiting, self._coordinator)
 
     async def open(self) -> None:
         """Open the file and bring it to the schema.
@@ -75,6 +79,7 @@ class PowerSyncDatabase(LocalDatabase):
         await self._pool.open(check_version, prepare)
         try:
             await self._stored_status.start()
+            self._streams.start()
         except BaseException:
             await self.close()
             raise
@@ -93,6 +98,7 @@ class PowerSyncDatabase(LocalDatabase):
 
     async def _close(self, *, delete: bool) -> None:
         await self._coordinator.close()
+        await self._streams.close()
         await self._stored_status.close()
         self._watched.close()
         self._board.close()
@@ -217,8 +223,9 @@ class PowerSyncDatabase(LocalDatabase):
 
         Raises:
             TypeError: the parameters are not JSON.
+            ValueError: they contain NaN or an infinity.
         """
-        return SyncStream(self._pool, self._board, self._coordinator, name, parameters)
+        return SyncStream(self._streams, name, parameters)
 
     @property
     def status(self) -> SyncStatus:
@@ -229,15 +236,91 @@ class PowerSyncDatabase(LocalDatabase):
         """The state of synchronization, now and whenever it changes, until the database is closed."""
         return self._board.watch()
 
-    async def wait_for_first_sync(self, timeout: float | None = None) -> None:
-        """Wait until a complete checkpoint has ever been published on this device.
+    async def explain_sync(self) -> SyncExplanation:
+        """Why the database is, or is not, synced: what is known as a value, and as one paragraph of plain English.
 
         Raises:
-            TimeoutError: not within `timeout` seconds.
+            DatabaseClosedError: the database is closed.
+        """
+        return await explain(self._pool, self._board, self._stored_status)
+
+    async def wait_for_first_sync(self, timeout: float | None = None, *, priority: int | None = None) -> None:
+        """Wait until a complete checkpoint has ever been published on this device.
+
+        True for ever after, also offline and after a restart. May be called before `connect`. May be cancelled.
+
+        Args:
+            timeout: seconds.
+            priority: wait only for the data of this priority and all above it.
+
+        Raises:
+            SyncTimeoutError: not within `timeout`.
+            NotConnectedError: `disconnect` was called during the wait.
             DatabaseClosedError: the database was closed first.
         """
-        async with asyncio.timeout(timeout):
-            await self._board.wait_for(lambda status: status.has_synced)
+        await self._waiting.for_first_sync(priority, timeout)
+
+    async def wait_for_status(
+        self, predicate: Callable[[SyncStatus], bool], timeout: float | None = None
+    ) -> SyncStatus:
+        """Wait until the status satisfies `predicate`, and return it. What `predicate` raises ends the wait.
+
+        A status that lasts only for a moment may be missed. May be called, and wait, without a connection.
+
+        Raises:
+            SyncTimeoutError: not within `timeout` seconds.
+            DatabaseClosedError: the database was closed first.
+        """
+        return await self._waiting.for_status(predicate, timeout)
+
+    async def wait_for_upload(self, timeout: float | None = None) -> None:
+        """Wait until the backend has answered for every local change that was made before the call.
+
+        Later changes are not waited for. Whether other devices, or this one, already see the effects is another
+        matter: `wait_for_sync`. Of several processes any may be the one that uploads.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            SyncTimeoutError: not within `timeout`.
+            NotConnectedError: changes wait and no connection is wished for, or `disconnect` was called meanwhile.
+            DatabaseClosedError: the database was closed.
+        """
+        await self._waiting.for_upload(timeout, hurry=False)
+
+    async def flush(self, timeout: float | None = None) -> None:
+        """Upload now: like `wait_for_upload`, and cuts the waits after failures short, once, if this process syncs."""
+        await self._waiting.for_upload(timeout, hurry=True)
+
+    async def wait_for_sync(self, timeout: float | None = None) -> None:
+        """Wait until this device has all that the service had, and the backend all local changes, at this call.
+
+        A request for a checkpoint is made (see `request_checkpoint`) and its publishing awaited: local changes made
+        before are uploaded and have come back, and what others had changed before is visible to the next query.
+
+        Args:
+            timeout: seconds.
+
+        Raises:
+            SyncTimeoutError: not within `timeout`.
+            NotConnectedError: no connection is wished for, or `disconnect` was called meanwhile.
+            DatabaseClosedError: the database was closed.
+        """
+        await self._waiting.for_sync(timeout)
+
+    async def request_checkpoint(self) -> CheckpointRequest:
+        """Ask for a checkpoint that includes all that the backend's database holds now.
+
+        The wish is noted in the file, and returns at once; the process that syncs asks the service when the changes
+        that wait are uploaded. Until its answer comes, downloaded data (but that of priority 0) is held back, as
+        after a local change. Needs a backend without custom write checkpoints.
+
+        Raises:
+            NotConnectedError: no connection is wished for.
+            DatabaseClosedError: the database is closed.
+        """
+        return await self._waiting.request_checkpoint()
 
     # The upload queue
 

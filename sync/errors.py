@@ -119,3 +119,25 @@ class TokenExpiredError(PowerSyncError):
 
 class UploadStalledError(PowerSyncError):
     """`upload_data` returned without completing a transaction while the queue was not empty."""
+
+
+class NotConnectedError(PowerSyncError):
+    """What was waited for cannot come, since no connection is wished for: call `connect` first.
+
+    Also raised when `disconnect` is called during the wait. Local changes stay in the upload queue.
+    """
+
+
+class SyncTimeoutError(PowerSyncError, TimeoutError):
+    """A wait of the sync engine took longer than its timeout. Nothing is lost, and synchronization goes on.
+
+    Attributes:
+        seconds: the timeout.
+    """
+
+    def __init__(self, awaited: str, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(
+            f"{awaited} took longer than {seconds:g} seconds. Nothing is lost, and synchronization goes on; "
+            "explain_sync() tells what it waits for."
+        )

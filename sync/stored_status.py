@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from collections import deque
+from datetime import UTC, datetime
 
 from sync.cancellation import end_task
 from sync.connection import ConnectionPool
 from sync.errors import DatabaseClosedError
 from sync.statements import Statements
-from sync.status import StatusBoard
+from sync.status import StatusBoard, SyncPriorityStatus, SyncStreamStatus
 from sync.storage import publish, subscriptions, upload_queue
+from sync.storage.upload_queue import QueueState
 
 logger = logging.getLogger("sync.status")
 
@@ -23,6 +25,36 @@ _PAUSE_SECONDS = 0.03
 """Between two reads: during a burst of commits they would cost more than the commits."""
 
 _TABLES = frozenset({"ps_crud", "ps_sync_state", "ps_stream_subscriptions"})
+
+_MOST_SIGHTINGS = 1000
+
+
+class QueueAge:
+    """How long the first entry of the upload queue waits, as far as this process has seen it.
+
+    The file keeps no times: what was there when it was opened has waited at least since then.
+    """
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[int, datetime]] = deque()
+
+    def look(self, queue: QueueState) -> None:
+        """Note which entries there are at this moment."""
+        if queue.head is None:
+            self._seen.clear()
+            return
+        if not self._seen or self._seen[-1][0] < queue.last_ever:
+            self._seen.append((queue.last_ever, datetime.now(UTC)))
+        while self._seen[0][0] < queue.head:
+            self._seen.popleft()
+        if len(self._seen) > _MOST_SIGHTINGS:
+            # Every other one goes; an entry then counts as seen a little later than it was.
+            self._seen = deque((*list(self._seen)[1:-1:2], self._seen[-1]))
+
+    @property
+    def head_seen_at(self) -> datetime | None:
+        """When (UTC) the first entry that still waits was first seen, or None if nothing waits."""
+        return self._seen[0][1] if self._seen else None
 
 
 class StoredStatus:
@@ -33,19 +65,14 @@ class StoredStatus:
         self._board = board
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._reading = asyncio.Lock()
+        self._turn = asyncio.Lock()
+        self.queue_age = QueueAge()
         pool.listen(self._on_commit)
 
     async def start(self) -> None:
         """Read once, then after each commit that concerns it."""
         await self.refresh()
         self._task = asyncio.create_task(self._follow(), name="sync: status")
-
-    async def refresh(self) -> None:
-        """Read now: when this returns, the board shows what was committed before."""
-        # One at a time: what was read first must not be posted last.
-        async with self._reading:
-            await self._read()
 
     async def close(self) -> None:
         """Stop reading."""
@@ -68,12 +95,30 @@ class StoredStatus:
                 logger.exception("the status could not be read from the file; it is read again after the next change")
             await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def _read(self) -> None:
-        def read(statements: Statements) -> dict[str, Any]:
-            return {
-                "upload_queue_count": upload_queue.queue_state(statements).count,
-                "last_synced_at": subscriptions.from_microseconds(publish.last_synced_at(statements)),
-                "streams": subscriptions.stream_statuses(statements),
-            }
+    async def refresh(self) -> None:
+        """Read now. Readings take turns, so that an older one never replaces a newer.
 
-        self._board.update(**await self._pool.read(read))
+        Raises:
+            DatabaseClosedError: the database is closed.
+        """
+
+        def read(
+            statements: Statements,
+        ) -> tuple[QueueState, tuple[tuple[int | None, int], ...], tuple[SyncStreamStatus, ...]]:
+            return (
+                upload_queue.queue_state(statements),
+                publish.synced_priorities(statements),
+                subscriptions.stream_statuses(statements),
+            )
+
+        async with self._turn:
+            queue, synced, streams = await self._pool.read(read)
+            self.queue_age.look(queue)
+            priorities = tuple(SyncPriorityStatus(number, subscriptions.from_microseconds(at)) for number, at in synced)
+            complete = (entry.last_synced_at for entry in priorities if entry.priority is None)
+            self._board.update_stored(
+                streams,
+                upload_queue_count=queue.count,
+                last_synced_at=next(complete, None),
+                priorities=priorities,
+            )

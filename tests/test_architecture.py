@@ -54,7 +54,7 @@ def test_the_rooms_of_the_engine_keep_to_themselves() -> None:
             assert "httpx" not in packages_of(path), path
         if room not in {"storage", "client"} and path.name not in {"stored_status.py", "coordinator.py"}:
             assert "ps_" not in text.replace('("ps_", "sqlite_")', "").replace("`ps_", ""), path
-        if room == "client":
+        if room in {"client", "status.py", "progress.py", "waiting.py", "streams.py", "explain.py"}:
             assert not any(word in text for word in ("SELECT ", "INSERT ", "UPDATE ", "DELETE ")), path
 
 

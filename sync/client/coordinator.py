@@ -25,7 +25,7 @@ from sync.connector import BackendConnector
 from sync.errors import ConnectedError, DatabaseClosedError
 from sync.raw_tables import RawTable
 from sync.status import StatusBoard
-from sync.storage import subscriptions, upload_queue
+from sync.storage import upload_queue
 from sync.storage.subscriptions import StreamKey
 
 if TYPE_CHECKING:
@@ -65,7 +65,6 @@ class SyncCoordinator:
         self._owner: asyncio.Task[None] | None = None
         self._session: Session | None = None
         self._streams_in_use: Counter[StreamKey] = Counter()
-        self._renewal: asyncio.Task[None] | None = None
         self._closed = False
         pool.listen(self._on_commit)
 
@@ -118,15 +117,12 @@ class SyncCoordinator:
         """Disconnect for good. Idempotent; must not be cancelled."""
         self._closed = True
         self._wish = None
-        for task in (self._owner, self._renewal):
-            if task is not None:
-                await end_task(task)
+        if self._owner is not None:
+            await end_task(self._owner)
 
     def use_stream(self, key: StreamKey) -> None:
         """Count a use of a subscription; the service learns of it if it does not know it yet."""
         self._streams_in_use[key] += 1
-        if self._renewal is None and not self._closed:
-            self._renewal = asyncio.create_task(self._renew_streams(), name="sync: subscriptions in use")
         if self._session is not None:
             self._session.subscriptions_changed()
 
@@ -140,6 +136,16 @@ class SyncCoordinator:
     def streams_in_use(self) -> tuple[StreamKey, ...]:
         """The subscriptions that the app holds."""
         return tuple(self._streams_in_use)
+
+    def subscriptions_changed(self) -> None:
+        """The subscriptions in the file changed."""
+        if self._session is not None:
+            self._session.subscriptions_changed()
+
+    def hurry(self) -> None:
+        """Cut the waits between attempts short."""
+        if self._session is not None:
+            self._session.wake()
 
     def upload_progressed(self) -> None:
         """A transaction was completed."""
@@ -155,17 +161,6 @@ class SyncCoordinator:
             self._session.subscriptions_changed()
         elif upload_queue.has_new_entries(changed):
             self._session.wake()
-
-    async def _renew_streams(self) -> None:
-        """Keep what this process uses from expiring, also while another process syncs, or none."""
-        while True:
-            await asyncio.sleep(subscriptions.SHORTEST_USE_SECONDS / 4)
-            try:
-                keys = tuple(self._streams_in_use)
-                if keys:
-                    await self._pool.write(lambda statements, keys=keys: subscriptions.renew(statements, keys))
-            except Exception as error:  # noqa: BLE001 - a locked file, say; the next time is soon enough
-                logger.warning("subscriptions in use could not be renewed, it is tried again: %s", error)
 
     async def _own(self) -> None:
         backoff = Backoff(_FIRST_RESTART_SECONDS, _LONGEST_RESTART_SECONDS)
@@ -205,15 +200,13 @@ class SyncCoordinator:
             failure = _first_of(failures)
         finally:
             self._session = None
-            self._board.update(
-                syncing_elsewhere=False, connecting=False, connected=False, downloading=False, uploading=False
-            )
+            self._board.session_ended()
             ended.set()
         return failure
 
     async def _run_session(self, wish: _Wish) -> None:
         async with sync_lock(self._pool.path, self._wait_for_lock):
-            self._board.update(syncing_elsewhere=False)
+            self._board.update(syncing_elsewhere=False, syncing_process=None)
             await asyncio.to_thread(importlib.import_module, "sync.client.session")
             from sync.client.session import Session, http_client
 
@@ -233,7 +226,7 @@ class SyncCoordinator:
     def _wait_for_lock(self, process: int | None) -> None:
         if not self._board.status.syncing_elsewhere:
             logger.info("another process syncs this file: %s", process or "it does not say which")
-        self._board.update(syncing_elsewhere=True)
+        self._board.update(syncing_elsewhere=True, syncing_process=process)
 
 
 def _first_of(failures: BaseExceptionGroup[Exception]) -> Exception:

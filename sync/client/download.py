@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 from sync.cancellation import to_the_end
 from sync.client.backoff import Backoff
-from sync.client.credentials import RENEW_BEFORE_EXPIRY_SECONDS, CredentialsCache
+from sync.client.credentials import RENEW_BEFORE_EXPIRY_SECONDS, CredentialsCache, credentials_expiry
 from sync.client.options import SyncOptions
 from sync.client.service import SyncService, is_offline
 from sync.client.stream_connection import StreamConnection
@@ -73,7 +73,9 @@ class DownloadLoop:
             while True:
                 # Cleared before the attempt: what asks for another one meanwhile is not to be lost.
                 self._wake.clear()
+                self._board.retry_download_in(None)
                 wait = await self._attempt()
+                self._board.retry_download_in(wait or None)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait):
                         await self._wake.wait()
@@ -146,6 +148,7 @@ class DownloadLoop:
             if not self._board.status.connected:
                 self._board.update(connecting=True)
             credentials = await self._credentials.get()
+            self._board.records.token_expires_at = credentials_expiry(credentials)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is reported, and the loop goes on
             return error
         try:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from sync.client.options import SyncOptions
 from sync.connection import ConnectionPool
 from sync.errors import ChecksumError, ProtocolError
+from sync.progress import TargetProgress
 from sync.protocol import (
     BucketRequest,
     Checkpoint,
@@ -31,7 +32,7 @@ from sync.protocol import (
 from sync.raw_tables import RawTable
 from sync.statements import Statements
 from sync.status import StatusBoard
-from sync.storage import oplog, publish, subscriptions, upload_queue
+from sync.storage import oplog, progress, publish, subscriptions, upload_queue
 from sync.storage.oplog import ReceivedData
 from sync.storage.publish import Outcome, PublishResult
 from sync.storage.subscriptions import RequestedSubscriptions, StreamKey
@@ -75,6 +76,7 @@ class StreamConnection:
         self._gathered: list[ReceivedData] = []
         self._gathered_bytes = 0
         self._downloading = False
+        self._progress: TargetProgress | None = None
         self._requested = RequestedSubscriptions(SubscriptionsRequest(include_defaults=True, subscriptions=()), ())
         self._known_buckets: frozenset[str] = frozenset()
         self._positions: dict[str, int] = {}
@@ -123,6 +125,7 @@ class StreamConnection:
             ProtocolError: a line cannot be read, or comes where it must not.
             ChecksumError: a checkpoint did not add up.
         """
+        self._board.line_received()
         async with self._turn:
             for text in lines:
                 if text.strip():
@@ -130,7 +133,7 @@ class StreamConnection:
             if self._gathered_bytes >= _TAKE_IN_BYTES:
                 gathered = self._take_gathered()
                 await self._pool.write(lambda statements: oplog.take_in(statements, gathered))
-            self._board.update(downloading=self._downloading)
+            self._board.update_download(self._progress, downloading=self._downloading)
 
     async def uploads_completed(self) -> None:
         """Publish what was held back, if the gate is open now.
@@ -173,6 +176,8 @@ class StreamConnection:
                     self._gathered.append(ReceivedData(line, len(text)))
                     self._gathered_bytes += len(text)
                     self._downloading = True
+                    if self._progress is not None:
+                        self._progress.received(line.bucket, len(line.data))
             case CheckpointComplete():
                 await self._complete(self._expected_target("a complete checkpoint"), None)
             case PartialCheckpointComplete():
@@ -188,13 +193,15 @@ class StreamConnection:
         removed = tuple(removed_buckets)
         is_full = self._target is None or target.streams is not self._target.streams
 
-        def transaction(statements: Statements) -> None:
+        def transaction(statements: Statements) -> TargetProgress:
             oplog.take_in(statements, gathered)
             oplog.delete_buckets(statements, removed)
             if is_full:
                 subscriptions.note_offered_streams(statements, target.streams)
+            return progress.begin_target(statements, target, self._requested)
 
-        await self._pool.write(transaction)
+        self._progress = await self._pool.write(transaction)
+        self._downloading = not self._progress.is_complete
         for name in removed:
             self._positions.pop(name, None)
         for stream in target.streams if is_full else ():

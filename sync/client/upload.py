@@ -74,7 +74,10 @@ class UploadLoop:
                 await self._drain()
             except Exception as error:  # noqa: BLE001 - whatever it is, it is reported, and the loop goes on
                 self._report(error)
-                await self._wait(self._backoff.failed(error))
+                seconds = self._backoff.failed(error)
+                self._board.retry_upload_in(seconds)
+                await self._wait(seconds)
+                self._board.retry_upload_in(None)
                 self._wake.set()
             else:
                 self._backoff.succeeded()

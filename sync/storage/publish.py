@@ -80,7 +80,8 @@ def publish(
         involved = "AND r.bucket IN (SELECT id FROM temp.involved_buckets)"
         _note_rows_newer_elsewhere(statements)
     _write_changed_rows(statements, involved, {table.name: table for table in raw})
-    now = time.time_ns() // 1000
+    # The time never goes back, also when the clock does: a greater one tells of a newer checkpoint.
+    now = max(time.time_ns() // 1000, (last_synced_at(statements) or 0) + 1)
     _mark_published(statements, checkpoint, priority, names, now)
     return PublishResult(Outcome.PUBLISHED, now)
 
@@ -216,3 +217,11 @@ def _mark_published(
 def last_synced_at(statements: Statements) -> int | None:
     """When the last complete checkpoint was published, in µs since the epoch, or None."""
     return statements.value("SELECT last_synced_at FROM ps_sync_state WHERE priority = ?", (COMPLETE_SYNC_PRIORITY,))
+
+
+def synced_priorities(statements: Statements) -> tuple[tuple[int | None, int], ...]:
+    """What was published when: priority (None: complete) and µs since the epoch, the highest priority first."""
+    rows = statements.execute("SELECT priority, last_synced_at FROM ps_sync_state ORDER BY priority")
+    return tuple(
+        (None if row["priority"] == COMPLETE_SYNC_PRIORITY else row["priority"], row["last_synced_at"]) for row in rows
+    )

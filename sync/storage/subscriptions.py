@@ -13,16 +13,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
+from sync.progress import SubscriptionInTarget
 from sync.protocol.checkpoints import TrackedCheckpoint
-from sync.protocol.lines import StreamDescription
+from sync.protocol.lines import BucketChecksum, StreamDescription, SubscriptionReason
 from sync.protocol.requests import StreamSubscriptionRequest, SubscriptionsRequest
 from sync.statements import Row, Statements
 from sync.status import SyncStreamStatus
 
 _MICROSECONDS = 1_000_000
 
-SHORTEST_USE_SECONDS = 120
-"""A subscription in use does not expire sooner than this, however short its time to live: it is renewed meanwhile."""
+_LEASE_SECONDS = 60
+"""A subscription in use is kept for this long at least, however short its time to live; uses are renewed meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,9 @@ class StreamKey:
 
         Raises:
             TypeError: the parameters are not JSON.
+            ValueError: they contain NaN or an infinity, which JSON does not know.
         """
-        return cls(name, json.dumps(parameters, ensure_ascii=False, separators=(",", ":")))
+        return cls(name, json.dumps(parameters, ensure_ascii=False, separators=(",", ":"), allow_nan=False))
 
     @property
     def decoded_parameters(self) -> dict[str, Any] | None:
@@ -59,34 +61,71 @@ class RequestedSubscriptions:
     ids: tuple[int, ...] = field(compare=False)
 
 
-def subscribe(statements: Statements, key: StreamKey, ttl: timedelta, priority: int | None) -> None:
-    """Keep a subscription until `ttl` after its last use. Of several priorities the highest (lowest number) holds."""
+def subscribe(statements: Statements, key: StreamKey, ttl: timedelta, priority: int | None) -> StreamKey:
+    """Keep a subscription until `ttl` after its last use. Of several priorities the highest (lowest number) holds.
+
+    Returns its key as it stands in the file: another SDK may have spelled the same parameters otherwise.
+    """
+    key = stored_key(statements, key)
     seconds = int(ttl.total_seconds())
     statements.execute(
         "INSERT INTO ps_stream_subscriptions(stream_name, local_priority, local_params, ttl, expires_at)"
         " VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (stream_name, local_params) DO UPDATE SET"
-        " local_priority = ifnull(min(local_priority, ?2), ifnull(local_priority, ?2)), ttl = ?4, expires_at = ?5",
-        (key.name, priority, key.parameters, seconds, _now() + max(seconds, SHORTEST_USE_SECONDS) * _MICROSECONDS),
+        " local_priority = ifnull(min(local_priority, ?2), ifnull(local_priority, ?2)), ttl = ?4,"
+        " expires_at = max(ifnull(expires_at, 0), ?5)",
+        (key.name, priority, key.parameters, seconds, _now() + max(seconds, _LEASE_SECONDS) * _MICROSECONDS),
+    )
+    return key
+
+
+def unsubscribe_all(statements: Statements, key: StreamKey) -> None:
+    """End a subscription at once. A default stream goes on as such."""
+    statements.execute(
+        "DELETE FROM ps_stream_subscriptions WHERE stream_name = ? AND local_params = ?"
+        " AND NOT (is_default AND local_params = 'null')",
+        (key.name, key.parameters),
+    )
+    statements.execute(
+        "UPDATE ps_stream_subscriptions SET ttl = NULL, expires_at = NULL, local_priority = NULL"
+        " WHERE stream_name = ? AND local_params = ?",
+        (key.name, key.parameters),
     )
 
 
 def renew(statements: Statements, keys: Iterable[StreamKey]) -> None:
     """Put off the expiry of subscriptions that are in use."""
-    _expire_after(statements, keys, SHORTEST_USE_SECONDS)
-
-
-def end_use(statements: Statements, key: StreamKey) -> None:
-    """Let a subscription live on for its time to live, from now."""
-    _expire_after(statements, [key], 0)
-
-
-def _expire_after(statements: Statements, keys: Iterable[StreamKey], at_least: int) -> None:
     now = _now()
     statements.execute_many(
-        "UPDATE ps_stream_subscriptions SET expires_at = ? + max(ttl, ?) * 1000000"
+        "UPDATE ps_stream_subscriptions SET expires_at = max(expires_at, ? + max(ttl, ?) * 1000000)"
         " WHERE stream_name = ? AND local_params = ? AND ttl IS NOT NULL",
-        ((now, at_least, key.name, key.parameters) for key in keys),
+        ((now, _LEASE_SECONDS, key.name, key.parameters) for key in keys),
     )
+
+
+def end_use(statements: Statements, key: StreamKey, ttl: timedelta) -> None:
+    """Begin the time to live that a use asked for, unless another use keeps the subscription for longer."""
+    now = _now()
+    statements.execute(
+        "UPDATE ps_stream_subscriptions SET expires_at = max(iif(expires_at > ?, expires_at, 0), ?)"
+        " WHERE stream_name = ? AND local_params = ? AND ttl IS NOT NULL",
+        (
+            now + _LEASE_SECONDS * _MICROSECONDS,
+            now + int(ttl.total_seconds()) * _MICROSECONDS,
+            key.name,
+            key.parameters,
+        ),
+    )
+
+
+def stored_key(statements: Statements, key: StreamKey) -> StreamKey:
+    """The key of the same subscription as it is spelled in the file, or as given if it is not there."""
+    rows = statements.execute("SELECT local_params FROM ps_stream_subscriptions WHERE stream_name = ?", (key.name,))
+    texts = {row["local_params"] for row in rows}
+    if key.parameters in texts:
+        return key
+    parameters = key.decoded_parameters
+    same = (text for text in texts if json.loads(text) == parameters)
+    return StreamKey(key.name, next(same, key.parameters))
 
 
 def forget_all_but(statements: Statements, keys: Iterable[StreamKey]) -> None:
@@ -152,43 +191,84 @@ def mark_synced(
     A complete checkpoint covers all that the connection asked for, and the default ones; with `priority`, those whose
     buckets are all of that priority or above.
     """
-    rows = statements.execute("SELECT id, stream_name FROM ps_stream_subscriptions WHERE ttl IS NULL")
-    default_ids = {row["stream_name"]: row["id"] for row in rows}
-    ids = {*requested.ids, *default_ids.values()}
+    ids = {*requested.ids, *_default_ids(statements).values()}
     if priority is not None:
-        lowest = _lowest_priorities(checkpoint, requested, default_ids)
-        ids &= {subscription for subscription, number in lowest.items() if number <= priority}
+        ids &= {
+            subscription.id
+            for subscription in in_target(statements, checkpoint, requested)
+            if subscription.buckets and max(bucket.priority for bucket in subscription.buckets) <= priority
+        }
     statements.execute_many(
         "UPDATE ps_stream_subscriptions SET last_synced_at = ? WHERE id = ?", ((at, number) for number in ids)
     )
 
 
-def _lowest_priorities(
-    checkpoint: TrackedCheckpoint, requested: RequestedSubscriptions, default_ids: dict[str, int]
-) -> dict[int, int]:
-    """For each subscription that has buckets, the numerically greatest priority among them."""
-    lowest: dict[int, int] = {}
+def in_target(
+    statements: Statements, checkpoint: TrackedCheckpoint, requested: RequestedSubscriptions
+) -> tuple[SubscriptionInTarget, ...]:
+    """What a checkpoint says of each subscription that was asked for, and of the default ones."""
+    default_ids = _default_ids(statements)
+    names = [subscription.stream for subscription in requested.request.subscriptions]
+    subscribed = {**dict(zip(requested.ids, names, strict=True)), **{id_: name for name, id_ in default_ids.items()}}
+    buckets: dict[int, list[BucketChecksum]] = {}
     for bucket in checkpoint.buckets.values():
         for reason in bucket.subscriptions:
-            subscription: int | None = None
-            if reason.sub is not None and reason.sub < len(requested.ids):
-                subscription = requested.ids[reason.sub]
-            elif reason.default is not None and reason.default < len(checkpoint.streams):
-                subscription = default_ids.get(checkpoint.streams[reason.default].name)
+            subscription = _subscription_of(reason, checkpoint, requested, default_ids)
             if subscription is not None:
-                lowest[subscription] = max(lowest.get(subscription, 0), bucket.priority)
-    return lowest
+                buckets.setdefault(subscription, []).append(bucket)
+    errors: dict[int, list[str]] = {}
+    for stream in checkpoint.streams:
+        for error in stream.errors:
+            if isinstance(error.subscription, int):
+                subscription = requested.ids[error.subscription] if error.subscription < len(requested.ids) else None
+            else:
+                subscription = default_ids.get(stream.name)
+            if subscription is not None:
+                errors.setdefault(subscription, []).append(error.message)
+    offered = {stream.name for stream in checkpoint.streams}
+    return tuple(
+        SubscriptionInTarget(
+            subscription,
+            name in offered,
+            "; ".join(errors.get(subscription, ())) or None,
+            tuple(buckets.get(subscription, ())),
+        )
+        for subscription, name in subscribed.items()
+    )
+
+
+def _default_ids(statements: Statements) -> dict[str, int]:
+    rows = statements.execute("SELECT id, stream_name FROM ps_stream_subscriptions WHERE ttl IS NULL")
+    return {row["stream_name"]: row["id"] for row in rows}
+
+
+def _subscription_of(
+    reason: SubscriptionReason,
+    checkpoint: TrackedCheckpoint,
+    requested: RequestedSubscriptions,
+    default_ids: dict[str, int],
+) -> int | None:
+    """The row of the subscription that a bucket serves, or None if the app has ended it meanwhile."""
+    if reason.sub is not None:
+        return requested.ids[reason.sub] if reason.sub < len(requested.ids) else None
+    if reason.default is not None and reason.default < len(checkpoint.streams):
+        return default_ids.get(checkpoint.streams[reason.default].name)
+    return None
 
 
 def stream_statuses(statements: Statements) -> tuple[SyncStreamStatus, ...]:
     """All subscriptions, for the status."""
     return tuple(
         SyncStreamStatus(
-            row["stream_name"],
-            _parameters(row),
-            bool(row["active"]),
-            bool(row["is_default"]),
-            from_microseconds(row["last_synced_at"]),
+            name=row["stream_name"],
+            parameters=_parameters(row),
+            active=bool(row["active"]),
+            is_default=bool(row["is_default"]),
+            last_synced_at=from_microseconds(row["last_synced_at"]),
+            has_explicit_subscription=row["ttl"] is not None,
+            # What was complete once without being offered was not offered then.
+            offered=True if row["active"] else None if row["last_synced_at"] is None else False,
+            subscription_id=row["id"],
         )
         for row in statements.execute("SELECT * FROM ps_stream_subscriptions ORDER BY id")
     )

@@ -1,0 +1,32 @@
+"""What the file holds of a checkpoint before its data comes.
+
+Owns the reading of the buckets' operation counts, and their reset when they cannot be true. The arithmetic is
+`sync.progress`'s; that the counts grow and start anew is `oplog`'s and `publish`'s.
+"""
+
+from __future__ import annotations
+
+from sync.progress import BucketCounts, TargetProgress
+from sync.protocol.checkpoints import TrackedCheckpoint
+from sync.statements import Statements
+from sync.storage import subscriptions
+from sync.storage.subscriptions import RequestedSubscriptions
+
+
+def begin_target(
+    statements: Statements, target: TrackedCheckpoint, requested: RequestedSubscriptions
+) -> TargetProgress:
+    """Count what is there of a checkpoint, be it from a connection that broke off or an earlier checkpoint.
+
+    A bucket that the service compacted may have fewer operations than were received: then there is nothing to
+    compare with, and the counts of all buckets start at zero, as PowerSync's own clients do it.
+    """
+    counts = {
+        row["name"]: BucketCounts(row["count_at_last"], row["count_since_last"])
+        for row in statements.execute("SELECT name, count_at_last, count_since_last FROM ps_buckets")
+        if row["name"] in target.buckets
+    }
+    if any(count.at_last + count.since_last > target.buckets[name].count for name, count in counts.items()):
+        statements.execute("UPDATE ps_buckets SET count_since_last = 0, count_at_last = 0")
+        counts = {}
+    return TargetProgress(target.buckets.values(), counts, subscriptions.in_target(statements, target, requested))
