@@ -121,7 +121,7 @@ class StreamConnection:
                     await self._take_line(text)
             if self._gathered_bytes >= _TAKE_IN_BYTES:
                 gathered = self._take_gathered()
-                await self._pool.write(lambda statements: oplog.take_in(statements, gathered))
+                await self._pool.write(lambda statements: oplog.take_in(statements, gathered, more_follows=True))
             self._board.update(downloading=self._downloading)
 
     async def uploads_completed(self) -> bool:
