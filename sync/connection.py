@@ -25,6 +25,7 @@ import aiosqlite
 from sync.cancellation import end_task, to_the_end
 from sync.errors import DatabaseClosedError, DatabaseOpenError, NestedUseError, NoRowError
 from sync.statements import STATEMENT_CACHE, Parameters, Row, Statements
+from sync.wal import KEPT_BYTES, WriteAheadLog
 
 T = TypeVar("T")
 
@@ -102,6 +103,7 @@ class ConnectionPool:
         self._before_write = before_write
         self._before_commit = before_commit
         self._write_lock = asyncio.Lock()
+        self._log = None if self._in_memory else WriteAheadLog(self.path)
         self._writer: _Connection | None = None
         self._readers: list[_Connection] = []
         self._idle_readers: asyncio.LifoQueue[_Connection] = asyncio.LifoQueue()
@@ -153,6 +155,8 @@ class ConnectionPool:
         if self._poll is not None:
             await end_task(self._poll)
         async with self._write_lock:
+            if self._log is not None:
+                await self._log.close()
             writer, self._writer = self._writer, None
             readers, self._readers = self._readers, []
             for connection in (*readers, writer):
@@ -175,6 +179,12 @@ class ConnectionPool:
         self._refuse_nested_use()
         async with self._write_lock:
             return await self._open_writer().run(lambda: self._in_transaction(function))
+
+    async def write_in_bulk(self, function: Callable[[Statements], T]) -> T:
+        """As `write`, for large transactions in a row: waits first if the write-ahead log has grown long."""
+        if self._log is not None:
+            await self._log.until_short()
+        return await self.write(function)
 
     @asynccontextmanager
     async def write_transaction(self) -> AsyncGenerator[Transaction]:
@@ -267,6 +277,8 @@ class ConnectionPool:
         changed = statements.commit()
         if (changed is None or changed) and self._loop is not None:
             self._loop.call_soon_threadsafe(self._announce, changed)
+            if self._log is not None and self._log.is_due():
+                self._loop.call_soon_threadsafe(self._log.begin_checkpoint)
 
     def _announce(self, changed: frozenset[str] | None) -> None:
         for listener in self._listeners:
@@ -410,7 +422,8 @@ def _configure(statements: Statements, *, read_only: bool) -> None:
         statements.execute("PRAGMA query_only = ON")
     else:
         _switch_to_wal(statements)
-        statements.execute("PRAGMA journal_size_limit = 6291456")
+        statements.execute(f"PRAGMA journal_size_limit = {KEPT_BYTES}")
+        statements.execute("PRAGMA wal_autocheckpoint = 0")  # `sync.wal` does it, beside the writer
 
 
 def _switch_to_wal(statements: Statements) -> None:
