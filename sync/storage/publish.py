@@ -133,7 +133,7 @@ def _is_mostly_new(statements: Statements, involved: _Involved) -> bool:
         f" WHERE TRUE{involved('b.id')}"
     )
     # The highest rowid is at least the number of rows, and costs nothing to find.
-    if new < FILL_FROM_OPERATIONS or new * 2 < statements.value("SELECT max(rowid) FROM ps_oplog"):
+    if new < FILL_FROM_OPERATIONS or new * 2 < statements.value("SELECT ifnull(max(rowid), 0) FROM ps_oplog"):
         return False
     applied = f"SELECT 1 FROM ps_buckets WHERE last_applied_op <> 0{involved('id')}"
     return involved.all or statements.first(applied) is None

@@ -1,7 +1,7 @@
 """A first sync, from the opened stream to visible rows: the engine, and bare sqlite3 doing the least that it takes.
 
-Run as `python -m tests.benchmarks.first_sync engine|bare PORT-OR-FILE TABLES`: one measurement in a process of its own, whose
-figures it prints as JSON (seconds, MB).
+Run as `python -m tests.benchmarks.first_sync engine|bare PORT TABLES`: one measurement in a process of its own, whose
+figures it prints as JSON (seconds, milliseconds, MB).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class _Connector(BackendConnector):
     async def fetch_credentials(self) -> PowerSyncCredentials:
         return PowerSyncCredentials(f"http://127.0.0.1:{self._port}", "token")
 
-    async def upload_data(self, database: PowerSyncDatabase) -> None:
+    async def upload_data(self, _database: PowerSyncDatabase) -> None:
         raise AssertionError("nothing is uploaded")
 
 
@@ -58,7 +58,7 @@ async def engine(path: Path, port: int, tables: list[str]) -> dict[str, float]:
         first = asyncio.create_task(database.wait_for_first_sync())
         while not first.done():
             await asyncio.wait({first}, timeout=0.02)
-            wal = max(wal, os.stat(f"{path}-wal").st_size)
+            wal = max(wal, Path(f"{path}-wal").stat().st_size)
         seconds = time.perf_counter() - began
         ticker.cancel()
         rows = sum([(await database.get(f'SELECT count(*) FROM "{name}"'))[0] for name in tables])
@@ -72,8 +72,8 @@ def bare(path: Path, port: int, tables: list[str]) -> dict[str, float]:
         "PRAGMA journal_mode = WAL",
         "PRAGMA synchronous = NORMAL",
         "PRAGMA secure_delete = OFF",
-        "CREATE TABLE ps_oplog(bucket INTEGER NOT NULL, op_id INTEGER NOT NULL, row_type TEXT, row_id TEXT, key TEXT,"
-        " data TEXT, hash INTEGER NOT NULL) STRICT",
+        """CREATE TABLE ps_oplog(bucket INTEGER NOT NULL, op_id INTEGER NOT NULL, row_type TEXT, row_id TEXT, key TEXT,
+        data TEXT, hash INTEGER NOT NULL) STRICT""",
         *(f'CREATE TABLE "ps_data__{name}"(id TEXT PRIMARY KEY NOT NULL, data TEXT)' for name in tables),
     ):
         database.execute(sql)
@@ -117,10 +117,7 @@ def main() -> None:
     kind, port, *tables = sys.argv[1:]
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCHMARK_DIRECTORY")) as directory:
         path = Path(directory) / "first.db"
-        if kind == "engine":
-            result = asyncio.run(engine(path, int(port), tables))
-        else:
-            result = bare(path, int(port), tables)
+        result = asyncio.run(engine(path, int(port), tables)) if kind == "engine" else bare(path, int(port), tables)
         usage = resource.getrusage(resource.RUSAGE_SELF)
         result["cpu_seconds"] = usage.ru_utime + usage.ru_stime
         result["memory_mb"] = usage.ru_maxrss / 1024

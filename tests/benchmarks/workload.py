@@ -1,7 +1,7 @@
 """What a first sync downloads: the lines of a stream, made up from a seed.
 
-Owns the shape of the data (how many rows, buckets and tables, how large, in which order of ids). Knows neither the engine
-nor the references.
+Owns the shape of the data: how many rows, buckets and tables, how large, in which order of ids. Knows neither the
+engine nor the references.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ class Workload:
         first = self.rows * bucket // self.buckets
         filling = "x" * max(0, self.row_bytes - 165)
         for number in range(first, self.rows * (bucket + 1) // self.buckets):
-            id = str(uuid.UUID(int=chance.getrandbits(128) if self.ids == "random" else number))
+            row_id = str(uuid.UUID(int=chance.getrandbits(128) if self.ids == "random" else number))
             data = (
-                f'{{"id":"{id}","list_id":"{id[::-1]}","created_at":"2026-01-01T00:00:00Z",'
+                f'{{"id":"{row_id}","list_id":"{row_id[::-1]}","created_at":"2026-01-01T00:00:00Z",'
                 f'"description":"{filling}","position":{number},"completed":{number % 2}}}'
             )
             yield {
                 "op_id": str(number + 1),
                 "op": "PUT",
                 "object_type": f"table_{number % self.tables}",
-                "object_id": id,
+                "object_id": row_id,
                 "checksum": number * 2654435761 % 2**32,
-                "subkey": id,
+                "subkey": row_id,
                 "data": data,
             }
 
