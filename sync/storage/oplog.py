@@ -17,6 +17,11 @@ from sync.storage.names import operation_key
 
 _KEYS_PER_STATEMENT = 100
 
+_NOTE_ROWS_OF_BUCKET = (
+    "INSERT OR IGNORE INTO ps_updated_rows(row_type, row_id)"
+    " SELECT row_type, row_id FROM ps_oplog WHERE bucket = ? ORDER BY row_type, row_id"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class ReceivedData:
@@ -51,13 +56,17 @@ def bucket_positions(statements: Statements) -> dict[str, int]:
 
 def delete_buckets(statements: Statements, names: Collection[str]) -> None:
     """Forget buckets; their rows are published anew from what other buckets still hold."""
-    if names:
-        staging.settle(statements)
-    for name in names:
-        bucket = statements.value("SELECT id FROM ps_buckets WHERE name = ?", (name,))
-        if bucket is not None:
-            _clear(statements, bucket)
-            statements.execute("DELETE FROM ps_buckets WHERE id = ?", (bucket,))
+    if not names:
+        return
+    staging.settle(statements)
+    buckets = statements.execute("SELECT id, name FROM ps_buckets")
+    deleted = [(row["id"],) for row in buckets if row["name"] in names]
+    statements.execute_many(_NOTE_ROWS_OF_BUCKET, deleted)
+    if len(deleted) == len(buckets):
+        statements.execute("DELETE FROM ps_oplog")  # all at once, which SQLite does without looking at the rows
+    else:
+        statements.execute_many("DELETE FROM ps_oplog WHERE bucket = ?", deleted)
+    statements.execute_many("DELETE FROM ps_buckets WHERE id = ?", deleted)
 
 
 @dataclass(slots=True)
@@ -157,11 +166,7 @@ def _add(statements: Statements, bucket: int, operations: Sequence[Operation], s
 
 
 def _clear(statements: Statements, bucket: int) -> None:
-    statements.execute(
-        "INSERT OR IGNORE INTO ps_updated_rows(row_type, row_id)"
-        " SELECT row_type, row_id FROM ps_oplog WHERE bucket = ?",
-        (bucket,),
-    )
+    statements.execute(_NOTE_ROWS_OF_BUCKET, (bucket,))
     statements.execute("DELETE FROM ps_oplog WHERE bucket = ?", (bucket,))
     statements.execute(
         "UPDATE ps_buckets SET last_applied_op = 0, add_checksum = 0, op_checksum = 0 WHERE id = ?", (bucket,)

@@ -92,7 +92,7 @@ STEPS = st.one_of(
 
 @pytest.mark.parametrize("rebuild_factor", [0, 1000])
 def test_a_large_download_leaves_what_small_ones_leave(rebuild_factor: int) -> None:
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(st.lists(STEPS, max_size=14))
     def same(steps: list[tuple[str, Any, Any]]) -> None:
         with pytest.MonkeyPatch.context() as patch, new_file() as large, new_file() as small:
