@@ -20,7 +20,7 @@ from sync.client import stream_connection
 from sync.storage import publish
 from tests.sync.rig import QUICK, SCHEMA, ServiceConnector
 
-STEPS_PER_TICK = 100
+STEPS_PER_TICK = 10
 
 
 async def sync_to_the_end(path: str, url: str) -> None:

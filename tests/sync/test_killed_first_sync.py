@@ -146,8 +146,9 @@ async def test_a_first_sync_killed_anywhere_goes_on_to_its_end(tmp_path: Path) -
         chance = random.Random(KILLS)
         seen: list[int] = []
         for kill in range(KILLS):
-            # Spread over all of it: one in each of as many equal parts.
-            kill_at = 1 + int((kill + chance.random()) * ticks / KILLS)
+            # Spread over all of it, one in each of as many parts, half of them in the last tenth: its publishing.
+            part = (kill + chance.random()) / KILLS
+            kill_at = 1 + int(ticks * (1.8 * part if part < 0.5 else 0.8 + 0.2 * part))
             path = tmp_path / f"killed-{kill}.db"
             shutil.copy(template, path)
             await within(30, run_and_kill(path, server.url, kill_at, chance.choice(["at", "after"])))

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from sync import PowerSyncDatabase
 from sync.protocol import BucketChecksum, DataLine, Operation, TrackedCheckpoint
@@ -172,6 +173,31 @@ async def test_what_another_client_changed_meanwhile_is_downloaded_again(
     expected = dict(await rows(database, "SELECT name, last_op FROM ps_buckets"))
     assert await database._pool.write(oplog.bucket_positions) == expected
     assert await rows(database, "SELECT name FROM sqlite_master WHERE name LIKE 'ps_staged%'") == []
+
+
+async def test_a_partial_checkpoint_leaves_rows_that_did_not_change(
+    database: PowerSyncDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most operations of the bucket are new, but a row of it that is not was published from another bucket."""
+    monkeypatch.setattr(publish, "FILL_FROM_OPERATIONS", 1)
+    high, low, more = puts(1, 1), (replace(puts(2, 1)[0], object_id="row-1"),), puts(3, 10)
+
+    def target(*operations: Operation) -> TrackedCheckpoint:
+        buckets = {
+            "high": BucketChecksum("high", sum(operation.checksum for operation in operations), 1),
+            "low": BucketChecksum("low", low[0].checksum, 3),
+        }
+        return TrackedCheckpoint(operations[-1].op_id, None, buckets, ())
+
+    def transaction(statements: Statements) -> None:
+        oplog.take_in(statements, [*receive(*high, bucket="high"), *receive(*low, bucket="low")])
+        assert publish.publish(statements, target(*high), None).outcome is Outcome.PUBLISHED
+        oplog.take_in(statements, receive(*more, bucket="high"))
+        assert publish.publish(statements, target(*high, *more), 1).outcome is Outcome.PUBLISHED
+
+    await database._pool.write(transaction)
+    assert await rows(database, "SELECT name FROM lists WHERE id = 'row-1'") == [["name 2"]]
+    assert await rows(database, "SELECT count(*) FROM lists") == [[11]]
 
 
 async def test_a_broken_view_of_the_app_does_not_stop_a_first_sync(database: PowerSyncDatabase) -> None:
