@@ -28,6 +28,7 @@ class WriteAheadLog:
         self._path = path
         self._log = Path(f"{path}-wal")
         self._checkpoint: asyncio.Task[None] | None = None
+        self._closed = False
 
     def is_due(self) -> bool:
         """Whether the log is long enough for a checkpoint. Costs one stat; may be called on any thread."""
@@ -35,7 +36,7 @@ class WriteAheadLog:
 
     def begin_checkpoint(self) -> None:
         """Move what is committed into the file, unless that is already going on."""
-        if self._checkpoint is None or self._checkpoint.done():
+        if not self._closed and (self._checkpoint is None or self._checkpoint.done()):
             self._checkpoint = asyncio.create_task(self._run(), name="sync: WAL checkpoint")
 
     async def until_short(self) -> None:
@@ -44,7 +45,8 @@ class WriteAheadLog:
             await asyncio.wait({self._checkpoint})
 
     async def close(self) -> None:
-        """Wait for the checkpoint that is going on."""
+        """Wait for the checkpoint that is going on, and begin no other."""
+        self._closed = True
         if self._checkpoint is not None:
             await asyncio.wait({self._checkpoint})
 
