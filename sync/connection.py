@@ -84,8 +84,8 @@ class ConnectionPool:
         self._spare: list[ConnectionThread] = []
         self._listeners: list[ChangeListener] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._wal = WriteAheadLog(self.path, BUSY_TIMEOUT_SECONDS)
         self._wal_is_due = asyncio.Event()
+        self._wal = None if self._in_memory else WriteAheadLog(self.path, BUSY_TIMEOUT_SECONDS, self._wal_is_due.set)
         self._was_opened = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -108,7 +108,7 @@ class ConnectionPool:
             await writer.open(set_up=check)
             await writer.run(lambda: self._in_transaction(prepare, hooks=False))
             await writer.run(lambda: set_up_writer(writer.statements))
-            if not self._in_memory:
+            if (log := self._wal) is not None:
                 for _ in range(self._reader_count):
                     reader = ConnectionThread(self.path)
                     self._readers.append(reader)
@@ -116,7 +116,7 @@ class ConnectionPool:
                     self._idle_readers.append(reader)
                 for name, task in (
                     ("other processes", watch_other_processes(self.path, self._data_version, self._announce_all)),
-                    ("write-ahead log", self._keep_wal_small()),
+                    ("write-ahead log", self._keep_wal_small(log)),
                 ):
                     self._tasks.append(asyncio.create_task(task, name=f"sync: {name}"))
         except (OSError, sqlite3.Error) as error:
@@ -135,6 +135,8 @@ class ConnectionPool:
         for task in self._tasks:
             await end_task(task)
         async with self._write_lock:
+            if self._wal is not None:
+                await self._wal.close()
             writer, self._writer = self._writer, None
             readers, self._readers = self._readers, []
             spare, self._spare = self._spare, []
@@ -160,6 +162,12 @@ class ConnectionPool:
         self._refuse_nested_use()
         async with self._write_lock:
             return await self._open_writer().run(lambda: self._in_transaction(function))
+
+    async def write_in_bulk(self, function: Callable[[Statements], T]) -> T:
+        """As `write`, for large transactions in a row: waits first if the write-ahead log has grown long."""
+        if self._wal is not None:
+            await self._wal.until_short()
+        return await self.write(function)
 
     @asynccontextmanager
     async def write_transaction(self) -> AsyncGenerator[Transaction]:
@@ -365,8 +373,8 @@ class ConnectionPool:
     def _announce_soon(self, changed: frozenset[str] | None) -> None:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._announce, changed)
-            if not self._in_memory and self._wal.is_due():
-                self._loop.call_soon_threadsafe(self._wal_is_due.set)
+            if self._wal is not None and self._wal.is_due():
+                self._loop.call_soon_threadsafe(self._wal.begin_checkpoint)
 
     def _announce(self, changed: frozenset[str] | None) -> None:
         for listener in self._listeners:
@@ -382,7 +390,7 @@ class ConnectionPool:
 
     # The write-ahead log
 
-    async def _keep_wal_small(self) -> None:
+    async def _keep_wal_small(self, log: WriteAheadLog) -> None:
         """When it is due, let no query begin until those that run have ended, and begin the log anew."""
         while True:
             await self._wal_is_due.wait()
@@ -396,7 +404,7 @@ class ConnectionPool:
                             held += 1
                 async with self._write_lock:
                     writer = self._open_writer()
-                    await writer.run(lambda writer=writer: self._wal.begin_anew(writer.statements))
+                    await writer.run(lambda writer=writer: log.begin_anew(writer.statements))
             except sqlite3.Error as error:
                 logger.warning("the write-ahead log could not be emptied: %s", error)
             finally:

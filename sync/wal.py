@@ -1,36 +1,71 @@
 """The write-ahead log beside the file, and how it is kept from growing without end.
 
-SQLite begins the log anew only at a moment at which nobody reads from it. If reads overlap all the time there is none,
-and the log grows with every commit; then the pool makes one (see `ConnectionPool`). Owns when that is due and the
-checkpoint itself. Must not know connections other than the one that it is given.
+What was committed is moved from the log into the file beside the writer, by passive checkpoints that make nobody wait.
+SQLite then begins the log anew at a moment at which nobody reads from it. If reads overlap all the time there is none,
+and the log grows with every commit; then the pool makes one (see `ConnectionPool`). Owns when either is due, the
+checkpoints, and a connection for the passive ones. Must not know what is in the file.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from sync.statements import Statements
 
-WAL_LIMIT_BYTES = 16 * 1024 * 1024
-"""Above SQLite's own automatic checkpoints (4 MB) and the size that the log keeps when it is begun anew (6 MB)."""
+logger = logging.getLogger("sync.connection")
+
+KEPT_BYTES = 6 << 20
+"""The log is cut to this length when it is begun anew (`journal_size_limit`); while it is shorter, it is left alone."""
+
+LONG_BYTES = 48 << 20
+"""From this length on, those who write in bulk wait for a checkpoint: a log can be begun anew only in a pause."""
+
+LIMIT_BYTES = 64 << 20
+"""Above this length, after a checkpoint, a moment without readers is made."""
 
 _BUSY_TIMEOUT_MS = 100
 
 
 class WriteAheadLog:
-    """The log of one file. Its methods are called on the writer's thread."""
+    """The log of one database file.
 
-    def __init__(self, path: str, busy_timeout_seconds: float) -> None:
-        self._path = Path(f"{path}-wal")
+    Args:
+        path: of the database.
+        busy_timeout_seconds: of the writer, which `begin_anew` shortens for a while.
+        on_too_long: called on the event loop when a moment without readers is due.
+    """
+
+    def __init__(self, path: str, busy_timeout_seconds: float, on_too_long: Callable[[], None]) -> None:
+        self._path = path
+        self._log = Path(f"{path}-wal")
         self._busy_timeout_ms = int(busy_timeout_seconds * 1000)
-        self._due_at = WAL_LIMIT_BYTES
+        self._on_too_long = on_too_long
+        self._limit = LIMIT_BYTES
+        self._last_length = 0
+        self._checkpoint: asyncio.Task[None] | None = None
+        self._closed = False
 
     def is_due(self) -> bool:
-        """Whether the log has grown so much that it should be begun anew."""
-        return self._size() > self._due_at
+        """Whether the log is long enough for a checkpoint. Costs one stat; may be called on any thread."""
+        return self._length() > KEPT_BYTES
+
+    def begin_checkpoint(self) -> None:
+        """Move what is committed into the file, unless that is already going on. Called on the event loop."""
+        if not self._closed and (self._checkpoint is None or self._checkpoint.done()):
+            self._checkpoint = asyncio.create_task(self._run(), name="sync: WAL checkpoint")
+
+    async def until_short(self) -> None:
+        """If the log has grown long, wait until the checkpoint that is going on has ended."""
+        if self._checkpoint is not None and self._last_length > LONG_BYTES:
+            await asyncio.wait({self._checkpoint})
 
     def begin_anew(self, statements: Statements) -> bool:
-        """Write the log into the file and empty it. Returns False if a reader is in the way, of another process, say.
+        """Empty the log, on the writer's thread. Returns False if a reader is in the way, of another process, say.
 
         Then it is due again when the log has grown by the same amount once more.
         """
@@ -39,11 +74,33 @@ class WriteAheadLog:
             busy = bool(statements.value("PRAGMA wal_checkpoint(TRUNCATE)"))
         finally:
             statements.execute(f"PRAGMA busy_timeout = {self._busy_timeout_ms}")
-        self._due_at = (self._size() if busy else 0) + WAL_LIMIT_BYTES
+        self._limit = (self._length() if busy else 0) + LIMIT_BYTES
         return not busy
 
-    def _size(self) -> int:
+    async def close(self) -> None:
+        """Wait for the checkpoint that is going on, and begin no other."""
+        self._closed = True
+        if self._checkpoint is not None:
+            await asyncio.wait({self._checkpoint})
+
+    def _length(self) -> int:
         try:
-            return self._path.stat().st_size
+            self._last_length = self._log.stat().st_size
         except OSError:
-            return 0
+            self._last_length = 0
+        return self._last_length
+
+    async def _run(self) -> None:
+        try:
+            length = await asyncio.to_thread(self._move)
+        except sqlite3.Error as error:
+            logger.warning("the write-ahead log could not be moved into the file, it is tried again: %s", error)
+        else:
+            if length > self._limit:
+                self._on_too_long()
+
+    def _move(self) -> int:
+        with closing(sqlite3.connect(self._path, isolation_level=None)) as connection:
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        return self._length()

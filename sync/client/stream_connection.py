@@ -32,7 +32,7 @@ from sync.protocol import (
 from sync.raw_tables import RawTable
 from sync.statements import Statements
 from sync.status import StatusBoard
-from sync.storage import oplog, progress, publish, subscriptions, upload_queue
+from sync.storage import oplog, progress, publish, staging, subscriptions, upload_queue
 from sync.storage.oplog import ReceivedData
 from sync.storage.publish import Outcome, PublishResult
 from sync.storage.subscriptions import RequestedSubscriptions, StreamKey
@@ -75,6 +75,7 @@ class StreamConnection:
         self._held_back: TrackedCheckpoint | None = None
         self._gathered: list[ReceivedData] = []
         self._gathered_bytes = 0
+        self._is_staging = False
         self._downloading = False
         self._progress: TargetProgress | None = None
         self._requested = RequestedSubscriptions(SubscriptionsRequest(include_defaults=True, subscriptions=()), ())
@@ -91,6 +92,7 @@ class StreamConnection:
                 statements, include_defaults=options.include_default_streams
             )
             buckets = oplog.bucket_positions(statements)
+            self._is_staging = staging.is_in_use(statements)
             # Buckets in the file that the first checkpoint lacks are deleted.
             self._known_buckets = frozenset(buckets)
             self._positions = dict(buckets)
@@ -132,7 +134,10 @@ class StreamConnection:
                     await self._take_line(text)
             if self._gathered_bytes >= _TAKE_IN_BYTES:
                 gathered = self._take_gathered()
-                await self._pool.write(lambda statements: oplog.take_in(statements, gathered))
+                self._is_staging = True
+                await self._pool.write_in_bulk(
+                    lambda statements: oplog.take_in(statements, gathered, more_follows=True)
+                )
             self._board.update_download(self._progress, downloading=self._downloading)
 
     async def uploads_completed(self) -> None:
@@ -189,9 +194,15 @@ class StreamConnection:
 
     async def _begin_target(self, target: TrackedCheckpoint, removed_buckets: Iterable[str]) -> None:
         """Work towards a new checkpoint. The one before may never be completed; its data stays, and counts."""
-        gathered = self._take_gathered()
         removed = tuple(removed_buckets)
         is_full = self._target is None or target.streams is not self._target.streams
+        self._held_back = None
+        gathered = self._take_gathered()
+        self._progress = None
+        if not (is_full or removed or gathered):
+            # The most frequent case, one live change: it is worth sparing the writer.
+            requested = self._requested
+            self._progress = await self._pool.read(lambda reader: progress.read_target(reader, target, requested))
 
         def transaction(statements: Statements) -> TargetProgress:
             oplog.take_in(statements, gathered)
@@ -200,17 +211,19 @@ class StreamConnection:
                 subscriptions.note_offered_streams(statements, target.streams)
             return progress.begin_target(statements, target, self._requested)
 
-        self._progress = await self._pool.write(transaction)
+        if self._progress is None:
+            self._progress = await self._pool.write(transaction)
         self._downloading = not self._progress.is_complete
         for name in removed:
             self._positions.pop(name, None)
         for stream in target.streams if is_full else ():
             for error in stream.errors:
                 logger.warning("stream %s: %s", stream.name, error.message)
-        self._held_back = None
         self._target = target
 
     async def _complete(self, target: TrackedCheckpoint, priority: int | None) -> None:
+        if self._is_staging:
+            await self._settle()
         gathered = self._take_gathered()
 
         def transaction(statements: Statements) -> PublishResult:
@@ -233,6 +246,17 @@ class StreamConnection:
             case _:
                 pass
         self._on_completed(priority)
+
+    async def _settle(self) -> None:
+        """Let a large download into the oplog. Not with its publishing: each is a transaction as large as the data."""
+        gathered = self._take_gathered()
+
+        def transaction(statements: Statements) -> None:
+            oplog.take_in(statements, gathered)
+            staging.settle(statements)
+
+        await self._pool.write_in_bulk(transaction)
+        self._is_staging = False
 
     def _publish(self, statements: Statements, target: TrackedCheckpoint, priority: int | None) -> PublishResult:
         result = publish.publish(statements, target, priority, self._raw_tables())

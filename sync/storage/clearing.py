@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from sync.schema import Schema
 from sync.statements import Statements
-from sync.storage import raw_tables, subscriptions
+from sync.storage import raw_tables, staging, subscriptions
 from sync.storage.names import CLIENT_ID, DATA_PREFIX, LOCAL_DATA_PREFIX, quoted
 from sync.storage.subscriptions import StreamKey
 
@@ -29,6 +29,7 @@ def clear(
     """
     for table in schema.raw_tables:
         raw_tables.clear(statements, table)
+    staging.discard(statements)
     if soft:
         statements.execute("UPDATE ps_buckets SET last_applied_op = 0")
     else:

@@ -1,10 +1,12 @@
 """Names inside the database file: quoting, internal table names, and the keys of `ps_kv`.
 
-Owns nothing but names. The only place that knows how an app's table is called inside.
+Owns nothing but names. The only place that knows how an app's table is called inside, and an operation's key.
 """
 
 from __future__ import annotations
 
+from sync.errors import ProtocolError
+from sync.protocol.lines import Operation
 from sync.schema import Schema, Table
 
 DATA_PREFIX = "ps_data__"
@@ -57,3 +59,15 @@ def app_tables(schema: Schema, changed: frozenset[str] | None) -> frozenset[str]
     return frozenset(
         names.get(table, table) for table in changed if table in names or not table.startswith(("ps_", "sqlite_"))
     )
+
+
+def operation_key(operation: Operation) -> str:
+    """The name of what an operation puts or removes; in a bucket, a newer operation of the same key supersedes it.
+
+    Raises:
+        ProtocolError: the operation lacks a type or an id.
+    """
+    if operation.object_type is None or operation.object_id is None:
+        raise ProtocolError(f"The service sent operation {operation.op_id} ({operation.op}) without a type or an id.")
+    subkey = "null" if operation.subkey is None else operation.subkey
+    return f"{operation.object_type}/{operation.object_id}/{subkey}"

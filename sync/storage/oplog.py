@@ -1,7 +1,7 @@
 """Taking in downloaded operations: the oplog and the buckets' checksums.
 
-Owns `ps_oplog`, and of `ps_buckets` all that downloading changes. Whether and when the data becomes visible is decided
-elsewhere (`publish`).
+Owns `ps_oplog`, and of `ps_buckets` all that downloading changes. Large downloads go by way of `staging`. Whether and
+when the data becomes visible is decided elsewhere (`publish`).
 """
 
 from __future__ import annotations
@@ -9,12 +9,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from sync.errors import ProtocolError
 from sync.protocol.checksums import signed32
 from sync.protocol.lines import DataLine, Operation
 from sync.statements import Statements
+from sync.storage import staging
+from sync.storage.names import operation_key
 
 _KEYS_PER_STATEMENT = 100
+
+_NOTE_ROWS_OF_BUCKET = (
+    "INSERT OR IGNORE INTO ps_updated_rows(row_type, row_id)"
+    " SELECT row_type, row_id FROM ps_oplog WHERE bucket = ? ORDER BY row_type, row_id"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +31,10 @@ class ReceivedData:
     size: int
 
 
-def take_in(statements: Statements, received: Iterable[ReceivedData]) -> None:
+def take_in(statements: Statements, received: Iterable[ReceivedData], *, more_follows: bool = False) -> None:
     """Add the operations of data lines to the oplog, in their order.
+
+    With `more_follows`, this is a part of a large download: what can be is staged, until `staging.settle`.
 
     Raises:
         ProtocolError: an operation lacks what its kind needs.
@@ -34,24 +42,31 @@ def take_in(statements: Statements, received: Iterable[ReceivedData]) -> None:
     by_bucket: dict[str, list[ReceivedData]] = {}
     for data in received:
         by_bucket.setdefault(data.line.bucket, []).append(data)
+    may_stage = more_follows or staging.is_in_use(statements)
     for name, lines in by_bucket.items():
         operations = [operation for data in lines for operation in data.line.data]
-        _take_in_bucket(statements, name, operations, sum(data.size for data in lines))
+        _take_in_bucket(statements, name, operations, sum(data.size for data in lines), may_stage=may_stage)
 
 
 def bucket_positions(statements: Statements) -> dict[str, int]:
     """The buckets in the file, each with the operation up to which it is there."""
     rows = statements.execute("SELECT name, last_op FROM ps_buckets WHERE pending_delete = 0 ORDER BY name")
-    return {row["name"]: row["last_op"] for row in rows}
+    return {row["name"]: row["last_op"] for row in rows} | staging.positions(statements)
 
 
 def delete_buckets(statements: Statements, names: Collection[str]) -> None:
     """Forget buckets; their rows are published anew from what other buckets still hold."""
-    for name in names:
-        bucket = statements.value("SELECT id FROM ps_buckets WHERE name = ?", (name,))
-        if bucket is not None:
-            _clear(statements, bucket)
-            statements.execute("DELETE FROM ps_buckets WHERE id = ?", (bucket,))
+    if not names:
+        return
+    staging.settle(statements)
+    buckets = statements.execute("SELECT id, name FROM ps_buckets")
+    deleted = [(row["id"],) for row in buckets if row["name"] in names]
+    statements.execute_many(_NOTE_ROWS_OF_BUCKET, deleted)
+    if len(deleted) == len(buckets):
+        statements.execute("DELETE FROM ps_oplog")  # all at once, which SQLite does without looking at the rows
+    else:
+        statements.execute_many("DELETE FROM ps_oplog WHERE bucket = ?", deleted)
+    statements.execute_many("DELETE FROM ps_buckets WHERE id = ?", deleted)
 
 
 @dataclass(slots=True)
@@ -77,7 +92,7 @@ class _Intake:
         if operation.op == "MOVE":
             self.add_checksum += operation.checksum
             return
-        key = _key(operation)
+        key = operation_key(operation)
         superseded = self.puts.pop(key, None)
         if superseded is not None:
             self.add_checksum += superseded.checksum
@@ -94,15 +109,29 @@ class _Intake:
         self.touched.add(key)
 
 
-def _take_in_bucket(statements: Statements, name: str, operations: Sequence[Operation], size: int) -> None:
-    row = statements.first(
-        "INSERT INTO ps_buckets(name) VALUES (?) ON CONFLICT (name) DO UPDATE SET name = excluded.name"
-        " RETURNING id, last_applied_op, last_op",
+def _take_in_bucket(
+    statements: Statements, name: str, operations: Sequence[Operation], size: int, *, may_stage: bool
+) -> None:
+    bucket: int = statements.value(
+        "INSERT INTO ps_buckets(name) VALUES (?) ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING id",
         (name,),
     )
-    if row is None or not operations:
-        return
-    bucket: int = row["id"]
+    if may_stage:
+        # After a CLEAR the bucket is as if it were new: what follows can be staged.
+        begin = max((at for at, operation in enumerate(operations, 1) if operation.op == "CLEAR"), default=0)
+        if begin:
+            staging.settle(statements)
+            _add(statements, bucket, operations[:begin], size)
+            operations, size = operations[begin:], 0
+        if operations and staging.stage(statements, bucket, operations, size):
+            return
+    if operations:
+        _add(statements, bucket, operations, size)
+
+
+def _add(statements: Statements, bucket: int, operations: Sequence[Operation], size: int) -> None:
+    row = statements.first("SELECT last_applied_op, last_op FROM ps_buckets WHERE id = ?", (bucket,))
+    assert row is not None
     # In a bucket that was never published there is nothing to take back, and a new one supersedes nothing.
     was_applied: bool = row["last_applied_op"] != 0
     is_new: bool = row["last_op"] == 0
@@ -137,11 +166,7 @@ def _take_in_bucket(statements: Statements, name: str, operations: Sequence[Oper
 
 
 def _clear(statements: Statements, bucket: int) -> None:
-    statements.execute(
-        "INSERT OR IGNORE INTO ps_updated_rows(row_type, row_id)"
-        " SELECT row_type, row_id FROM ps_oplog WHERE bucket = ?",
-        (bucket,),
-    )
+    statements.execute(_NOTE_ROWS_OF_BUCKET, (bucket,))
     statements.execute("DELETE FROM ps_oplog WHERE bucket = ?", (bucket,))
     statements.execute(
         "UPDATE ps_buckets SET last_applied_op = 0, add_checksum = 0, op_checksum = 0 WHERE id = ?", (bucket,)
@@ -179,10 +204,3 @@ def _note_rows(statements: Statements, operations: Iterable[Operation]) -> None:
         "INSERT OR IGNORE INTO ps_updated_rows(row_type, row_id) VALUES (?, ?)",
         ((operation.object_type, operation.object_id) for operation in operations),
     )
-
-
-def _key(operation: Operation) -> str:
-    if operation.object_type is None or operation.object_id is None:
-        raise ProtocolError(f"The service sent operation {operation.op_id} ({operation.op}) without a type or an id.")
-    subkey = "null" if operation.subkey is None else operation.subkey
-    return f"{operation.object_type}/{operation.object_id}/{subkey}"

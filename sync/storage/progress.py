@@ -9,7 +9,7 @@ from __future__ import annotations
 from sync.progress import BucketCounts, TargetProgress
 from sync.protocol.checkpoints import TrackedCheckpoint
 from sync.statements import Statements
-from sync.storage import subscriptions
+from sync.storage import staging, subscriptions
 from sync.storage.subscriptions import RequestedSubscriptions
 
 
@@ -21,12 +21,25 @@ def begin_target(
     A bucket that the service compacted may have fewer operations than were received: then there is nothing to
     compare with, and the counts of all buckets start at zero, as PowerSync's own clients do it.
     """
+    progress = read_target(statements, target, requested)
+    if progress is None:
+        statements.execute("UPDATE ps_buckets SET count_since_last = 0, count_at_last = 0")
+        staging.reset_counts(statements)
+        progress = read_target(statements, target, requested)
+        assert progress is not None
+    return progress
+
+
+def read_target(
+    statements: Statements, target: TrackedCheckpoint, requested: RequestedSubscriptions
+) -> TargetProgress | None:
+    """As `begin_target`, without writing; None if the counts would have to start at zero."""
+    staged = staging.counts(statements)
     counts = {
-        row["name"]: BucketCounts(row["count_at_last"], row["count_since_last"])
+        row["name"]: BucketCounts(row["count_at_last"], staged.get(str(row["name"]), int(row["count_since_last"])))
         for row in statements.execute("SELECT name, count_at_last, count_since_last FROM ps_buckets")
         if row["name"] in target.buckets
     }
     if any(count.at_last + count.since_last > target.buckets[name].count for name, count in counts.items()):
-        statements.execute("UPDATE ps_buckets SET count_since_last = 0, count_at_last = 0")
-        counts = {}
+        return None
     return TargetProgress(target.buckets.values(), counts, subscriptions.in_target(statements, target, requested))

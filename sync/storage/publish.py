@@ -7,15 +7,16 @@ how the queue is uploaded (`upload_queue`); of the latter it only asks whether t
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 
 from sync.protocol.checkpoints import TrackedCheckpoint
 from sync.protocol.checksums import unsigned32
 from sync.raw_tables import RawTable
-from sync.statements import Statements
-from sync.storage import raw_tables
+from sync.statements import Row, Statements
+from sync.storage import raw_tables, staging
 from sync.storage.key_values import put_integer
 from sync.storage.names import COMPLETE_SYNC_PRIORITY, DATA_PREFIX, LAST_APPLIED, LAST_SEEN, quoted
 from sync.storage.oplog import delete_buckets
@@ -24,6 +25,12 @@ from sync.storage.views import synced_tables
 
 HIGHEST_PRIORITY = 0
 """Buckets of this priority are published even while local writes wait."""
+
+FILL_FROM_OPERATIONS = 1000
+"""From so many new operations on, if they are most of the oplog, tables are filled as wholes and not row by row."""
+
+_SHARE_TO_SORT = 8
+"""A table with at least one in so many of all operations is filled by a scan and a sort."""
 
 
 class Outcome(Enum):
@@ -58,6 +65,7 @@ def publish(
     Raises:
         RawTableError: the rows of one of the raw tables `raw` cannot be written.
     """
+    staging.settle(statements)
     mismatched = _mismatched_buckets(statements, checkpoint, priority)
     if mismatched:
         delete_buckets(statements, mismatched)
@@ -72,14 +80,16 @@ def publish(
     if priority != HIGHEST_PRIORITY and not is_gate_open(statements):
         return PublishResult(Outcome.HELD_BACK)
 
-    if priority is None:
-        _collect_all_changed_rows(statements)
-        involved = ""
+    involved = _note_involved_buckets(statements, None if priority is None else names)
+    raw_by_name = {table.name: table for table in raw}
+    if _is_mostly_new(statements, involved):
+        _fill_tables(statements, involved, raw_by_name)
+        _note_rows_newer_elsewhere(statements, involved, "SELECT DISTINCT row_type, row_id FROM ps_oplog WHERE TRUE{}")
+        _collect_rows_left_to_do(statements, involved, raw_by_name)
     else:
-        _collect_rows_changed_in(statements, names)
-        involved = "AND r.bucket IN (SELECT id FROM temp.involved_buckets)"
-        _note_rows_newer_elsewhere(statements)
-    _write_changed_rows(statements, involved, {table.name: table for table in raw})
+        _collect_changed_rows(statements, involved)
+        _note_rows_newer_elsewhere(statements, involved, "SELECT row_type, row_id FROM temp.changed_rows")
+    _write_changed_rows(statements, involved, raw_by_name)
     # The time never goes back, also when the clock does: a greater one tells of a newer checkpoint.
     now = max(time.time_ns() // 1000, (last_synced_at(statements) or 0) + 1)
     _mark_published(statements, checkpoint, priority, names, now)
@@ -98,57 +108,160 @@ def _mismatched_buckets(statements: Statements, checkpoint: TrackedCheckpoint, p
     )
 
 
-def _collect_all_changed_rows(statements: Statements) -> None:
-    _empty_temporary_tables(statements)
-    statements.execute(
-        "INSERT OR IGNORE INTO temp.changed_rows(row_type, row_id)"
-        " SELECT o.row_type, o.row_id FROM ps_buckets b CROSS JOIN ps_oplog o"
-        " ON o.bucket = b.id AND o.op_id > b.last_applied_op"
-        " UNION ALL SELECT row_type, row_id FROM ps_updated_rows"
-    )
+@dataclass(frozen=True, slots=True)
+class _Involved:
+    """The buckets whose operations count.
+
+    Attributes:
+        all: every bucket; then rows that wait in `ps_updated_rows` are published too.
+        only: an SQL condition, to append to others, on a bucket's id (`{}`).
+    """
+
+    all: bool
+    only: str
+
+    def __call__(self, bucket: str) -> str:
+        return self.only.format(bucket)
 
 
-def _collect_rows_changed_in(statements: Statements, bucket_names: list[str]) -> None:
-    _empty_temporary_tables(statements)
+def _note_involved_buckets(statements: Statements, names: list[str] | None) -> _Involved:
+    if names is None:
+        return _Involved(all=True, only="")
+    statements.execute("CREATE TEMP TABLE IF NOT EXISTS involved_buckets(id INTEGER PRIMARY KEY)")
+    statements.execute("DELETE FROM temp.involved_buckets")
     statements.execute_many(
-        "INSERT INTO temp.involved_buckets(id) SELECT id FROM ps_buckets WHERE name = ?",
-        ((name,) for name in bucket_names),
+        "INSERT INTO temp.involved_buckets(id) SELECT id FROM ps_buckets WHERE name = ?", ((name,) for name in names)
+    )
+    return _Involved(all=False, only=" AND {} IN (SELECT id FROM temp.involved_buckets)")
+
+
+def _is_mostly_new(statements: Statements, involved: _Involved) -> bool:
+    """Whether it is quicker, and right, to publish all operations of the involved buckets than to look for new ones.
+
+    Of all buckets it is always right: the tables must be then what the oplog says. Of some buckets, only if none was
+    applied: else a row that did not change may have been published from a bucket that is not involved.
+    """
+    new = statements.value(
+        "SELECT count(*) FROM ps_buckets b CROSS JOIN ps_oplog o ON o.bucket = b.id AND o.op_id > b.last_applied_op"
+        f" WHERE TRUE{involved('b.id')}"
+    )
+    # The highest rowid is at least the number of rows, and costs nothing to find.
+    if new < FILL_FROM_OPERATIONS or new * 2 < statements.value("SELECT ifnull(max(rowid), 0) FROM ps_oplog"):
+        return False
+    applied = f"SELECT 1 FROM ps_buckets WHERE last_applied_op <> 0{involved('id')}"
+    return involved.all or statements.first(applied) is None
+
+
+def _fill_tables(statements: Statements, involved: _Involved, raw: Mapping[str, RawTable]) -> None:
+    """Give every row, but of raw tables, the data of its newest operation over all (or the involved) buckets.
+
+    In the order of the ids, so that indexes grow at their end; of several operations of a row the last one stays.
+    """
+    known = synced_tables(statements)
+    counts = statements.execute("SELECT row_type, count(*) AS count FROM ps_oplog GROUP BY row_type")
+    total = sum(row["count"] for row in counts)
+    for row in counts:
+        name: str = row["row_type"]
+        if name in raw:
+            continue
+        # Large tables: reading and sorting all operations beats fetching the table's own one by one.
+        access = "NOT INDEXED" if row["count"] * _SHARE_TO_SORT >= total else "INDEXED BY ps_oplog_row"
+        newest = f"FROM ps_oplog {access} WHERE row_type = ?{involved('bucket')} ORDER BY row_id, op_id"
+        if name in known:
+            table = DATA_PREFIX + name
+            with _without_indexes(statements, table):
+                statements.execute(
+                    f"INSERT OR REPLACE INTO {quoted(table)}(id, data) SELECT row_id, data {newest}", (name,)
+                )
+        else:
+            statements.execute(
+                f"INSERT OR REPLACE INTO ps_untyped(type, id, data) SELECT row_type, row_id, data {newest}", (name,)
+            )
+
+
+@contextmanager
+def _without_indexes(statements: Statements, table: str) -> Generator[None]:
+    """Build the indexes of the app's schema afterwards, in sorted order, if the table is empty now."""
+    indexes: list[Row] = []
+    if statements.first(f"SELECT 1 FROM {quoted(table)} LIMIT 1") is None:
+        indexes = statements.execute(
+            "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND tbl_name = ? AND sql LIKE 'CREATE INDEX%'",
+            (table,),
+        )
+    for index in indexes:
+        statements.execute(f"DROP INDEX {quoted(index['name'])}")
+    yield
+    for index in indexes:
+        statements.execute(index["sql"])
+
+
+def _collect_rows_left_to_do(statements: Statements, involved: _Involved, raw: Mapping[str, RawTable]) -> None:
+    """Collect what filling the tables leaves to do: those of raw tables, without an operation, or with no data."""
+    _empty_changed_rows(statements)
+    statements.execute_many(
+        "INSERT OR IGNORE INTO temp.changed_rows(row_type, row_id)"
+        f" SELECT row_type, row_id FROM ps_oplog WHERE row_type = ?{involved('bucket')}",
+        ((name,) for name in raw),
     )
     statements.execute(
         "INSERT OR IGNORE INTO temp.changed_rows(row_type, row_id)"
-        " SELECT o.row_type, o.row_id FROM ps_buckets b CROSS JOIN ps_oplog o"
-        " ON o.bucket = b.id AND o.op_id > b.last_applied_op WHERE b.id IN (SELECT id FROM temp.involved_buckets)"
+        f" SELECT row_type, row_id FROM ps_oplog NOT INDEXED WHERE data IS NULL{involved('bucket')}"
     )
+    if involved.all:
+        statements.execute(
+            "INSERT OR IGNORE INTO temp.changed_rows(row_type, row_id) SELECT row_type, row_id FROM ps_updated_rows u"
+            " WHERE NOT EXISTS (SELECT 1 FROM ps_oplog o WHERE o.row_type = u.row_type AND o.row_id = u.row_id)"
+        )
 
 
-def _note_rows_newer_elsewhere(statements: Statements) -> None:
+def _collect_changed_rows(statements: Statements, involved: _Involved) -> None:
+    _empty_changed_rows(statements)
+    statements.execute(
+        "INSERT OR IGNORE INTO temp.changed_rows(row_type, row_id)"
+        " SELECT o.row_type, o.row_id FROM ps_buckets b CROSS JOIN ps_oplog o"
+        f" ON o.bucket = b.id AND o.op_id > b.last_applied_op WHERE TRUE{involved('b.id')}"
+    )
+    if involved.all:
+        statements.execute(
+            "INSERT OR IGNORE INTO temp.changed_rows(row_type, row_id) SELECT row_type, row_id FROM ps_updated_rows"
+        )
+
+
+def _note_rows_newer_elsewhere(statements: Statements, involved: _Involved, published: str) -> None:
     """Have the next complete checkpoint publish again each row that a bucket not involved here holds newer.
 
     What such a bucket has yet to publish is published anyway; what it has published before would be passed over.
+
+    Args:
+        statements: of the transaction that this is part of.
+        involved: the buckets that are published.
+        published: a query of the rows that they publish; `{}` stands for the condition on their id.
     """
-    statements.execute(
-        "INSERT OR IGNORE INTO ps_updated_rows(row_type, row_id) SELECT c.row_type, c.row_id FROM temp.changed_rows c"
-        " WHERE EXISTS (SELECT 1 FROM ps_oplog o JOIN ps_buckets b ON b.id = o.bucket"
-        " WHERE o.row_type = c.row_type AND o.row_id = c.row_id AND o.op_id <= b.last_applied_op"
-        " AND o.bucket NOT IN (SELECT id FROM temp.involved_buckets) AND o.op_id > (SELECT max(r.op_id) FROM ps_oplog r"
-        " WHERE r.row_type = c.row_type AND r.row_id = c.row_id"
-        " AND r.bucket IN (SELECT id FROM temp.involved_buckets)))"
-    )
+    if involved.all:
+        return
+    elsewhere = "NOT IN (SELECT id FROM temp.involved_buckets)"
+    if statements.first(f"SELECT 1 FROM ps_buckets WHERE last_applied_op <> 0 AND id {elsewhere}"):
+        statements.execute(
+            "INSERT OR IGNORE INTO ps_updated_rows(row_type, row_id) SELECT c.row_type, c.row_id"
+            f" FROM ({published.format(involved('bucket'))}) c"
+            " WHERE EXISTS (SELECT 1 FROM ps_oplog o JOIN ps_buckets b ON b.id = o.bucket"
+            " WHERE o.row_type = c.row_type AND o.row_id = c.row_id AND o.op_id <= b.last_applied_op"
+            f" AND b.id {elsewhere} AND o.op_id > (SELECT max(r.op_id) FROM ps_oplog r"
+            f" WHERE r.row_type = c.row_type AND r.row_id = c.row_id{involved('r.bucket')}))"
+        )
 
 
-def _empty_temporary_tables(statements: Statements) -> None:
+def _empty_changed_rows(statements: Statements) -> None:
     statements.execute(
         "CREATE TEMP TABLE IF NOT EXISTS changed_rows("
         "row_type TEXT NOT NULL, row_id TEXT NOT NULL, PRIMARY KEY (row_type, row_id)) WITHOUT ROWID"
     )
-    statements.execute("CREATE TEMP TABLE IF NOT EXISTS involved_buckets(id INTEGER PRIMARY KEY)")
     statements.execute("DELETE FROM temp.changed_rows")
-    statements.execute("DELETE FROM temp.involved_buckets")
 
 
-def _write_changed_rows(statements: Statements, involved: str, raw: Mapping[str, RawTable]) -> None:
+def _write_changed_rows(statements: Statements, involved: _Involved, raw: Mapping[str, RawTable]) -> None:
     """Give every changed row the data of its newest operation over all (or the involved) buckets, or delete it."""
-    operations = f"FROM ps_oplog r WHERE r.row_type = c.row_type AND r.row_id = c.row_id {involved}"
+    operations = f"FROM ps_oplog r WHERE r.row_type = c.row_type AND r.row_id = c.row_id{involved('r.bucket')}"
     newest = (
         "FROM temp.changed_rows c CROSS JOIN ps_oplog o ON o.row_type = c.row_type AND o.row_id = c.row_id"
         f" AND o.op_id = (SELECT max(r.op_id) {operations}) AND o.data IS NOT NULL WHERE c.row_type = ?"

@@ -269,7 +269,9 @@ class Client:
 # Each threshold with the modules that may hold it and the values that a run draws from: with low ones small data takes
 # the ways of large data. None leaves it as it is.
 THRESHOLDS: dict[str, tuple[tuple[str, ...], tuple[int | None, ...]]] = {
-    "_TAKE_IN_BYTES": (("sync.client.stream_connection", "sync.client.download"), (None, 1, 400)),
+    "_TAKE_IN_BYTES": (("sync.client.stream_connection",), (None, 1, 400)),
+    "FILL_FROM_OPERATIONS": (("sync.storage.publish",), (None, 1, 4)),
+    "REBUILD_FACTOR": (("sync.storage.staging",), (None, 0)),
 }
 
 

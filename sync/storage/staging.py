@@ -1,0 +1,215 @@
+"""The staging area: where large downloads wait, without indexes, until they move into the oplog in one go.
+
+Owns `ps_staged_oplog` and `ps_staged_buckets`, which exist only while something is staged, and the move of their rows
+into `ps_oplog` and `ps_buckets`. Which data goes here is decided by `oplog`; publishing asks for the move first.
+
+Three indexes that grow with every operation, at places all over the file, cost most of a first sync. So operations of a
+bucket that holds none yet, and was never applied, are appended to a table of the oplog's own shape that has no index.
+`settle` then gives this table the place of the oplog, builds the indexes in sorted order, and resolves what has
+come twice, all in one transaction.
+
+Meanwhile `ps_oplog` with its indexes, and the positions in `ps_buckets`, stay as if nothing had come. So after every
+commit, and with it after every crash, the file is a complete file of the format: another client of it, of an older
+version or another make, does not see the staged operations and downloads those buckets itself. This engine goes on
+where it stopped, unless one of the buckets has changed behind its back: then `positions` forgets all that is staged.
+
+A removal is staged as a row without type and data under the removed key. There is never a CLEAR: it is taken in after a
+`settle`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from sync.protocol.checksums import signed32
+from sync.protocol.lines import Operation
+from sync.statements import Statements
+from sync.storage.names import operation_key
+
+REBUILD_FACTOR = 4
+"""Indexes are rebuilt when the oplog has at most so many times the rows that are staged; else they grow row by row."""
+
+_CREATE = (
+    """CREATE TABLE ps_staged_oplog(
+        bucket INTEGER NOT NULL,
+        op_id INTEGER NOT NULL,
+        row_type TEXT,
+        row_id TEXT,
+        key TEXT,
+        data TEXT,
+        hash INTEGER NOT NULL
+    ) STRICT""",
+    """CREATE TABLE ps_staged_buckets(
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL,
+        begun_at_op INTEGER NOT NULL,
+        last_op INTEGER NOT NULL,
+        add_checksum INTEGER NOT NULL,
+        op_checksum INTEGER NOT NULL,
+        count_since_last INTEGER NOT NULL,
+        downloaded_size INTEGER NOT NULL
+    ) STRICT""",
+)
+
+
+def is_in_use(statements: Statements) -> bool:
+    """Whether anything is staged."""
+    return statements.first("SELECT 1 FROM sqlite_master WHERE name = 'ps_staged_buckets'") is not None
+
+
+def positions(statements: Statements) -> dict[str, int]:
+    """The staged buckets, each with the operation up to which it is here.
+
+    If another client has changed one of them, all that is staged is forgotten, and the answer is empty.
+    """
+    if not is_in_use(statements):
+        return {}
+    changed = statements.first(
+        "SELECT 1 FROM ps_staged_buckets s LEFT JOIN ps_buckets b ON b.id = s.id"
+        " AND b.name = s.name AND b.last_op = s.begun_at_op AND b.last_applied_op = 0 AND b.pending_delete = 0"
+        " WHERE b.id IS NULL OR EXISTS (SELECT 1 FROM ps_oplog o WHERE o.bucket = s.id)"
+    )
+    if changed:
+        discard(statements)
+        return {}
+    return {row["name"]: row["last_op"] for row in statements.execute("SELECT name, last_op FROM ps_staged_buckets")}
+
+
+def counts(statements: Statements) -> dict[str, int]:
+    """The staged buckets, each with its operations since the last checkpoint."""
+    if not is_in_use(statements):
+        return {}
+    rows = statements.execute("SELECT name, count_since_last FROM ps_staged_buckets")
+    return {row["name"]: row["count_since_last"] for row in rows}
+
+
+def reset_counts(statements: Statements) -> None:
+    """Count the operations of staged buckets from zero."""
+    if is_in_use(statements):
+        statements.execute("UPDATE ps_staged_buckets SET count_since_last = 0")
+
+
+def discard(statements: Statements) -> None:
+    """Forget all that is staged, as if it had not been downloaded."""
+    statements.execute("DROP TABLE IF EXISTS ps_staged_oplog")
+    statements.execute("DROP TABLE IF EXISTS ps_staged_buckets")
+
+
+def stage(statements: Statements, bucket: int, operations: Sequence[Operation], size: int) -> bool:
+    """Append operations (and their length on the wire in bytes) of a bucket, which must not have a CLEAR among them.
+
+    Returns False, and does nothing, if the bucket was applied or has operations in the oplog.
+
+    Raises:
+        ProtocolError: an operation lacks what its kind needs.
+    """
+    if not is_in_use(statements):
+        for sql in _CREATE:
+            statements.execute(sql)
+    statements.execute(
+        "INSERT OR IGNORE INTO ps_staged_buckets SELECT id, name, last_op, last_op, add_checksum, op_checksum,"
+        " count_since_last, downloaded_size FROM ps_buckets"
+        " WHERE id = ?1 AND last_applied_op = 0 AND NOT EXISTS (SELECT 1 FROM ps_oplog WHERE bucket = ?1)",
+        (bucket,),
+    )
+    op_checksum = sum(operation.checksum for operation in operations if operation.op == "PUT")
+    add_checksum = sum(operation.checksum for operation in operations) - op_checksum
+    is_staged = statements.first(
+        "UPDATE ps_staged_buckets SET last_op = ?, add_checksum = (add_checksum + ?) & 0xffffffff,"
+        " op_checksum = (op_checksum + ?) & 0xffffffff, count_since_last = count_since_last + ?,"
+        " downloaded_size = downloaded_size + ? WHERE id = ? RETURNING id",
+        (operations[-1].op_id, add_checksum, op_checksum, len(operations), size, bucket),
+    )
+    if is_staged is None:
+        return False
+    statements.execute_many(
+        "INSERT INTO ps_staged_oplog(bucket, op_id, row_type, row_id, key, data, hash) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        _rows(bucket, operations),
+    )
+    return True
+
+
+def settle(statements: Statements) -> None:
+    """Move all that is staged into the oplog, so that the file is as if it had been taken in one by one."""
+    if not is_in_use(statements):
+        return
+    # The highest rowid stands for the number of rows: they are appended.
+    staged = statements.value("SELECT ifnull(max(rowid), 0) FROM ps_staged_oplog")
+    present = statements.value("SELECT ifnull(max(rowid), 0) FROM ps_oplog")
+    if present <= REBUILD_FACTOR * staged:
+        _replace_oplog(statements)
+    else:
+        statements.execute("INSERT INTO ps_oplog SELECT * FROM ps_staged_oplog")
+        statements.execute("DROP TABLE ps_staged_oplog")
+        _remove_superseded(statements)
+    statements.execute("DELETE FROM ps_oplog WHERE row_type IS NULL AND bucket IN (SELECT id FROM ps_staged_buckets)")
+    statements.execute(
+        "UPDATE ps_buckets SET last_op = s.last_op, add_checksum = s.add_checksum, op_checksum = s.op_checksum,"
+        " count_since_last = s.count_since_last, downloaded_size = s.downloaded_size"
+        " FROM ps_staged_buckets s WHERE s.id = ps_buckets.id"
+    )
+    statements.execute("DROP TABLE ps_staged_buckets")
+
+
+def _rows(
+    bucket: int, operations: Sequence[Operation]
+) -> Iterator[tuple[int, int, str | None, str | None, str, str | None, int]]:
+    for operation in operations:
+        if operation.op == "PUT":
+            yield (
+                bucket,
+                operation.op_id,
+                operation.object_type,
+                operation.object_id,
+                operation_key(operation),
+                operation.data,
+                signed32(operation.checksum),
+            )
+        elif operation.op == "REMOVE":
+            yield (bucket, operation.op_id, None, None, operation_key(operation), None, 0)
+
+
+def _replace_oplog(statements: Statements) -> None:
+    """Let the staged table take the oplog's place, with the operations that are there, and index it."""
+    indexes = [
+        row["sql"]
+        for row in statements.execute(
+            "SELECT sql FROM sqlite_master WHERE type = 'index' AND tbl_name = 'ps_oplog'"
+            " ORDER BY name <> 'ps_oplog_key'"
+        )
+    ]
+    statements.execute("INSERT INTO ps_staged_oplog SELECT * FROM ps_oplog")
+    statements.execute("DROP TABLE ps_oplog")
+    # Otherwise SQLite reads the whole schema again, and refuses if any view or trigger of the app is broken.
+    statements.execute("PRAGMA legacy_alter_table = ON")
+    try:
+        statements.execute("ALTER TABLE ps_staged_oplog RENAME TO ps_oplog")
+    finally:
+        statements.execute("PRAGMA legacy_alter_table = OFF")
+    # What is superseded goes while there is only the index by which it is found.
+    statements.execute(indexes[0])
+    _remove_superseded(statements)
+    for sql in indexes[1:]:
+        statements.execute(sql)
+
+
+def _remove_superseded(statements: Statements) -> None:
+    """Delete staged operations that later ones of the same key replace. Their order is that of their rowids."""
+    statements.execute("CREATE TEMP TABLE IF NOT EXISTS superseded(id INTEGER PRIMARY KEY)")
+    statements.execute("DELETE FROM temp.superseded")
+    statements.execute(
+        "INSERT INTO temp.superseded SELECT o.rowid FROM (SELECT bucket, key, max(rowid) AS newest FROM ps_oplog"
+        " WHERE bucket IN (SELECT id FROM ps_staged_buckets) GROUP BY bucket, key HAVING count(*) > 1) k"
+        " CROSS JOIN ps_oplog o ON o.bucket = k.bucket AND o.key = k.key AND o.rowid < k.newest"
+    )
+    sums = statements.execute(
+        "SELECT bucket, sum(hash) AS hash FROM temp.superseded s CROSS JOIN ps_oplog o ON o.rowid = s.id"
+        " GROUP BY bucket"
+    )
+    statements.execute_many(
+        "UPDATE ps_staged_buckets SET add_checksum = (add_checksum + ?1) & 0xffffffff,"
+        " op_checksum = (op_checksum - ?1) & 0xffffffff WHERE id = ?2",
+        ((row["hash"], row["bucket"]) for row in sums),
+    )
+    statements.execute("DELETE FROM ps_oplog WHERE rowid IN (SELECT id FROM temp.superseded)")
+    statements.execute("DELETE FROM temp.superseded")
