@@ -16,6 +16,7 @@ from sync.errors import DatabaseClosedError
 from sync.statements import Statements
 from sync.status import StatusBoard
 from sync.storage import publish, subscriptions, upload_queue
+from sync.storage.key_values import optional_time
 
 logger = logging.getLogger("sync.status")
 
@@ -61,7 +62,7 @@ class StoredStatus:
         def read(statements: Statements) -> dict[str, Any]:
             return {
                 "upload_queue_count": upload_queue.queue_state(statements).count,
-                "last_synced_at": subscriptions.from_microseconds(publish.last_synced_at(statements)),
+                "last_synced_at": optional_time(publish.last_synced_at(statements)),
                 "streams": subscriptions.stream_statuses(statements),
             }
 

@@ -18,7 +18,15 @@ from sync.client.options import SyncOptions
 from sync.client.service import SyncService
 from sync.connection import ConnectionPool
 from sync.connector import PowerSyncCredentials
-from sync.errors import AuthError, NetworkError, ProtocolError, ServiceError, UploadStalledError
+from sync.errors import (
+    AuthError,
+    NetworkError,
+    ProtocolError,
+    ServiceError,
+    UploadHeldError,
+    UploadRetryError,
+    UploadStalledError,
+)
 from sync.status import StatusBoard
 from sync.storage import upload_queue
 from sync.storage.upload_queue import QueueState
@@ -67,7 +75,7 @@ class UploadLoop:
                 await self._drain()
             except Exception as error:  # noqa: BLE001 - whatever it is, it is reported, and the loop goes on
                 self._report(error)
-                await self._wait(self._backoff.failed())
+                await self._wait(self._wait_after(error))
                 self._wake.set()
             else:
                 self._backoff.succeeded()
@@ -159,6 +167,16 @@ class UploadLoop:
             "upload failed, the changes are kept and tried again: %s",
             error,
         )
+
+    def _wait_after(self, error: Exception) -> float:
+        wait = self._backoff.failed()
+        if isinstance(error, UploadHeldError):
+            return self._options.max_retry_delay
+        if isinstance(error, UploadRetryError):
+            if error.renew_credentials:
+                self._credentials.discard()
+            return max(wait, error.after or 0.0)
+        return wait
 
     async def _wait(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -13,6 +13,7 @@ from enum import Enum
 from sync.protocol.checkpoints import TrackedCheckpoint
 from sync.protocol.checksums import unsigned32
 from sync.statements import Statements
+from sync.storage import conflicts
 from sync.storage.key_values import put_integer
 from sync.storage.names import COMPLETE_SYNC_PRIORITY, DATA_PREFIX, LAST_APPLIED, LAST_SEEN, quoted
 from sync.storage.oplog import delete_buckets
@@ -156,6 +157,7 @@ def _mark_published(
         )
         if checkpoint.write_checkpoint is not None:
             put_integer(statements, LAST_APPLIED, checkpoint.write_checkpoint)
+        conflicts.find(statements)
     else:
         statements.execute_many(
             "UPDATE ps_buckets SET last_applied_op = last_op WHERE last_applied_op <> last_op AND name = ?",

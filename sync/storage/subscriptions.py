@@ -7,10 +7,9 @@ subscription was made by the app if and only if it has a time to live.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, cast
 
 from sync.protocol.checkpoints import TrackedCheckpoint
@@ -18,6 +17,7 @@ from sync.protocol.lines import StreamDescription
 from sync.protocol.requests import StreamSubscriptionRequest, SubscriptionsRequest
 from sync.statements import Row, Statements
 from sync.status import SyncStreamStatus
+from sync.storage.key_values import now_microseconds, optional_time
 
 _MICROSECONDS = 1_000_000
 
@@ -62,13 +62,13 @@ def subscribe(statements: Statements, key: StreamKey, ttl: timedelta, priority: 
         "INSERT INTO ps_stream_subscriptions(stream_name, local_priority, local_params, ttl, expires_at)"
         " VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (stream_name, local_params) DO UPDATE SET"
         " local_priority = ifnull(min(local_priority, ?2), ifnull(local_priority, ?2)), ttl = ?4, expires_at = ?5",
-        (key.name, priority, key.parameters, seconds, _now() + seconds * _MICROSECONDS),
+        (key.name, priority, key.parameters, seconds, now_microseconds() + seconds * _MICROSECONDS),
     )
 
 
 def renew(statements: Statements, keys: Iterable[StreamKey]) -> None:
     """Put off the expiry of subscriptions that are in use."""
-    now = _now()
+    now = now_microseconds()
     statements.execute_many(
         "UPDATE ps_stream_subscriptions SET expires_at = ? + ttl * 1000000"
         " WHERE stream_name = ? AND local_params = ? AND ttl IS NOT NULL",
@@ -79,7 +79,8 @@ def renew(statements: Statements, keys: Iterable[StreamKey]) -> None:
 def requested_subscriptions(statements: Statements, *, include_defaults: bool) -> RequestedSubscriptions:
     """Drop what has expired, and collect what to ask the service for."""
     statements.execute(
-        "DELETE FROM ps_stream_subscriptions WHERE expires_at < ? OR (ttl IS NULL AND NOT active)", (_now(),)
+        "DELETE FROM ps_stream_subscriptions WHERE expires_at < ? OR (ttl IS NULL AND NOT active)",
+        (now_microseconds(),),
     )
     rows = statements.execute("SELECT * FROM ps_stream_subscriptions WHERE ttl IS NOT NULL ORDER BY id")
     return RequestedSubscriptions(
@@ -161,20 +162,11 @@ def stream_statuses(statements: Statements) -> tuple[SyncStreamStatus, ...]:
             _parameters(row),
             bool(row["active"]),
             bool(row["is_default"]),
-            from_microseconds(row["last_synced_at"]),
+            optional_time(row["last_synced_at"]),
         )
         for row in statements.execute("SELECT * FROM ps_stream_subscriptions ORDER BY id")
     )
 
 
-def from_microseconds(value: int | None) -> datetime | None:
-    """A point in time as the file keeps it (µs since the epoch)."""
-    return None if value is None else datetime.fromtimestamp(value / _MICROSECONDS, UTC)
-
-
 def _parameters(row: Row) -> dict[str, Any] | None:
     return cast("dict[str, Any] | None", json.loads(row["local_params"]))
-
-
-def _now() -> int:
-    return time.time_ns() // 1000
