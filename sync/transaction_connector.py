@@ -33,6 +33,7 @@ class TransactionConnector(BackendConnector):
 
     limits: BatchLimits = BatchLimits()
     attempts: int = 3
+    _refused: tuple[int, int] = (0, 0)
 
     @abstractmethod
     async def upload_transactions(self, transactions: Sequence[CrudTransaction]) -> Sequence[Verdict]:
@@ -88,7 +89,7 @@ class TransactionConnector(BackendConnector):
     def _refusals_of(self, transaction: CrudTransaction) -> int:
         """How often the transaction was refused, this time included. Only the first of the queue can be."""
         number = transaction.crud[0].client_id
-        last_number, count = getattr(self, "_refusals", (0, 0))
-        count = count + 1 if number == last_number else 1
-        self._refusals = (number, count)
+        refused_before, count = self._refused
+        count = count + 1 if number == refused_before else 1
+        self._refused = (number, count)
         return count
