@@ -13,7 +13,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import SplitResult, urlsplit
 from uuid import UUID
 
@@ -33,6 +33,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _EXPECTED = {
     "data_dir": "the path of a directory",
     "backend_url": _ADDRESS,
+    "upload_interface": '"batch", "transactions" or "rows"',
     "service_url": _ADDRESS,
     "user_id": f"a UUID such as {DEFAULT_USER_ID}",
     "port": "a whole number from 1 to 65535",
@@ -55,6 +56,7 @@ class Settings(BaseSettings):
     Attributes:
         data_dir: directory of the database, the log and the inner backend's data; absolute.
         backend_url: base URL of the backend, or None for the demo backend inside todo-tui; in one spelling.
+        upload_interface: how a backend named by `backend_url` wants its uploads (see `app.upload_interfaces`).
         service_url: base URL of the sync service, or None for what the backend says; in one spelling.
         user_id: whose lists are shown and synced.
         port: loopback TCP port of the demo backend inside todo-tui.
@@ -64,6 +66,7 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(default_factory=lambda: user_data_path("todo-tui", appauthor=False))
     backend_url: str | None = None
+    upload_interface: Literal["batch", "transactions", "rows"] = "batch"
     service_url: str | None = None
     user_id: UUID = DEFAULT_USER_ID
     port: int = Field(default=6161, ge=1, le=65535)
