@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import httpx
@@ -100,6 +100,13 @@ class DemoConnector(TransactionConnector):
             raise BackendRefusedError(
                 response.status_code, f"{self._backend_url} answered without a token; it may not be a to-do backend."
             )
+        known_as = _claims(token).get("sub")
+        if isinstance(known_as, str) and known_as != self._user_id:
+            # What is written as one user and synced as another would vanish from here.
+            raise BackendRefusedError(
+                response.status_code,
+                f"{self._backend_url} signs everybody in as the user {known_as[:60]!r}; set user_id to that.",
+            )
         if self._verify is not None:
             # Once more: another backend may have taken the address in between, and this be its token.
             await self._verify()
@@ -157,6 +164,8 @@ def _new_client(backend_url: str, timeout: float) -> httpx.AsyncClient:
     parts = urlsplit(backend_url)
     return httpx.AsyncClient(
         timeout=timeout,
+        # Otherwise a Django backend answers an error with a page of 100 kB for browsers.
+        headers={"Accept": "application/json"},
         # Without TLS no certificates are needed, and loading them takes longer than the first request.
         verify=True if parts.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
         # A proxy set in the environment cannot reach this machine's own loopback interface.
@@ -179,11 +188,18 @@ def _http_url(text: str) -> str | None:
     return text.rstrip("/") if parts.scheme in ("http", "https") and parts.hostname else None
 
 
-def _expiry(token: str) -> datetime | None:
-    """When a JWT expires, as it says itself; the signature is for the servers to check."""
+def _claims(token: str) -> dict[str, Any]:
+    """What a JWT says, or nothing; the signature is for the servers to check."""
     try:
         payload = token.split(".")[1]
         claims: Any = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        return datetime.fromtimestamp(float(claims["exp"]), UTC)
-    except (IndexError, KeyError, TypeError, ValueError, OverflowError, OSError, RecursionError):
+    except (IndexError, ValueError, RecursionError):
+        return {}
+    return cast("dict[str, Any]", claims) if isinstance(claims, dict) else {}
+
+
+def _expiry(token: str) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(float(_claims(token)["exp"]), UTC)
+    except (KeyError, TypeError, ValueError, OverflowError, OSError):
         return None

@@ -6,6 +6,7 @@ Owns paths, bodies and verdicts. Must not know tokens, addresses or the queue: h
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
@@ -13,7 +14,17 @@ from typing import Any, Literal, cast
 
 import httpx
 
-from sync import Accepted, BatchLimits, CrudEntry, CrudTransaction, Rejected, Retry, Verdict, verdict_for_status
+from sync import (
+    Accepted,
+    BatchLimits,
+    CrudEntry,
+    CrudTransaction,
+    Hold,
+    Rejected,
+    Retry,
+    Verdict,
+    verdict_for_status,
+)
 
 UploadInterfaceName = Literal["batch", "transactions", "rows"]
 
@@ -24,6 +35,9 @@ _MAX_SENTENCE = 300
 
 _NODE_BODY_BYTES = 100_000
 """What the official Node demo takes at most (the default of its body parser is 100 kB)."""
+
+_NODE_WITHOUT_BATCH = "Request failed: batch is not iterable"
+"""What the official Node demo says to a request of the write API."""
 
 
 class UploadInterface(ABC):
@@ -46,19 +60,42 @@ class BatchInterface(UploadInterface):
     """The official Node demo: `POST /api/data {"batch": [...]}`, all or nothing in one transaction of the backend."""
 
     async def upload(self, send: Send, transactions: Sequence[CrudTransaction]) -> list[Verdict]:
-        """All at once; when that is refused, in halves, until the one transaction at fault is found."""
-        operations = [
-            {"op": entry.op, "table": entry.table, "id": entry.id, **_data(entry, "data")}
-            for transaction in transactions
-            for entry in _effective(transaction)
-        ]
-        body = _json({"batch": operations})
-        verdict: Verdict | None = None
-        if not operations:
-            verdict = Accepted()
-        elif len(transactions) == 1 or len(body) <= _NODE_BODY_BYTES:
+        """All at once; when that is refused, in halves, until the one transaction at fault is found.
+
+        The Node demo answers 400 to trouble of its database as it does to a refusal. So after the first 400 it is asked
+        to carry out nothing: that takes it to its database and back, and if it answers 400 to that too, no transaction
+        is at fault and all of them wait.
+        """
+        asked_for_nothing = False
+
+        async def refused_whatever_comes(verdict: Verdict) -> Verdict | None:
+            nonlocal asked_for_nothing
+            if (
+                asked_for_nothing
+                or not isinstance(verdict, Rejected)
+                or verdict.code != str(int(HTTPStatus.BAD_REQUEST))
+            ):
+                return None
+            asked_for_nothing = True
+            answer = verdict_of(await send("POST", "/api/data", _json({"batch": []})))
+            return Retry(answer.reason) if isinstance(answer, Rejected) and answer.code == verdict.code else None
+
+        async def upload(part: Sequence[CrudTransaction]) -> list[Verdict]:
+            operations = [
+                {"op": entry.op, "table": entry.table, "id": entry.id, **_data(entry, "data")}
+                for transaction in part
+                for entry in _effective(transaction)
+            ]
+            body = _json({"batch": operations})
+            if not operations:
+                return [Accepted()] * len(part)
+            if len(part) > 1 and len(body) > _NODE_BODY_BYTES:
+                return await _in_halves(part, upload)
             verdict = verdict_of(await send("POST", "/api/data", body))
-        return await _all_or_in_halves(transactions, verdict, lambda part: self.upload(send, part))
+            verdict = await refused_whatever_comes(verdict) or verdict
+            return await _all_or_in_halves(part, verdict, upload)
+
+        return await upload(transactions)
 
 
 class TransactionsInterface(UploadInterface):
@@ -89,7 +126,12 @@ class TransactionsInterface(UploadInterface):
 
 
 class RowsInterface(UploadInterface):
-    """The official Django demo: one request for each row, `PUT | PATCH | DELETE /api/upload_data/`."""
+    """The official Django demo: one request for each row, `PUT | PATCH | DELETE /api/upload_data/`.
+
+    Its PUT does not store every column and its PATCH of a list erases the columns that it does not name, so a PUT is
+    followed by a PATCH, and a PATCH of a list names the whole row. It never stores `created_at` of a to-do, and drops
+    columns that it does not know.
+    """
 
     token_path = "/api/get_powersync_token/"  # noqa: S105 - a path
     limits = BatchLimits(transactions=20)
@@ -97,25 +139,96 @@ class RowsInterface(UploadInterface):
     async def upload(self, send: Send, transactions: Sequence[CrudTransaction]) -> list[Verdict]:
         """Row by row. A transaction that failed in its middle is sent from its beginning again, which does no harm."""
         verdicts: list[Verdict] = []
+        entries = [entry for transaction in transactions for entry in transaction.crud]
         for transaction in transactions:
-            verdict = await self._upload_rows(send, transaction)
+            verdict = await self._upload_rows(send, transaction, entries)
             verdicts.append(verdict)
             if not isinstance(verdict, Accepted):
                 break
         return verdicts
 
-    async def _upload_rows(self, send: Send, transaction: CrudTransaction) -> Verdict:
+    async def _upload_rows(self, send: Send, transaction: CrudTransaction, entries: Sequence[CrudEntry]) -> Verdict:
         for index, entry in enumerate(transaction.crud):
             if not _has_effect(entry):
                 continue
-            body = _json({"table": entry.table, "data": {**(entry.data or {}), "id": entry.id}})
-            response = await send(entry.op, "/api/upload_data/", body)
-            if entry.op == "DELETE" and response.status_code == HTTPStatus.NOT_FOUND:
-                continue  # gone already: that is what was wanted
-            verdict = verdict_of(response, index)
-            if not isinstance(verdict, Accepted):
-                return verdict
+            if entry.op == "PATCH" and (erased := _LIST_COLUMNS - _whole_row(entry).keys()) and entry.table == "lists":
+                reason = (
+                    f"This backend would erase {', '.join(sorted(erased))} of the list, whose values are not known."
+                )
+                return Rejected(reason, "unknown_values", index)
+            for method, data in _row_requests(entry):
+                body = _json({"table": entry.table, "data": {**data, "id": entry.id}})
+                response = await send(method, "/api/upload_data/", body)
+                if _is_gone_already(entry, response, entries):
+                    continue
+                verdict = _verdict_of_row(response, index)
+                if not isinstance(verdict, Accepted):
+                    return verdict
         return Accepted()
+
+
+_LIST_COLUMNS = frozenset({"created_at", "name", "owner_id"})
+_TODO_COLUMNS_NOT_PUT = ("completed", "completed_at", "completed_by")
+
+_DJANGO_EXCEPTION = re.compile(r"(\w+) at /\S*\n([^\n]*)")
+_PERMANENT_EXCEPTIONS = frozenset(
+    {"AssertionError", "DataError", "DoesNotExist", "IntegrityError", "TypeError", "ValidationError", "ValueError"}
+)
+"""Exceptions for which the row itself is to blame: a null or a text that its column does not take, a missing row."""
+
+
+def _row_requests(entry: CrudEntry) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The requests, method and data, that make the Django demo do what an entry says."""
+    data = entry.data or {}
+    match entry.op, entry.table:
+        case "PATCH", "lists":
+            yield "PATCH", _whole_row(entry)
+        case "PUT", "lists":
+            yield "PUT", data
+            # A new list gets the time of the server; only a change of it stores the time that it is given.
+            if data.get("created_at") is not None:
+                yield "PATCH", data
+        case "PUT", "todos":
+            yield "PUT", data
+            completed = {name: data.get(name) for name in _TODO_COLUMNS_NOT_PUT}
+            yield "PATCH", {**completed, "completed": completed["completed"] or 0}
+        case _:
+            yield entry.op, data
+
+
+def _whole_row(entry: CrudEntry) -> dict[str, Any]:
+    return {**(entry.previous_values or {}), **(entry.data or {})}
+
+
+def _is_gone_already(entry: CrudEntry, response: httpx.Response, entries: Sequence[CrudEntry]) -> bool:
+    """Whether a row is missing because it was, or is about to be, deleted from here."""
+    if entry.op == "DELETE" and response.status_code == HTTPStatus.NOT_FOUND:
+        # The body is the key of what was meant as a message. An address without this interface answers 404 with a page.
+        return response.text == "message"
+    # The answer to the deletion may have been lost; then all that came before it is sent once more.
+    return _django_exception(response)[0] == "DoesNotExist" and any(
+        later.op == "DELETE"
+        and (later.table, later.id) == (entry.table, entry.id)
+        and later.client_id > entry.client_id
+        for later in entries
+    )
+
+
+def _verdict_of_row(response: httpx.Response, index: int) -> Verdict:
+    """As `verdict_of`; but the Django demo answers 500 to whatever it cannot do, with the name of the exception."""
+    name, message = _django_exception(response)
+    if name in _PERMANENT_EXCEPTIONS:
+        reason = f"The backend did not accept a change: {message[:_MAX_SENTENCE].rstrip('.')} ({name})."
+        return Rejected(reason, name, index, final=False)
+    return verdict_of(response, index)
+
+
+def _django_exception(response: httpx.Response) -> tuple[str, str]:
+    """Name and message of the exception on the debug page in plain text, which further down may hold the token."""
+    if response.status_code != HTTPStatus.INTERNAL_SERVER_ERROR:
+        return "", ""
+    found = _DJANGO_EXCEPTION.match(response.text)
+    return (found[1], found[2].strip()) if found else ("", "")
 
 
 UPLOAD_INTERFACES: Mapping[UploadInterfaceName, UploadInterface] = {
@@ -127,6 +240,8 @@ UPLOAD_INTERFACES: Mapping[UploadInterfaceName, UploadInterface] = {
 
 def verdict_of(response: httpx.Response, operation_index: int | None = None) -> Verdict:
     """What an answer as a whole means."""
+    if _lacks_interface(response):
+        return Hold(f"The backend takes no uploads of this kind; check upload_interface: {sentence_of(response)}")
     error = json_object(response).get("error")
     code = cast("dict[str, Any]", error).get("code") if isinstance(error, dict) else None
     return verdict_for_status(
@@ -136,6 +251,14 @@ def verdict_of(response: httpx.Response, operation_index: int | None = None) -> 
         operation_index=operation_index,
         retry_after=_seconds(response.headers.get("Retry-After", "")),
     )
+
+
+def _lacks_interface(response: httpx.Response) -> bool:
+    """Whether not a change was refused, but the kind of request. Refusals of a change are objects of JSON."""
+    answer = json_object(response)
+    if response.status_code in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED):
+        return "error" not in answer and "message" not in answer
+    return answer.get("message") == _NODE_WITHOUT_BATCH
 
 
 def sentence_of(response: httpx.Response) -> str:
@@ -159,16 +282,21 @@ def json_object(response: httpx.Response) -> dict[str, Any]:
     return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
+_UploadPart = Callable[[Sequence[CrudTransaction]], Awaitable[list[Verdict]]]
+
+
 async def _all_or_in_halves(
-    transactions: Sequence[CrudTransaction],
-    verdict: Verdict | None,
-    upload: Callable[[Sequence[CrudTransaction]], Awaitable[list[Verdict]]],
+    transactions: Sequence[CrudTransaction], verdict: Verdict, upload: _UploadPart
 ) -> list[Verdict]:
-    """Spread the verdict over all; if it is a refusal of several (or they were too many to try), try them in halves."""
+    """Spread the verdict over all; if it is a refusal of several, try them in halves."""
     if isinstance(verdict, Accepted):
         return [verdict] * len(transactions)
-    if verdict is not None and (len(transactions) == 1 or not isinstance(verdict, Rejected)):
+    if len(transactions) == 1 or not isinstance(verdict, Rejected):
         return [verdict]
+    return await _in_halves(transactions, upload)
+
+
+async def _in_halves(transactions: Sequence[CrudTransaction], upload: _UploadPart) -> list[Verdict]:
     middle = len(transactions) // 2
     verdicts = await upload(transactions[:middle])
     if len(verdicts) == middle and all(isinstance(each, Accepted) for each in verdicts):

@@ -165,6 +165,12 @@ async def test_the_servers_sentence_is_passed_on(body: object, sentence: str) ->
     assert caught.value.status == 403
 
 
+async def test_a_token_of_another_user_is_not_used() -> None:
+    async with answering(answer("200 OK", {"token": token({"sub": "1"})})) as url, connector_to(url) as connector:
+        with pytest.raises(BackendRefusedError, match="signs everybody in as the user '1'; set user_id to that"):
+            await connector.fetch_credentials()
+
+
 async def test_a_redirection_is_not_followed() -> None:
     moved = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"
     async with answering(moved) as url, connector_to(url) as connector:
@@ -296,7 +302,7 @@ async def test_an_upload_whose_answer_is_lost_stays_in_the_queue(database: Power
 async def test_only_a_2xx_completes_a_transaction(database: PowerSyncDatabase, status: str) -> None:
     await insert_list(database)
     async with (
-        answering(answer("200 OK", {"token": token({})}), answer(status, {})) as url,
+        answering(answer("200 OK", {"token": token({})}), answer(status, {}), answer("200 OK", {})) as url,
         connector_to(url) as connector,
     ):
         with pytest.raises(UploadRetryError, match=f"HTTP {status[:3]}"):

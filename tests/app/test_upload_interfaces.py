@@ -11,7 +11,7 @@ import pytest
 
 from app.connector import DemoConnector
 from app.upload_interfaces import UploadInterfaceName
-from sync import PowerSyncDatabase, UploadRetryError
+from sync import PowerSyncDatabase, UploadHeldError, UploadRetryError
 from tests.kit.service import Exchange, ScriptedService, scripted_service
 
 INSERT = "INSERT INTO lists(id, name) VALUES (?, ?)"
@@ -134,6 +134,25 @@ async def test_the_backend_may_ask_for_time(database: PowerSyncDatabase) -> None
     assert caught.value.after == 7.0
 
 
+async def test_trouble_that_even_an_empty_batch_meets_refuses_nothing(database: PowerSyncDatabase) -> None:
+    for number in range(100):
+        await database.execute(INSERT, [f"{number:02}", "x"])
+    trouble = True
+
+    def answer(_: Exchange) -> Answer:
+        return (400, {"message": "Request failed: away"}) if trouble else (200, {})
+
+    async with backend("batch", answer) as (connector, service):
+        for _ in range(5):
+            with pytest.raises(UploadRetryError, match="away"):
+                await connector.upload_data(database)
+        assert len(uploads(service)) == 10
+        assert len(await waiting(database)) == 100
+        trouble = False
+        await connector.upload_data(database)
+    assert (await waiting(database), await rejected(database)) == ([], [])
+
+
 # The reference write API
 
 
@@ -203,23 +222,95 @@ async def test_results_that_keep_the_transaction_waiting(
 # The official Django demo
 
 
-async def test_rows_travel_one_by_one(database: PowerSyncDatabase) -> None:
+async def test_rows_travel_one_by_one_and_whole(database: PowerSyncDatabase) -> None:
     async with database.write_transaction() as tx:
-        await tx.execute(INSERT, ["a", "A"])
+        await tx.execute("INSERT INTO lists(id, name, created_at) VALUES ('a', 'A', '2026')")
         await tx.execute("UPDATE lists SET name = 'AA' WHERE id = 'a'")
-        await tx.execute("DELETE FROM lists WHERE id = 'a'")
-    async with backend("rows", lambda exchange: (404 if exchange.method == "DELETE" else 200, {})) as (
-        connector,
-        service,
-    ):
+        await tx.execute("INSERT INTO todos(id, description, completed, completed_at) VALUES ('t', 'T', 1, '2026')")
+        await tx.execute("UPDATE todos SET description = NULL WHERE id = 't'")
+        await tx.execute("DELETE FROM todos WHERE id = 't'")
+    async with backend("rows", lambda _: (200, {})) as (connector, service):
         await connector.upload_data(database)
     assert service.requests[0].target == "/api/get_powersync_token/?user_id=user"
+    done = {"completed": 1, "completed_at": "2026"}
+    rows = [
+        ("PUT", "lists", {"name": "A", "created_at": "2026"}),
+        ("PATCH", "lists", {"name": "A", "created_at": "2026"}),
+        ("PATCH", "lists", {"name": "AA", "created_at": "2026", "owner_id": None}),
+        ("PUT", "todos", {"description": "T", **done}),
+        ("PATCH", "todos", {**done, "completed_by": None}),
+        ("PATCH", "todos", {"description": None}),
+        ("DELETE", "todos", {}),
+    ]
     assert uploads(service) == [
-        ("PUT", "/api/upload_data/", {"table": "lists", "data": {"name": "A", "id": "a"}}),
-        ("PATCH", "/api/upload_data/", {"table": "lists", "data": {"name": "AA", "id": "a"}}),
-        ("DELETE", "/api/upload_data/", {"table": "lists", "data": {"id": "a"}}),
+        (method, "/api/upload_data/", {"table": table, "data": {**data, "id": "a" if table == "lists" else "t"}})
+        for method, table, data in rows
     ]
     assert await waiting(database) == []
+
+
+async def test_a_list_is_not_erased_where_the_rest_of_its_row_is_not_known(database: PowerSyncDatabase) -> None:
+    await database.execute(INSERT, ["a", "A"])
+    await database.execute("DELETE FROM ps_crud")
+    await database.execute("UPDATE lists SET name = 'AA' WHERE id = 'a'")
+    # As queued before the table tracked what its rows held.
+    await database.execute("UPDATE ps_crud SET data = json_remove(data, '$.old')")
+    async with backend("rows", lambda _: (200, {})) as (connector, service):
+        await connector.upload_data(database)
+    assert uploads(service) == []
+    [(reason, code, index)] = await rejected(database)
+    assert (code, index) == ("unknown_values", 0)
+    assert "would erase created_at, owner_id of the list" in reason
+
+
+@pytest.mark.parametrize("interface", ["batch", "transactions", "rows"])
+@pytest.mark.parametrize("operation", ["INSERT INTO lists(id) VALUES ('a')", "DELETE FROM lists WHERE id = 'a'"])
+async def test_a_404_that_names_no_change_keeps_everything_waiting(
+    database: PowerSyncDatabase, interface: UploadInterfaceName, operation: str
+) -> None:
+    await database.execute(INSERT, ["a", "A"] if operation.startswith("DELETE") else ["b", "B"])
+    await database.execute("DELETE FROM ps_crud")
+    await database.execute(operation)
+    async with backend(interface, lambda _: (404, {})) as (connector, _):
+        for _ in range(4):
+            with pytest.raises(UploadHeldError, match="check upload_interface"):
+                await connector.upload_data(database)
+    assert await waiting(database) == ["a"]
+    assert await rejected(database) == []
+
+
+async def test_a_missing_row_refuses_an_update_unless_it_is_deleted_later_in_the_queue(
+    database: PowerSyncDatabase,
+) -> None:
+    for row in "ab":
+        await database.execute(INSERT, [row, row])
+    await database.execute("DELETE FROM ps_crud")
+    for row in "ab":
+        await database.execute("UPDATE lists SET name = 'new' WHERE id = ?", [row])
+    await database.execute("DELETE FROM lists WHERE id = 'b'")
+
+    async def handle(exchange: Exchange) -> None:
+        if exchange.method == "GET":
+            await exchange.answer(200, {"token": "a.b.c"})
+        elif exchange.method == "DELETE":
+            await exchange.answer_bytes(404, b"message", "text/html")
+        else:
+            page = (
+                b"DoesNotExist at /api/upload_data/\nLists matching query does not exist.\n\nHTTP_AUTHORIZATION = a.b.c"
+            )
+            await exchange.answer_bytes(500, page, "text/plain")
+
+    async with scripted_service(handle) as service:
+        connector = DemoConnector(service.url, "user", interface="rows")
+        for _ in range(2):
+            with pytest.raises(UploadRetryError, match="does not exist"):
+                await connector.upload_data(database)
+        await connector.upload_data(database)
+        await connector.aclose()
+    assert await waiting(database) == []
+    [refused] = await database.rejected_writes()
+    assert [entry.id for entry in refused.crud] == ["a"]
+    assert "a.b.c" not in refused.reason
 
 
 async def test_the_row_at_fault_is_named_and_its_transaction_kept_apart_whole(database: PowerSyncDatabase) -> None:
