@@ -324,6 +324,21 @@ class Store:
         """Yield the state of synchronization, now and after each change. Ends when the database is closed."""
         return self._database.watch_status()
 
+    def watch_rejected_count(self, tell: Tell = note) -> AsyncIterator[int]:
+        """Yield how many writes the backend refused for good, now and after each change.
+
+        The database keeps them, with the backend's reasons. Ends when the database is closed.
+
+        Args:
+            tell: called once per trouble, when they cannot be counted.
+        """
+        return going_on(self._count_rejected, tell)
+
+    async def _count_rejected(self) -> AsyncGenerator[int]:
+        with explained("The rejected changes cannot be counted"), suppress(DatabaseClosedError):
+            async for rejected in self._database.watch_rejected_writes():
+                yield len(rejected)
+
     async def connect(self) -> None:
         """Start syncing, or do nothing if that is on already.
 
