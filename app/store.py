@@ -325,13 +325,7 @@ class Store:
         return self._database.watch_status()
 
     def watch_rejected_count(self, tell: Tell = note) -> AsyncIterator[int]:
-        """Yield how many writes the backend refused for good, now and after each change.
-
-        The database keeps them, with the backend's reasons. Ends when the database is closed.
-
-        Args:
-            tell: called once per trouble, when they cannot be counted.
-        """
+        """Yield how many writes the backend refused for good, now and after each change; `tell` as in `watch_lists`."""
         return going_on(self._count_rejected, tell)
 
     async def _count_rejected(self) -> AsyncGenerator[int]:

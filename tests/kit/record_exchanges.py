@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import base64
 import json
+import re
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -124,8 +125,7 @@ def _forwarding(client: httpx.AsyncClient, url: str) -> Answerer:
         if "json" in answer["content_type"]:
             return {**answer, "json": response.json()}
         # What follows on error pages are paths, settings and headers of the machine on which it was recorded.
-        lines = response.text.split("\n\n")[0] if answer["content_type"].startswith("text/plain") else response.text
-        return {**answer, "text": lines[:LONGEST_TEXT]}
+        return {**answer, "text": re.split(r"\n\n|<br>", response.text)[0][:LONGEST_TEXT]}
 
     return forward
 
