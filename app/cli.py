@@ -87,7 +87,7 @@ def _print_version(context: click.Context, _parameter: click.Parameter, value: A
 @click.option("--config", type=click.Path(path_type=Path), metavar="PATH", help="Read this config file.")
 @click.option("--data-dir", metavar="DIR", help="Keep the data in this directory.")
 @click.option("--backend", "backend_url", metavar="URL", help="Sync with the backend at this address.")
-@click.option("--user", "user_id", metavar="ID", help="Show and sync the lists of this user (a UUID).")
+@click.option("--user", "user_id", metavar="ID", help="Show and sync the lists of this user (a UUID or a number).")
 @click.option("--port", metavar="N", help="Port of the demo backend inside todo-tui.  [default: 6161]")
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."

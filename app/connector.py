@@ -1,7 +1,7 @@
 """Connects the sync engine to the backend: tokens, and the upload of what the user wrote.
 
-Owns the HTTP of the backend's `/api` and its error sentences. Must not know what a to-do is, nor decide that a write is
-given up: a transaction is completed only when the backend has accepted it.
+Owns the HTTP client, the tokens and their error sentences. What is sent, and what the answers mean, is
+`app.upload_interfaces`'; what becomes of a refused write is the engine's. Must not know what a to-do is.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from sync import BackendConnector, CrudEntry, PowerSyncCredentials, PowerSyncDatabase
-
-_MAX_SENTENCE = 300
+from app.upload_interfaces import UPLOAD_INTERFACES, UploadInterfaceName, json_object, sentence_of
+from sync import CrudTransaction, PowerSyncCredentials, TransactionConnector, Verdict
 
 
 class BackendUnreachableError(Exception):
@@ -40,13 +39,14 @@ class BackendRefusedError(Exception):
         super().__init__(sentence)
 
 
-class DemoConnector(BackendConnector):
-    """Talks to a backend with the interface of the official Node demo. Close it with `aclose`.
+class DemoConnector(TransactionConnector):
+    """Talks to a backend with the interface of one of the official demos. Close it with `aclose`.
 
     Args:
         backend_url: base URL of the backend.
         user_id: whose token is asked for.
         service_url: base URL of the sync service; None takes what the backend says, or else the backend itself.
+        interface: how the backend wants its uploads.
         verify: called before and after each request for a token; if it raises, no token is asked for or used.
         claim: called when the backend has given a token, before that is used, with the id of its data if it tells one
             (the demo backend does, others need not); if it raises, the token is not used.
@@ -59,10 +59,13 @@ class DemoConnector(BackendConnector):
         user_id: str,
         service_url: str | None = None,
         *,
+        interface: UploadInterfaceName = "batch",
         verify: Callable[[], Awaitable[None]] | None = None,
         claim: Callable[[str | None], Awaitable[None]] | None = None,
         timeout: float = 20.0,
     ) -> None:
+        self._interface = UPLOAD_INTERFACES[interface]
+        self.limits = self._interface.limits
         self._backend_url = backend_url.rstrip("/")
         self._user_id = user_id
         self._service_url = service_url
@@ -88,14 +91,21 @@ class DemoConnector(BackendConnector):
         """
         if self._verify is not None:
             await self._verify()
-        response = await self._request("GET", "/api/auth/token", params={"user_id": self._user_id})
+        response = await self._request("GET", self._interface.token_path, params={"user_id": self._user_id})
         if not response.is_success:
-            raise BackendRefusedError(response.status_code, f"The backend gave no token: {_sentence_of(response)}")
-        answer = _json_object(response)
+            raise BackendRefusedError(response.status_code, f"The backend gave no token: {sentence_of(response)}")
+        answer = json_object(response)
         token = answer.get("token")
         if not isinstance(token, str) or not token or not token.isascii() or not token.isprintable():
             raise BackendRefusedError(
                 response.status_code, f"{self._backend_url} answered without a token; it may not be a to-do backend."
+            )
+        known_as = _claims(token).get("sub")
+        if isinstance(known_as, str) and known_as != self._user_id:
+            # What is written as one user and synced as another would vanish from here.
+            raise BackendRefusedError(
+                response.status_code,
+                f"{self._backend_url} signs everybody in as the user {known_as[:60]!r}; set user_id to that.",
             )
         if self._verify is not None:
             # Once more: another backend may have taken the address in between, and this be its token.
@@ -110,35 +120,30 @@ class DemoConnector(BackendConnector):
 
     async def _told_id(self) -> str | None:
         response = await self._request("GET", "/probes/liveness")
-        answer = _json_object(response) if response.is_success else {}
+        answer = json_object(response) if response.is_success else {}
         backend_id = answer.get("backend_id")
         return backend_id if isinstance(backend_id, str) and answer.get("name") == "todo-tui backend" else None
 
-    async def upload_data(self, database: PowerSyncDatabase) -> None:
-        """Send each waiting transaction as one batch, in order, and complete it once the backend accepted it.
+    async def upload_transactions(self, transactions: Sequence[CrudTransaction]) -> Sequence[Verdict]:
+        """Send transactions, in order.
 
         Raises:
-            BackendUnreachableError: no answer in time; the transaction stays in the queue.
-            BackendRefusedError: the backend refused it; the transaction stays in the queue.
+            BackendUnreachableError: no answer in time; what was not answered for stays in the queue.
+            BackendRefusedError: it gave no token.
         """
-        async for transaction in database.crud_transactions():
-            await self._post(transaction.crud)
-            await transaction.complete()
+        return await self._interface.upload(self._send, transactions)
 
-    async def _post(self, entries: Sequence[CrudEntry]) -> None:
-        body = {"batch": [_operation(entry) for entry in entries]}
+    async def _send(self, method: str, path: str, body: bytes) -> httpx.Response:
         token = self._token or (await self.fetch_credentials()).token
-        response = await self._send(body, token)
+        response = await self._send_with(token, method, path, body)
         if response.status_code == HTTPStatus.UNAUTHORIZED:
             # The token has expired, or is one of another backend that had this address before.
-            response = await self._send(body, (await self.fetch_credentials()).token)
-        if not response.is_success:
-            raise BackendRefusedError(
-                response.status_code, f"The backend did not accept a change: {_sentence_of(response)}"
-            )
+            response = await self._send_with((await self.fetch_credentials()).token, method, path, body)
+        return response
 
-    async def _send(self, body: dict[str, Any], token: str) -> httpx.Response:
-        return await self._request("POST", "/api/data", json=body, headers={"Authorization": f"Bearer {token}"})
+    async def _send_with(self, token: str, method: str, path: str, body: bytes) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        return await self._request(method, path, content=body, headers=headers)
 
     async def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         if self._client is None:
@@ -159,6 +164,8 @@ def _new_client(backend_url: str, timeout: float) -> httpx.AsyncClient:
     parts = urlsplit(backend_url)
     return httpx.AsyncClient(
         timeout=timeout,
+        # Otherwise a Django backend answers an error with a page of 100 kB for browsers.
+        headers={"Accept": "application/json"},
         # Without TLS no certificates are needed, and loading them takes longer than the first request.
         verify=True if parts.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
         # A proxy set in the environment cannot reach this machine's own loopback interface.
@@ -173,33 +180,6 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _operation(entry: CrudEntry) -> dict[str, Any]:
-    operation: dict[str, Any] = {"op": entry.op, "table": entry.table, "id": entry.id}
-    if entry.data is not None:
-        operation["data"] = entry.data
-    return operation
-
-
-def _json_object(response: httpx.Response) -> dict[str, Any]:
-    try:
-        value: Any = response.json()
-    except (ValueError, RecursionError):
-        return {}
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
-
-
-def _sentence_of(response: httpx.Response) -> str:
-    """What the server said about a refusal, as one line of bounded length."""
-    answer = _json_object(response)
-    error = answer.get("error")
-    if isinstance(error, dict):
-        said = cast("dict[str, Any]", error).get("description")
-    else:
-        said = error or answer.get("message")
-    text = " ".join(said.split()) if isinstance(said, str) else response.reason_phrase
-    return f"{text[:_MAX_SENTENCE].rstrip('.') or 'no reason given'} (HTTP {response.status_code})."
-
-
 def _http_url(text: str) -> str | None:
     try:
         parts = urlsplit(text)
@@ -208,11 +188,18 @@ def _http_url(text: str) -> str | None:
     return text.rstrip("/") if parts.scheme in ("http", "https") and parts.hostname else None
 
 
-def _expiry(token: str) -> datetime | None:
-    """When a JWT expires, as it says itself; the signature is for the servers to check."""
+def _claims(token: str) -> dict[str, Any]:
+    """What a JWT says, or nothing; the signature is for the servers to check."""
     try:
         payload = token.split(".")[1]
         claims: Any = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        return datetime.fromtimestamp(float(claims["exp"]), UTC)
-    except (IndexError, KeyError, TypeError, ValueError, OverflowError, OSError, RecursionError):
+    except (IndexError, ValueError, RecursionError):
+        return {}
+    return cast("dict[str, Any]", claims) if isinstance(claims, dict) else {}
+
+
+def _expiry(token: str) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(float(_claims(token)["exp"]), UTC)
+    except (KeyError, TypeError, ValueError, OverflowError, OSError):
         return None

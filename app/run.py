@@ -210,7 +210,14 @@ async def _connector(
 
     if embedded is None:
         assert named is not None
-        connector = DemoConnector(named, user_id, settings.service_url, verify=still_ours, claim=claim)
+        connector = DemoConnector(
+            named,
+            user_id,
+            settings.service_url,
+            interface=settings.upload_interface,
+            verify=still_ours,
+            claim=claim,
+        )
     else:
         connector = DemoConnector(embedded.url, user_id, settings.service_url, verify=embedded.verify)
     try:

@@ -14,6 +14,8 @@ APP_SCHEMA: Final = Schema(
         Table(
             "lists",
             [Column.text("created_at"), Column.text("name"), Column.text("owner_id")],
+            # The official Django demo erases the columns of a list that a change does not name.
+            track_previous_values=True,
         ),
         Table(
             "todos",

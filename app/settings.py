@@ -13,12 +13,12 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 from uuid import UUID
 
 from platformdirs import user_config_path, user_data_path
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, StringConstraints, ValidationError, field_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 ENVIRONMENT_PREFIX = "TODO_TUI_"
@@ -29,12 +29,14 @@ DEFAULT_USER_ID = UUID("6f0d5c1e-8a43-4d0b-9d0e-3c1b7a52e4f9")
 _ADDRESS = (
     "an http:// or https:// address such as http://127.0.0.1:6161, without user name, password, query or fragment"
 )
+_UserNumber = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,17}$")]
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _EXPECTED = {
     "data_dir": "the path of a directory",
     "backend_url": _ADDRESS,
+    "upload_interface": '"batch", "transactions" or "rows"',
     "service_url": _ADDRESS,
-    "user_id": f"a UUID such as {DEFAULT_USER_ID}",
+    "user_id": f"a UUID such as {DEFAULT_USER_ID}, or the whole number of a user",
     "port": "a whole number from 1 to 65535",
 }
 _OPTIONS = {
@@ -55,8 +57,9 @@ class Settings(BaseSettings):
     Attributes:
         data_dir: directory of the database, the log and the inner backend's data; absolute.
         backend_url: base URL of the backend, or None for the demo backend inside todo-tui; in one spelling.
+        upload_interface: how a backend named by `backend_url` wants its uploads (see `app.upload_interfaces`).
         service_url: base URL of the sync service, or None for what the backend says; in one spelling.
-        user_id: whose lists are shown and synced.
+        user_id: whose lists are shown and synced; a number where the backend counts its users.
         port: loopback TCP port of the demo backend inside todo-tui.
     """
 
@@ -64,8 +67,9 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(default_factory=lambda: user_data_path("todo-tui", appauthor=False))
     backend_url: str | None = None
+    upload_interface: Literal["batch", "transactions", "rows"] = "batch"
     service_url: str | None = None
-    user_id: UUID = DEFAULT_USER_ID
+    user_id: UUID | _UserNumber = DEFAULT_USER_ID
     port: int = Field(default=6161, ge=1, le=65535)
 
     @field_validator("data_dir", mode="before")

@@ -324,6 +324,15 @@ class Store:
         """Yield the state of synchronization, now and after each change. Ends when the database is closed."""
         return self._database.watch_status()
 
+    def watch_rejected_count(self, tell: Tell = note) -> AsyncIterator[int]:
+        """Yield how many writes the backend refused for good, now and after each change; `tell` as in `watch_lists`."""
+        return going_on(self._count_rejected, tell)
+
+    async def _count_rejected(self) -> AsyncGenerator[int]:
+        with explained("The rejected changes cannot be counted"), suppress(DatabaseClosedError):
+            async for rejected in self._database.watch_rejected_writes():
+                yield len(rejected)
+
     async def connect(self) -> None:
         """Start syncing, or do nothing if that is on already.
 

@@ -5,8 +5,10 @@ Everything public is exported here. The engine knows nothing of any particular a
 
 from sync.client.options import SyncOptions
 from sync.connector import BackendConnector, PowerSyncCredentials
-from sync.database import CrudTransaction, PowerSyncDatabase
+from sync.crud import CrudBatch, CrudTransaction, RejectedWrite
+from sync.database import PowerSyncDatabase
 from sync.errors import (
+    AccountMismatchError,
     AuthError,
     ChecksumError,
     ConnectedError,
@@ -26,6 +28,8 @@ from sync.errors import (
     ServiceError,
     SyncTimeoutError,
     TokenExpiredError,
+    UploadHeldError,
+    UploadRetryError,
     UploadStalledError,
 )
 from sync.explain import SyncExplanation
@@ -36,25 +40,35 @@ from sync.schema import Column, Index, IndexedColumn, Schema, Table, TrackPrevio
 from sync.statements import Row
 from sync.status import SyncPriorityStatus, SyncStatus, SyncStreamStatus
 from sync.storage.checkpoint_requests import SyncGate
-from sync.storage.upload_queue import CrudEntry
+from sync.storage.conflicts import Conflict
+from sync.storage.crud_entry import CrudEntry
+from sync.storage.upload_queue import BatchLimits, UploadQueueStats
 from sync.streams import SyncStream, SyncStreamSubscription
 from sync.transaction import ReadTransaction, Transaction
+from sync.transaction_connector import TransactionConnector
+from sync.verdicts import Accepted, Hold, Rejected, Retry, Verdict, verdict_for_status
 from sync.waiting import CheckpointRequest
 from sync.watch import TableChanges, Watch
 from sync.window import RowWindow, WindowWatch
 
 __all__ = [
+    "Accepted",
+    "AccountMismatchError",
     "AuthError",
     "BackendConnector",
+    "BatchLimits",
     "CheckpointRequest",
     "ChecksumError",
     "Column",
+    "Conflict",
     "ConnectedError",
     "ConnectorError",
+    "CrudBatch",
     "CrudEntry",
     "CrudTransaction",
     "DatabaseClosedError",
     "DatabaseOpenError",
+    "Hold",
     "Index",
     "IndexedColumn",
     "NestedUseError",
@@ -72,6 +86,9 @@ __all__ = [
     "RawTableError",
     "RawTableSchema",
     "ReadTransaction",
+    "Rejected",
+    "RejectedWrite",
+    "Retry",
     "Row",
     "RowDiff",
     "RowKeyError",
@@ -95,7 +112,13 @@ __all__ = [
     "TokenExpiredError",
     "TrackPreviousValues",
     "Transaction",
+    "TransactionConnector",
+    "UploadHeldError",
+    "UploadQueueStats",
+    "UploadRetryError",
     "UploadStalledError",
+    "Verdict",
     "Watch",
     "WindowWatch",
+    "verdict_for_status",
 ]

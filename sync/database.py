@@ -6,8 +6,7 @@ Thin on purpose: every method delegates to the room that owns the matter.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +17,7 @@ from sync.client.options import SyncOptions
 from sync.client.sync_lock import delete_database
 from sync.connection import READERS, ConnectionPool
 from sync.connector import BackendConnector
+from sync.crud import CrudBatch, CrudTransaction, RejectedWrite, UploadQueue
 from sync.errors import SchemaError
 from sync.explain import SyncExplanation, explain
 from sync.local_database import LocalDatabase
@@ -25,10 +25,13 @@ from sync.raw_tables import RawTable
 from sync.schema import Schema
 from sync.statements import Statements
 from sync.status import StatusBoard, SyncStatus
-from sync.storage import clearing, raw_table_triggers, raw_tables, upload_queue
-from sync.storage.migrations import check_version, migrate
+from sync.storage import clearing, conflicts, raw_table_triggers, raw_tables, upload_queue
+from sync.storage.conflicts import CONFLICTS, Conflict
+from sync.storage.file import prepare
+from sync.storage.migrations import check_version
 from sync.storage.names import app_tables
-from sync.storage.upload_queue import CrudEntry
+from sync.storage.rejected_writes import REJECTED_TRANSACTIONS
+from sync.storage.upload_queue import BatchLimits, UploadQueueStats
 from sync.storage.views import replace_schema
 from sync.stored_status import StoredStatus
 from sync.streams import SyncStream, SyncStreams
@@ -52,17 +55,19 @@ class PowerSyncDatabase(LocalDatabase):
         self.path = str(path)
         self.schema = schema
         self._board = StatusBoard()
+        self._entry_times = upload_queue.EntryTimes()
         self._pool = ConnectionPool(
             self.path,
             readers=readers,
             before_write=upload_queue.end_transaction_id,
-            before_commit=upload_queue.end_transaction_id,
+            before_commit=self._before_commit,
         )
         self._watched = WatchedQueries(self._pool, lambda changed: app_tables(self.schema, changed))
         self._stored_status = StoredStatus(self._pool, self._board)
         self._coordinator = SyncCoordinator(self._pool, self._board, self._upload, lambda: self.schema.raw_tables)
         self._waiting = Waiting(self._pool, self._board, self._stored_status, self._coordinator.hurry)
         self._streams = SyncStreams(self._pool, self._board, self._stored_status, self._waiting, self._coordinator)
+        self._queue = UploadQueue(self._pool, self._coordinator.upload_progressed, self._tables_with_rows)
 
     async def open(self) -> None:
         """Open the file and bring it to the schema.
@@ -71,12 +76,7 @@ class PowerSyncDatabase(LocalDatabase):
             DatabaseOpenError: the file cannot be used; it is left as it was.
         """
 
-        def prepare(statements: Statements) -> None:
-            migrate(statements)
-            replace_schema(statements, self.schema)
-            upload_queue.end_transaction_id(statements)
-
-        await self._pool.open(check_version, prepare)
+        await self._pool.open(check_version, lambda statements: prepare(statements, self.schema))
         try:
             await self._stored_status.start()
             self._streams.start()
@@ -324,43 +324,62 @@ class PowerSyncDatabase(LocalDatabase):
 
     # The upload queue
 
-    async def crud_transactions(self) -> AsyncIterator[CrudTransaction]:
+    def crud_transactions(self) -> AsyncIterator[CrudTransaction]:
         """The transactions that wait for upload, oldest first; completing one completes all before it."""
-        after = 0
-        while entries := await self._pool.read(
-            lambda statements, after=after: upload_queue.next_transaction(statements, after)
-        ):
-            yield CrudTransaction(entries, self._complete)
-            after = entries[-1].client_id
+        return self._queue.transactions()
 
-    async def _complete(self, up_to: int, checkpoint: int | None) -> None:
-        await self._pool.write(lambda statements: upload_queue.complete(statements, up_to, checkpoint))
-        self._coordinator.upload_progressed()
+    async def next_crud_transaction(self) -> CrudTransaction | None:
+        """The first transaction that waits for upload, or None."""
+        return next(iter(await self._queue.next_transactions(BatchLimits(transactions=1))), None)
+
+    async def crud_transaction_batch(self, limits: BatchLimits | None = None) -> tuple[CrudTransaction, ...]:
+        """The first transactions that wait for upload, each whole; empty if nothing waits.
+
+        Args:
+            limits: how many transactions, entries and bytes; the first transaction comes however large it is.
+        """
+        return await self._queue.next_transactions(limits or BatchLimits())
+
+    async def crud_batch(self, limit: int = 100) -> CrudBatch | None:
+        """The first entries that wait for upload, at most `limit`, whatever transactions they belong to, or None.
+
+        Raises:
+            ValueError: the limit is less than 1.
+        """
+        return await self._queue.batch(limit)
+
+    async def upload_queue_stats(self) -> UploadQueueStats:
+        """How much waits for upload, and since when."""
+        return await self._queue.stats()
+
+    async def rejected_writes(self) -> list[RejectedWrite]:
+        """The local transactions that the backend refused for good, oldest first."""
+        return await self._queue.rejected_writes()
+
+    async def watch_rejected_writes(self) -> AsyncIterator[list[RejectedWrite]]:
+        """The rejected writes, now and whenever they change, until the database is closed."""
+        async for _ in self.watch(f"SELECT id FROM {REJECTED_TRANSACTIONS} ORDER BY id", throttle=0):
+            yield await self.rejected_writes()
+
+    async def conflicts(self) -> tuple[Conflict, ...]:
+        """Values of this client that the service replaced by others, until they are dismissed; oldest first."""
+        return await self._pool.read(conflicts.conflicts)
+
+    async def watch_conflicts(self) -> AsyncIterator[tuple[Conflict, ...]]:
+        """The conflicts, now and whenever they change, until the database is closed."""
+        async for _ in self.watch(f"SELECT id FROM {CONFLICTS} ORDER BY id", throttle=0):
+            yield await self.conflicts()
+
+    async def dismiss_conflicts(self, up_to: Conflict) -> None:
+        """Forget a conflict and all before it."""
+        await self._pool.write(lambda statements: conflicts.dismiss(statements, up_to.id))
+
+    def _tables_with_rows(self) -> set[str]:
+        return {table.name for table in self.schema.tables if not table.local_only}
+
+    def _before_commit(self, statements: Statements) -> None:
+        self._entry_times.note(statements)
+        upload_queue.end_transaction_id(statements)
 
     async def _upload(self, connector: BackendConnector) -> None:
         await connector.upload_data(self)
-
-
-@dataclass(frozen=True, slots=True)
-class CrudTransaction:
-    """A local transaction that waits for upload.
-
-    Attributes:
-        crud: its entries, in the order in which they were made.
-    """
-
-    crud: tuple[CrudEntry, ...]
-    _complete: Callable[[int, int | None], Awaitable[None]] = field(repr=False)
-
-    @property
-    def transaction_id(self) -> int | None:
-        """Shared by all entries of one SQLite transaction."""
-        return self.crud[0].transaction_id
-
-    async def complete(self, checkpoint: int | None = None) -> None:
-        """Remove this transaction and all before it from the queue: the backend has answered for them.
-
-        Args:
-            checkpoint: a custom write checkpoint that the backend gave, if the service is set up for them.
-        """
-        await self._complete(self.crud[-1].client_id, checkpoint)

@@ -141,3 +141,44 @@ class SyncTimeoutError(PowerSyncError, TimeoutError):
             f"{awaited} took longer than {seconds:g} seconds. Nothing is lost, and synchronization goes on; "
             "explain_sync() tells what it waits for."
         )
+
+
+class UploadRetryError(PowerSyncError):
+    """The backend could not carry out a transaction now. It is kept, first in the queue, and tried again.
+
+    Attributes:
+        after: not before so many seconds, or None.
+        renew_credentials: the backend refused the token.
+    """
+
+    def __init__(self, reason: str, after: float | None = None, *, renew_credentials: bool = False) -> None:
+        self.after = after
+        self.renew_credentials = renew_credentials
+        super().__init__(reason)
+
+
+class UploadHeldError(PowerSyncError):
+    """A transaction waits for something that no retry brings. It is kept, first in the queue.
+
+    It is tried again at the next local write, the next `connect`, or after the longest back-off.
+    """
+
+
+class AccountMismatchError(PowerSyncError):
+    """The file belongs to another user than the one who connects, and has writes of theirs that wait for upload.
+
+    Nothing was uploaded or downloaded. Connect as the first user to upload the writes, or read them with
+    `crud_transactions()` and keep them elsewhere, or give them up with `disconnect_and_clear()`.
+
+    Attributes:
+        owner: the user whose writes wait.
+        user_id: the user who connects.
+    """
+
+    def __init__(self, owner: str, user_id: str, waiting: int) -> None:
+        self.owner = owner
+        self.user_id = user_id
+        super().__init__(
+            f"{waiting} change(s) of the user {owner} wait for upload, and {user_id} wants to connect."
+            f" Nothing was sent. Connect as {owner} first, or export or clear the changes."
+        )

@@ -15,7 +15,7 @@ from sync.connection import ConnectionPool
 from sync.errors import AuthError, ChecksumError, ServiceError, TokenExpiredError
 from sync.statements import Statements
 from sync.status import StatusBoard, SyncStatus
-from sync.storage import checkpoint_requests, oplog
+from sync.storage import checkpoint_requests, oplog, upload_queue
 from sync.storage.checkpoint_requests import SyncGate
 from sync.stored_status import StoredStatus
 
@@ -50,7 +50,7 @@ class SyncExplanation:
         status: the status then.
         gate: whether downloaded data may become visible, and what for it waits.
         lock_holder: the id of the other process that holds the sync lock, if it is known.
-        queue_head_seen_at: when (UTC) this process first saw the change that waits longest, or None.
+        queue_oldest_at: about when (UTC) the change that waits longest was made, or None.
         token_expires_at: time (UTC), or None if it is not known.
         seconds_since_last_line: seconds, or None if the service never spoke to this process.
         streams_not_offered: names of subscribed streams that the service does not offer.
@@ -66,7 +66,7 @@ class SyncExplanation:
     status: SyncStatus
     gate: SyncGate
     lock_holder: int | None = None
-    queue_head_seen_at: datetime | None = None
+    queue_oldest_at: datetime | None = None
     token_expires_at: datetime | None = None
     seconds_since_last_line: float | None = None
     streams_not_offered: tuple[str, ...] = ()
@@ -144,10 +144,10 @@ class SyncExplanation:
         status, gate = self.status, self.gate
         if gate.queue_length:
             waits = "1 local change waits" if gate.queue_length == 1 else f"{gate.queue_length:,} local changes wait"
-            if self.queue_head_seen_at is None:
+            if self.queue_oldest_at is None:
                 yield f"{waits} for the backend"
             else:
-                yield f"{waits} for the backend, the oldest for at least {self._since(self.queue_head_seen_at)}"
+                yield f"{waits} for the backend, the oldest for {self._since(self.queue_oldest_at)}"
             if status.uploading:
                 yield "An upload is under way"
         if status.upload_error is not None:
@@ -232,17 +232,21 @@ async def explain(pool: ConnectionPool, board: StatusBoard, stored: StoredStatus
     """Gather what is known. See `PowerSyncDatabase.explain_sync`."""
     await stored.refresh()
 
-    def read(statements: Statements) -> tuple[SyncGate, int]:
-        return checkpoint_requests.gate(statements), len(oplog.bucket_positions(statements))
+    def read(statements: Statements) -> tuple[SyncGate, datetime | None, int]:
+        return (
+            checkpoint_requests.gate(statements),
+            upload_queue.oldest_at(statements),
+            len(oplog.bucket_positions(statements)),
+        )
 
-    gate, bucket_count = await pool.read(read)
+    gate, oldest_at, bucket_count = await pool.read(read)
     status, records = board.status, board.records
     return SyncExplanation(
         at=datetime.now(UTC),
         status=status,
         gate=gate,
         lock_holder=status.syncing_process,
-        queue_head_seen_at=stored.queue_age.head_seen_at if gate.queue_length else None,
+        queue_oldest_at=oldest_at,
         token_expires_at=records.token_expires_at,
         seconds_since_last_line=status.seconds_since_last_line(),
         streams_not_offered=tuple(dict.fromkeys(stream.name for stream in status.streams if stream.offered is False)),

@@ -168,6 +168,10 @@ class Statements:
         if SCHEMA_TABLE in tables or self._connection.total_changes != total_changes_before:
             self._changed |= tables
 
+    def has_changed(self, table: str) -> bool:
+        """Whether the transaction that is open has changed a table, as far as is known."""
+        return table in self._changed
+
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open; some errors make SQLite end it by itself."""

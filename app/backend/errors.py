@@ -22,8 +22,11 @@ class RequestError(Exception):
     """A request that is answered with an HTTP error.
 
     `status` is the HTTP status, `code` a stable word or PSYNC_ code for programs, `name` the kind
-    of error, and `description` the sentence for people.
+    of error, and `description` the sentence for people. `operation_index` counts from 0 the write of
+    the client's transaction that is at fault.
     """
+
+    operation_index: int | None = None
 
     def __init__(self, status: int, code: str, description: str, *, name: str = "ValidationError") -> None:
         super().__init__(description)

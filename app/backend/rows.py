@@ -8,7 +8,7 @@ identifier comes from `tables`.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -29,31 +29,52 @@ class CrudEntry(msgspec.Struct):
 
 
 class RowWriter:
-    """Applies the writes of one user."""
+    """Applies the writes of one user that come in one request; `request` has all of them."""
 
-    def __init__(self, connection: sqlite3.Connection, log: OperationLog, *, prefix: str, user_id: str) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        log: OperationLog,
+        request: Iterable[CrudEntry],
+        *,
+        prefix: str,
+        user_id: str,
+    ) -> None:
         self._connection = connection
         self._log = log
         self._prefix = prefix
         self._user_id = user_id
+        self._position = -1
+        self._last_deletions = {
+            (entry.table, entry.id): position for position, entry in enumerate(request) if entry.op == "DELETE"
+        }
 
     def apply(self, entries: Sequence[CrudEntry]) -> None:
-        """Apply `entries` in order. Applying the same ones again changes nothing and logs nothing.
+        """Apply the next `entries` of the request. Applying the same ones again changes nothing and logs nothing.
 
         PUT inserts a row or updates the columns that it names; PATCH updates the columns that it
         names; PATCH and DELETE of a missing row succeed. Deleting a list deletes its to-dos.
 
-        Raises RequestError 400 for what does not fit the tables, 403 for a row of another user.
+        Raises RequestError 400 for what does not fit the tables, 403 for a row of another user, 409
+        for a to-do in a list that does not exist.
         """
-        for entry in entries:
-            table = table_named(entry.table)
-            if not entry.id:
-                raise RequestError(400, "missing_field", f"The id of a row in {table.name} must not be empty.")
-            values = table.values(entry.id, entry.data or {})
-            if table is LISTS:
-                self._apply_to_list(entry, values)
-            else:
-                self._apply_to_todo(entry, values)
+        for index, entry in enumerate(entries):
+            self._position += 1
+            try:
+                self._apply_one(entry)
+            except RequestError as error:
+                error.operation_index = index
+                raise
+
+    def _apply_one(self, entry: CrudEntry) -> None:
+        table = table_named(entry.table)
+        if not entry.id:
+            raise RequestError(400, "missing_field", f"The id of a row in {table.name} must not be empty.")
+        values = table.values(entry.id, entry.data or {})
+        if table is LISTS:
+            self._apply_to_list(entry, values)
+        else:
+            self._apply_to_todo(entry, values)
 
     def _apply_to_list(self, entry: CrudEntry, values: Row) -> None:
         before = self._fetch(LISTS, entry.id)
@@ -99,14 +120,21 @@ class RowWriter:
     def _list_for(self, entry: CrudEntry, wanted: str, old_list: str | None) -> str | None:
         """The list that a to-do is stored in after `entry` asked for `wanted`; None if nothing is stored.
 
-        The deletion of a list wins over to-dos that arrive late: a PUT into a list that does not exist is accepted and
-        stores nothing, and a PATCH that moves a to-do there leaves it where it is. A refusal would tell the client
-        nothing that it can mend, as the list will not come back; what it wrote goes the way of the list's other to-dos.
+        The deletion of a list wins over to-dos that arrive late: they are refused, and the client that wrote them
+        learns of it. But a request whose answer was lost comes again, and then the list may be missing because of that
+        very request: a to-do that it deletes further on, alone or with its list, is not refused.
 
-        Raises RequestError 403 if the list is another user's.
+        Raises RequestError 409 if the list does not exist, 403 if it is another user's.
         """
         owner = self._owner(wanted)
         if owner is None:
+            last = max(self._last_deletions.get(row, -1) for row in (("lists", wanted), ("todos", entry.id)))
+            if last < self._position:
+                raise RequestError(
+                    409,
+                    "missing_list",
+                    f"The list {wanted[:60]!r} of a to-do does not exist; it may have been deleted.",
+                )
             return None if entry.op == "PUT" else old_list
         if owner != self._user_id:
             raise self._forbidden("list", wanted)

@@ -1,14 +1,16 @@
-"""The write side: the official Node demo's HTTP interface, tokens and uploads.
+"""The write side: the official Node demo's HTTP interface and PowerSync's reference write API, tokens and uploads.
 
 Turns requests into calls of `rows`, `checkpoints` and `auth`, and their results into answers.
 """
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Sequence
 from http import HTTPMethod
-from typing import Any
+from itertools import chain
+from typing import Any, Literal
 
 import msgspec
 from starlette.requests import Request
@@ -16,10 +18,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from app.backend import checkpoints
-from app.backend.bodies import MEBIBYTE, convert, read_json
+from app.backend.bodies import MEBIBYTE, convert, parse_json, read_body, read_json
 from app.backend.errors import RequestError
 from app.backend.rows import CrudEntry, RowWriter
 from app.backend.service import Service
+
+_log = logging.getLogger(__name__)
 
 _MAX_USER_ID = 255
 # One transaction of a client is one body and cannot be parted: refused, it would hold up all that wait behind it.
@@ -30,6 +34,31 @@ class CrudBatch(msgspec.Struct):
     """Writes that are applied all or not at all."""
 
     batch: list[CrudEntry]
+
+
+class TransactionEntry(msgspec.Struct):
+    """One write of a transaction. What the row held before, and what the app noted, are not looked at."""
+
+    op: Literal["PUT", "PATCH", "DELETE"]
+    table: str
+    id: str
+    op_data: dict[str, Any] | None = None
+
+
+class ClientTransaction(msgspec.Struct):
+    """Writes that are applied all or not at all; `transaction_id` is the client's own."""
+
+    crud: list[TransactionEntry]
+
+    def entries(self) -> list[CrudEntry]:
+        """The writes, as `rows` takes them."""
+        return [CrudEntry(entry.op, entry.table, entry.id, entry.op_data) for entry in self.crud]
+
+
+class Transactions(msgspec.Struct):
+    """Transactions of a client, in order, each with an answer of its own."""
+
+    transactions: list[ClientTransaction]
 
 
 class SingleWrite(msgspec.Struct):
@@ -44,6 +73,31 @@ class CheckpointBody(msgspec.Struct):
 
     user_id: str
     client_id: str
+
+
+_RETRYABLE_ERROR = {
+    "status": "retryable_error",
+    "message": "The database is busy or cannot be used now; try again soon.",
+    "retry_after_ms": 1000,
+}
+
+
+def _fatal_error(error: RequestError, entries: Sequence[CrudEntry]) -> dict[str, Any]:
+    index = error.operation_index or 0
+    entry = entries[index]
+    return {
+        "status": "fatal_error",
+        "requires_client_handling": True,
+        "message": error.description,
+        "failed_operation": {
+            "operation_index": index,
+            "op": entry.op,
+            "table": entry.table,
+            "id": entry.id,
+            "error_code": error.code,
+            "message": error.description,
+        },
+    }
 
 
 def json_answer(value: Any) -> Response:
@@ -62,7 +116,7 @@ class WriteApi:
         return [
             Route("/api/auth/token", self.token, methods=["GET"]),
             Route("/api/auth/keys", self.keys, methods=["GET"]),
-            Route("/api/data", self.batch, methods=["POST"]),
+            Route("/api/data", self.upload, methods=["POST"]),
             Route("/api/data", self.single, methods=["PUT", "PATCH", "DELETE"]),
             Route("/api/data/checkpoint", self.checkpoint, methods=["PUT"]),
         ]
@@ -84,12 +138,46 @@ class WriteApi:
         """The keys with which tokens can be checked."""
         return json_answer(self._service.opened.tokens.public_keys())
 
-    async def batch(self, request: Request) -> Response:
-        """Apply a batch of writes in one transaction."""
+    async def upload(self, request: Request) -> Response:
+        """Apply a batch of writes in one transaction, or several transactions with a result for each."""
         user_id = self._service.opened.tokens.authenticate(request).user_id
-        body = await read_json(request, CrudBatch, _DATA_BYTES)
-        await self._write(user_id, body.batch)
+        body = parse_json(await read_body(request, _DATA_BYTES))
+        if isinstance(body, dict) and "transactions" in body:
+            transactions = [each.entries() for each in convert(body, Transactions).transactions]
+            return json_answer({"results": await self._results(user_id, transactions)})
+        await self._write(user_id, convert(body, CrudBatch).batch)
         return json_answer({"message": "Batch completed"})
+
+    async def _results(self, user_id: str, transactions: list[list[CrudEntry]]) -> list[dict[str, Any]]:
+        """Apply transactions up to the first that is refused, and tell what became of each.
+
+        All that are applied are committed together. If the database is in trouble none is.
+        """
+        opened = self._service.opened
+
+        def apply(connection: sqlite3.Connection) -> list[dict[str, Any]]:
+            request = chain.from_iterable(transactions)
+            writer = RowWriter(connection, opened.log, request, prefix=opened.bucket_prefix, user_id=user_id)
+            results: list[dict[str, Any]] = []
+            for entries in transactions:
+                connection.execute("SAVEPOINT client_transaction")
+                try:
+                    writer.apply(entries)
+                except RequestError as error:
+                    connection.execute("ROLLBACK TO client_transaction")
+                    results.append(_fatal_error(error, entries))
+                    break
+                finally:
+                    connection.execute("RELEASE client_transaction")
+                results.append({"status": "success"})
+            return results
+
+        try:
+            results = await opened.database.write(apply, user_id=user_id)
+        except sqlite3.Error as error:
+            _log.warning("The database refused an upload: %s", error)
+            results = [_RETRYABLE_ERROR][: len(transactions)]
+        return results + [{"status": "not_attempted"}] * (len(transactions) - len(results))
 
     async def single(self, request: Request) -> Response:
         """Apply one write."""
@@ -117,6 +205,6 @@ class WriteApi:
         opened = self._service.opened
 
         def apply(connection: sqlite3.Connection) -> None:
-            RowWriter(connection, opened.log, prefix=opened.bucket_prefix, user_id=user_id).apply(entries)
+            RowWriter(connection, opened.log, entries, prefix=opened.bucket_prefix, user_id=user_id).apply(entries)
 
         await opened.database.write(apply, user_id=user_id)

@@ -69,13 +69,14 @@ def state_of(status: SyncStatus) -> StateName:
     return "offline"
 
 
-def status_words(status: SyncStatus, now: datetime, problem: str | None = None) -> StatusWords:
+def status_words(status: SyncStatus, now: datetime, problem: str | None = None, rejected: int = 0) -> StatusWords:
     """Put a status into words, in several lengths.
 
     Args:
         status: the status.
         now: the moment, for the age of the last sync.
         problem: a reason that goes before those of the status.
+        rejected: how many writes the backend refused for good.
     """
     state = state_of(status)
     long, short = _STATES[state]
@@ -87,10 +88,12 @@ def status_words(status: SyncStatus, now: datetime, problem: str | None = None) 
         else:
             tails = (f"{changes} waiting", f"{waiting:,} waiting")
         left = (f"{long} · {tails[0]}", *(f"{short} · {tail}" for tail in tails))
-    elif state == "connected" and status.has_synced:
+    elif state == "connected" and status.has_synced and not rejected:
         left = (f"{long} · all changes synced", long)
     else:
         left = (long, short)
+    if rejected:
+        left = tuple(f"{words} · {rejected:,} rejected" for words in left)
     if status.last_synced_at is None:
         right = ("not synced yet",)
     else:

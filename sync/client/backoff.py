@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from sync.errors import ServiceError
+from sync.errors import ServiceError, UploadHeldError, UploadRetryError
 
 
 class Backoff:
@@ -22,11 +22,16 @@ class Backoff:
     def failed(self, error: Exception | None = None) -> float:
         """Count a failure and return how long to wait before the next attempt.
 
-        A service that asks for time (`Retry-After`) gets it, up to the longest wait.
+        Who asks for time (`Retry-After`) gets it, up to the longest wait; what is held waits that long.
         """
+        if isinstance(error, UploadHeldError):
+            return self._longest
         limit = min(self._longest, self._first * 2 ** min(self._failures, 32))
         self._failures += 1
         wait = random.uniform(0, limit)  # noqa: S311 - spreads clients over time, keeps no secret
-        if isinstance(error, ServiceError) and error.retry_after is not None:
-            return max(wait, min(error.retry_after, self._longest))
-        return wait
+        asked_for = 0.0
+        if isinstance(error, ServiceError):
+            asked_for = error.retry_after or 0.0
+        elif isinstance(error, UploadRetryError):
+            asked_for = error.after or 0.0
+        return max(wait, min(asked_for, self._longest))

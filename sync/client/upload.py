@@ -19,7 +19,14 @@ from sync.client.options import SyncOptions
 from sync.client.service import SyncService, is_offline
 from sync.connection import ConnectionPool
 from sync.connector import PowerSyncCredentials
-from sync.errors import AuthError, NetworkError, ProtocolError, ServiceError, UploadStalledError
+from sync.errors import (
+    AuthError,
+    NetworkError,
+    ProtocolError,
+    ServiceError,
+    UploadRetryError,
+    UploadStalledError,
+)
 from sync.status import StatusBoard
 from sync.storage import upload_queue
 from sync.storage.upload_queue import QueueState
@@ -74,6 +81,8 @@ class UploadLoop:
                 await self._drain()
             except Exception as error:  # noqa: BLE001 - whatever it is, it is reported, and the loop goes on
                 self._report(error)
+                if isinstance(error, UploadRetryError) and error.renew_credentials:
+                    self._credentials.discard()
                 seconds = self._backoff.failed(error)
                 self._board.retry_upload_in(seconds)
                 await self._wait(seconds)

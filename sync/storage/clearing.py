@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from sync.schema import Schema
 from sync.statements import Statements
-from sync.storage import raw_tables, staging, subscriptions
+from sync.storage import conflicts, raw_tables, rejected_writes, staging, subscriptions, upload_queue
 from sync.storage.names import CLIENT_ID, DATA_PREFIX, LOCAL_DATA_PREFIX, quoted
 from sync.storage.subscriptions import StreamKey
 
@@ -37,6 +37,8 @@ def clear(
         statements.execute("DELETE FROM ps_buckets")
     for name in ("ps_crud", "ps_untyped", "ps_updated_rows", "ps_sync_state"):
         statements.execute(f"DELETE FROM {name}")
+    for room in (upload_queue, rejected_writes, conflicts):
+        room.clear(statements)
     statements.execute("DELETE FROM ps_kv WHERE key <> ?", (CLIENT_ID,))
     subscriptions.forget_all_but(statements, streams_in_use)
     prefixes = (DATA_PREFIX, LOCAL_DATA_PREFIX) if clear_local else (DATA_PREFIX,)

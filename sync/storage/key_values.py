@@ -1,8 +1,16 @@
-"""Integers kept in `ps_kv`. Owns their reading and writing; what the keys mean is for those who name them."""
+"""Small values of the file: integers kept in `ps_kv`, and times as the file keeps them.
+
+Owns their reading and writing; what the keys mean is for those who name them.
+"""
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime
+
 from sync.statements import Statements
+
+_MICROSECONDS = 1_000_000
 
 
 def get_integer(statements: Statements, key: str) -> int | None:
@@ -13,3 +21,18 @@ def get_integer(statements: Statements, key: str) -> int | None:
 def put_integer(statements: Statements, key: str, value: int) -> None:
     """Set the value of a key."""
     statements.execute("INSERT OR REPLACE INTO ps_kv(key, value) VALUES (?, ?)", (key, value))
+
+
+def from_microseconds(value: int) -> datetime:
+    """A point in time (UTC) as the file keeps it: µs since the epoch."""
+    return datetime.fromtimestamp(value / _MICROSECONDS, UTC)
+
+
+def optional_time(value: int | None) -> datetime | None:
+    """As `from_microseconds`, for a time that may be missing."""
+    return None if value is None else from_microseconds(value)
+
+
+def now_microseconds() -> int:
+    """The present time as the file keeps it: µs since the epoch."""
+    return time.time_ns() // 1000

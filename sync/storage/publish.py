@@ -16,7 +16,7 @@ from sync.protocol.checkpoints import TrackedCheckpoint
 from sync.protocol.checksums import unsigned32
 from sync.raw_tables import RawTable
 from sync.statements import Row, Statements
-from sync.storage import raw_tables, staging
+from sync.storage import conflicts, raw_tables, staging
 from sync.storage.key_values import put_integer
 from sync.storage.names import COMPLETE_SYNC_PRIORITY, DATA_PREFIX, LAST_APPLIED, LAST_SEEN, quoted
 from sync.storage.oplog import delete_buckets
@@ -317,6 +317,7 @@ def _mark_published(
         )
         if checkpoint.write_checkpoint is not None:
             put_integer(statements, LAST_APPLIED, checkpoint.write_checkpoint)
+        conflicts.find(statements)
     else:
         statements.execute_many(
             "UPDATE ps_buckets SET last_applied_op = last_op WHERE last_applied_op <> last_op AND name = ?",

@@ -7,10 +7,9 @@ subscription was made by the app if and only if it has a time to live.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, cast
 
 from sync.progress import SubscriptionInTarget
@@ -19,6 +18,7 @@ from sync.protocol.lines import BucketChecksum, StreamDescription, SubscriptionR
 from sync.protocol.requests import StreamSubscriptionRequest, SubscriptionsRequest
 from sync.statements import Row, Statements
 from sync.status import SyncStreamStatus
+from sync.storage.key_values import now_microseconds, optional_time
 
 _MICROSECONDS = 1_000_000
 
@@ -73,7 +73,13 @@ def subscribe(statements: Statements, key: StreamKey, ttl: timedelta, priority: 
         " VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (stream_name, local_params) DO UPDATE SET"
         " local_priority = ifnull(min(local_priority, ?2), ifnull(local_priority, ?2)), ttl = ?4,"
         " expires_at = max(ifnull(expires_at, 0), ?5)",
-        (key.name, priority, key.parameters, seconds, _now() + max(seconds, _LEASE_SECONDS) * _MICROSECONDS),
+        (
+            key.name,
+            priority,
+            key.parameters,
+            seconds,
+            now_microseconds() + max(seconds, _LEASE_SECONDS) * _MICROSECONDS,
+        ),
     )
     return key
 
@@ -94,7 +100,7 @@ def unsubscribe_all(statements: Statements, key: StreamKey) -> None:
 
 def renew(statements: Statements, keys: Iterable[StreamKey]) -> None:
     """Put off the expiry of subscriptions that are in use."""
-    now = _now()
+    now = now_microseconds()
     statements.execute_many(
         "UPDATE ps_stream_subscriptions SET expires_at = max(expires_at, ? + max(ttl, ?) * 1000000)"
         " WHERE stream_name = ? AND local_params = ? AND ttl IS NOT NULL",
@@ -104,7 +110,7 @@ def renew(statements: Statements, keys: Iterable[StreamKey]) -> None:
 
 def end_use(statements: Statements, key: StreamKey, ttl: timedelta) -> None:
     """Begin the time to live that a use asked for, unless another use keeps the subscription for longer."""
-    now = _now()
+    now = now_microseconds()
     statements.execute(
         "UPDATE ps_stream_subscriptions SET expires_at = max(iif(expires_at > ?, expires_at, 0), ?)"
         " WHERE stream_name = ? AND local_params = ? AND ttl IS NOT NULL",
@@ -145,7 +151,8 @@ def forget_all_but(statements: Statements, keys: Iterable[StreamKey]) -> None:
 def requested_subscriptions(statements: Statements, *, include_defaults: bool) -> RequestedSubscriptions:
     """Drop what has expired, and collect what to ask the service for."""
     statements.execute(
-        "DELETE FROM ps_stream_subscriptions WHERE expires_at < ? OR (ttl IS NULL AND NOT active)", (_now(),)
+        "DELETE FROM ps_stream_subscriptions WHERE expires_at < ? OR (ttl IS NULL AND NOT active)",
+        (now_microseconds(),),
     )
     rows = statements.execute("SELECT * FROM ps_stream_subscriptions WHERE ttl IS NOT NULL ORDER BY id")
     return RequestedSubscriptions(
@@ -264,7 +271,7 @@ def stream_statuses(statements: Statements) -> tuple[SyncStreamStatus, ...]:
             parameters=_parameters(row),
             active=bool(row["active"]),
             is_default=bool(row["is_default"]),
-            last_synced_at=from_microseconds(row["last_synced_at"]),
+            last_synced_at=optional_time(row["last_synced_at"]),
             has_explicit_subscription=row["ttl"] is not None,
             # What was complete once without being offered was not offered then.
             offered=True if row["active"] else None if row["last_synced_at"] is None else False,
@@ -274,14 +281,5 @@ def stream_statuses(statements: Statements) -> tuple[SyncStreamStatus, ...]:
     )
 
 
-def from_microseconds(value: int | None) -> datetime | None:
-    """A point in time as the file keeps it (µs since the epoch)."""
-    return None if value is None else datetime.fromtimestamp(value / _MICROSECONDS, UTC)
-
-
 def _parameters(row: Row) -> dict[str, Any] | None:
     return cast("dict[str, Any] | None", json.loads(row["local_params"]))
-
-
-def _now() -> int:
-    return time.time_ns() // 1000

@@ -1,57 +1,25 @@
 """The upload queue, and the checkpoint requests that tell when its effects have come back.
 
-Owns `ps_crud`, `ps_tx` and the checkpoint ids in `ps_kv` that make the gate: downloaded data is published only when the
-queue is empty and the service has sent a checkpoint that includes everything uploaded so far. Must not do HTTP.
+Owns `ps_crud`, `ps_tx`, the times of entries, and the checkpoint ids in `ps_kv` that make the gate: downloaded data is
+published only when the queue is empty and the service has sent a checkpoint that includes everything uploaded so far.
+Must not do HTTP.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from datetime import datetime
 
-import msgspec
+from sync.statements import Row, Statements
+from sync.storage import conflicts
+from sync.storage.crud_entry import CrudEntry, decode_entry
+from sync.storage.key_values import get_integer, optional_time, put_integer
+from sync.storage.names import CLIENT_ID, LAST_APPLIED, LAST_REQUESTED, LAST_SEEN, TARGET, TARGET_UNKNOWN
 
-from sync.statements import Statements
-from sync.storage.key_values import get_integer, put_integer
-from sync.storage.names import CLIENT_ID, LAST_REQUESTED, LAST_SEEN, TARGET, TARGET_UNKNOWN
-
-Op = Literal["PUT", "PATCH", "DELETE"]
-
-
-class CrudEntry(msgspec.Struct, frozen=True):
-    """One local change, as it waits in the upload queue.
-
-    Attributes:
-        client_id: its number, growing along the queue.
-        transaction_id: shared by all entries of one SQLite transaction, or None.
-        op: PUT carries the non-null columns, PATCH only those that changed (null for cleared ones), DELETE none.
-        table: the synced table's name.
-        id: of the row.
-        data: column values, or None for DELETE.
-        previous_values: what the row held before, where the table tracks it.
-        metadata: what the app gave along, where the table tracks it.
-    """
-
-    client_id: int
-    transaction_id: int | None
-    op: Op
-    table: str
-    id: str
-    data: dict[str, Any] | None
-    previous_values: dict[str, Any] | None = None
-    metadata: str | None = None
-
-
-class _StoredEntry(msgspec.Struct):
-    op: Op
-    id: str
-    type: str
-    data: dict[str, Any] | None = None
-    old: dict[str, Any] | None = None
-    metadata: str | None = None
-
-
-_decoder = msgspec.json.Decoder(_StoredEntry)
+_TIMES = "CREATE TABLE IF NOT EXISTS ps_crud_times(id INTEGER PRIMARY KEY, made_at INTEGER NOT NULL) STRICT"
+_SECONDS_BETWEEN_TIMES = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +46,47 @@ def has_new_entries(changed: frozenset[str]) -> bool:
     return "ps_tx" in changed
 
 
+def create_tables(statements: Statements) -> None:
+    """Create what other clients of the file format do not have. Must run when the file is opened."""
+    statements.execute(_TIMES)
+
+
+def clear(statements: Statements) -> None:
+    """Forget when entries were made."""
+    statements.execute("DELETE FROM ps_crud_times")
+
+
 def end_transaction_id(statements: Statements) -> None:
     """Let the next write draw a new transaction id. Another SQLite client leaves its own behind."""
     statements.execute("UPDATE ps_tx SET current_tx = NULL WHERE current_tx IS NOT NULL")
+
+
+class EntryTimes:
+    """Notes when entries of the queue are made, to within a second: one note a second is enough for that."""
+
+    def __init__(self) -> None:
+        self._next_note = 0.0
+
+    def note(self, statements: Statements) -> None:
+        """Note the time of the transaction that is about to be committed, if it queued something."""
+        now = time.time()
+        if now < self._next_note <= now + _SECONDS_BETWEEN_TIMES or not statements.has_changed("ps_crud"):
+            return
+        self._next_note = now + _SECONDS_BETWEEN_TIMES
+        statements.execute(
+            "INSERT OR IGNORE INTO ps_crud_times(id, made_at) SELECT ifnull((SELECT c.id FROM ps_crud c"
+            " WHERE c.tx_id IS NOT t.current_tx ORDER BY c.id DESC LIMIT 1), 0) + 1, ?"
+            " FROM ps_tx t WHERE t.id = 1 AND t.current_tx IS NOT NULL",
+            (int(now * 1_000_000),),
+        )
+
+
+def oldest_at(statements: Statements) -> datetime | None:
+    """About when the first entry of the queue was made (UTC), or None if the queue is empty or nobody noted it."""
+    microseconds = statements.value(
+        "SELECT made_at FROM ps_crud_times WHERE id <= (SELECT min(id) FROM ps_crud) ORDER BY id DESC LIMIT 1"
+    )
+    return optional_time(microseconds)
 
 
 def client_id(statements: Statements) -> str:
@@ -101,23 +107,86 @@ def queue_state(statements: Statements) -> QueueState:
     )
 
 
-def next_transaction(statements: Statements, after: int) -> tuple[CrudEntry, ...]:
-    """All entries of the first transaction behind the entry `after`; empty if there is none."""
-    first = statements.first("SELECT id, tx_id FROM ps_crud WHERE id > ? ORDER BY id LIMIT 1", (after,))
-    if first is None:
-        return ()
-    if first["tx_id"] is None:
-        end = first["id"] + 1
-    else:
-        # SQLite has one writer at a time: the entries of a transaction stand together.
-        end = statements.value(
-            "SELECT id FROM ps_crud WHERE id > ? AND tx_id IS NOT ? ORDER BY id LIMIT 1", (first["id"], first["tx_id"])
-        )
-    rows = statements.execute(
-        "SELECT id, tx_id, data FROM ps_crud WHERE id > ? AND id < ifnull(?, 9223372036854775807) ORDER BY id",
-        (after, end),
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """How much to take from the queue at once. The first transaction always comes whole, however large it is.
+
+    Attributes:
+        transactions: at most so many.
+        operations: at most so many entries in all.
+        bytes: at most so many bytes of entries, as they are kept (JSON), in all.
+    """
+
+    transactions: int = 100
+    operations: int = 1000
+    bytes: int = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class UploadQueueStats:
+    """The size of the upload queue.
+
+    Attributes:
+        entries: local changes that wait.
+        transactions: that they belong to.
+        bytes: of the entries, as they are kept (JSON).
+        oldest_at: when (UTC) the first of them was made, to within a second; None if the queue is empty or another
+            program made it.
+    """
+
+    entries: int
+    transactions: int
+    bytes: int
+    oldest_at: datetime | None
+
+
+def next_transactions(statements: Statements, after: int, limits: BatchLimits) -> list[tuple[CrudEntry, ...]]:
+    """The transactions behind the entry `after`, each whole, within limits; empty if there are none."""
+    most = limits.operations + 1
+    rows = statements.execute("SELECT id, tx_id, data FROM ps_crud WHERE id > ? ORDER BY id LIMIT ?", (after, most))
+    # SQLite has one writer at a time: the entries of a transaction stand together.
+    groups: list[list[Row]] = []
+    for row in rows:
+        if groups and row["tx_id"] is not None and groups[-1][0]["tx_id"] == row["tx_id"]:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    if len(rows) == most:
+        cut = groups.pop()  # there may be more of it
+        if not groups:
+            groups.append(_rest_of_transaction(statements, cut))
+    size = 0
+    transactions: list[tuple[CrudEntry, ...]] = []
+    for group in groups[: limits.transactions]:
+        size += sum(len(row["data"]) for row in group)
+        if transactions and size > limits.bytes:
+            break
+        transactions.append(tuple(decode_entry(row["id"], row["tx_id"], row["data"]) for row in group))
+    return transactions
+
+
+def next_entries(statements: Statements, limit: int) -> tuple[CrudEntry, ...]:
+    """The first entries of the queue, whatever transactions they belong to."""
+    rows = statements.execute("SELECT id, tx_id, data FROM ps_crud ORDER BY id LIMIT ?", (limit,))
+    return tuple(decode_entry(row["id"], row["tx_id"], row["data"]) for row in rows)
+
+
+def stats(statements: Statements) -> UploadQueueStats:
+    """How much waits, and since when."""
+    row = statements.first(
+        "SELECT count(*) AS entries, count(DISTINCT tx_id) + count(*) FILTER (WHERE tx_id IS NULL) AS transactions,"
+        " ifnull(sum(length(CAST(data AS BLOB))), 0) AS bytes FROM ps_crud"
     )
-    return tuple(_entry(row["id"], row["tx_id"], row["data"]) for row in rows)
+    assert row is not None
+    return UploadQueueStats(row["entries"], row["transactions"], row["bytes"], oldest_at(statements))
+
+
+def _rest_of_transaction(statements: Statements, begun: list[Row]) -> list[Row]:
+    rest = statements.execute(
+        "SELECT id, tx_id, data FROM ps_crud WHERE id > ? AND tx_id IS ? ORDER BY id",
+        (begun[-1]["id"], begun[0]["tx_id"]),
+    )
+    return begun + rest
 
 
 def complete(statements: Statements, up_to: int, checkpoint: int | None) -> None:
@@ -126,9 +195,31 @@ def complete(statements: Statements, up_to: int, checkpoint: int | None) -> None
     `checkpoint` is a custom write checkpoint that the backend gave; it becomes the gate's target if the queue is
     empty then.
     """
+    conflicts.remember_uploaded(statements, up_to)
     statements.execute("DELETE FROM ps_crud WHERE id <= ?", (up_to,))
+    statements.execute("DELETE FROM ps_retried_crud WHERE id <= ?", (up_to,))
+    statements.execute(
+        "DELETE FROM ps_crud_times WHERE id < (SELECT max(id) FROM ps_crud_times WHERE id <= ?)", (up_to + 1,)
+    )
     if checkpoint is not None and statements.value("SELECT count(*) FROM ps_crud") == 0:
         put_integer(statements, TARGET, checkpoint)
+
+
+def enqueue(statements: Statements, data: Sequence[str]) -> int:
+    """Add entries, as one transaction, as the triggers would. Returns the number of the first."""
+    transaction_id = statements.value(
+        "UPDATE ps_tx SET current_tx = next_tx, next_tx = next_tx + 1 WHERE id = 1 RETURNING current_tx"
+    )
+    first = _last_ever(statements) + 1
+    statements.execute_many("INSERT INTO ps_crud(tx_id, data) VALUES (?, ?)", ((transaction_id, text) for text in data))
+    statements.execute(
+        "INSERT OR IGNORE INTO ps_updated_rows(row_type, row_id)"
+        " SELECT json_extract(data, '$.type'), json_extract(data, '$.id') FROM ps_crud WHERE id >= ?",
+        (first,),
+    )
+    statements.execute("DELETE FROM ps_kv WHERE key IN (?, ?)", (LAST_SEEN, LAST_APPLIED))
+    put_integer(statements, TARGET, TARGET_UNKNOWN)
+    return first
 
 
 def next_checkpoint_request_id(statements: Statements, at_least: int = 0) -> int:
@@ -173,13 +264,6 @@ def is_gate_open(statements: Statements) -> bool:
         return False
     target = get_integer(statements, TARGET)
     return target is None or target <= (get_integer(statements, LAST_SEEN) or 0)
-
-
-def _entry(number: int, transaction_id: int | None, data: str) -> CrudEntry:
-    stored = _decoder.decode(data)
-    return CrudEntry(
-        number, transaction_id, stored.op, stored.type, stored.id, stored.data, stored.old, stored.metadata
-    )
 
 
 def _last_ever(statements: Statements) -> int:

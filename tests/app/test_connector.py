@@ -16,7 +16,7 @@ import pytest
 
 from app.backend import BackendConfig
 from app.connector import BackendRefusedError, BackendUnreachableError, DemoConnector
-from sync import PowerSyncDatabase
+from sync import PowerSyncDatabase, UploadRetryError
 from tests.app.backend.harness import Replica, free_port, running, signed_in
 
 USER = "7c1f8c5e-61f7-4b0a-8f0e-2d4d8f0b6a11"
@@ -165,6 +165,12 @@ async def test_the_servers_sentence_is_passed_on(body: object, sentence: str) ->
     assert caught.value.status == 403
 
 
+async def test_a_token_of_another_user_is_not_used() -> None:
+    async with answering(answer("200 OK", {"token": token({"sub": "1"})})) as url, connector_to(url) as connector:
+        with pytest.raises(BackendRefusedError, match="signs everybody in as the user '1'; set user_id to that"):
+            await connector.fetch_credentials()
+
+
 async def test_a_redirection_is_not_followed() -> None:
     moved = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n"
     async with answering(moved) as url, connector_to(url) as connector:
@@ -263,18 +269,25 @@ async def test_uploads_arrive_in_order_and_leave_the_queue(backend: str, databas
     assert (todos[TODO]["description"], todos[TODO]["completed"]) == ("Oat milk", None)
 
 
-async def test_a_refused_transaction_stays_and_what_was_accepted_before_it_is_gone(
+async def test_a_refused_transaction_is_tried_again_and_then_kept_apart_while_the_queue_goes_on(
     backend: str, database: PowerSyncDatabase
 ) -> None:
+    last = "33333333-3333-4333-8333-333333333333"
     await insert_list(database)
     await insert_list(database, TODO, name=None)
-    await insert_list(database, "33333333-3333-4333-8333-333333333333")
+    await insert_list(database, last)
     async with connector_to(backend) as connector:
         for _ in range(2):
-            with pytest.raises(BackendRefusedError, match=r"The backend did not accept a change: .*name.*\(HTTP 4\d\d"):
+            with pytest.raises(UploadRetryError, match=r"The backend did not accept a change: .*name.*\(HTTP 4\d\d"):
                 await connector.upload_data(database)
-            assert await waiting(database) == [TODO, "33333333-3333-4333-8333-333333333333"]
-    assert list((await on_the_backend(backend)).rows("lists")) == [LIST]
+            assert await waiting(database) == [TODO, last]
+            assert list((await on_the_backend(backend)).rows("lists")) == [LIST]
+        await connector.upload_data(database)
+    assert await waiting(database) == []
+    assert list((await on_the_backend(backend)).rows("lists")) == [LIST, last]
+    [rejected] = await database.rejected_writes()
+    assert [entry.id for entry in rejected.crud] == [TODO]
+    assert "name" in rejected.reason
 
 
 async def test_an_upload_whose_answer_is_lost_stays_in_the_queue(database: PowerSyncDatabase) -> None:
@@ -289,12 +302,11 @@ async def test_an_upload_whose_answer_is_lost_stays_in_the_queue(database: Power
 async def test_only_a_2xx_completes_a_transaction(database: PowerSyncDatabase, status: str) -> None:
     await insert_list(database)
     async with (
-        answering(answer("200 OK", {"token": token({})}), answer(status, {})) as url,
+        answering(answer("200 OK", {"token": token({})}), answer(status, {}), answer("200 OK", {})) as url,
         connector_to(url) as connector,
     ):
-        with pytest.raises(BackendRefusedError) as caught:
+        with pytest.raises(UploadRetryError, match=f"HTTP {status[:3]}"):
             await connector.upload_data(database)
-    assert caught.value.status == int(status[:3])
     assert await waiting(database) == [LIST]
 
 
@@ -317,9 +329,9 @@ async def test_a_token_that_is_refused_twice_is_an_error(tmp_path: Path, databas
         running(BackendConfig(tmp_path / "backend.db", port=0, token_seconds=-60)) as url,
         connector_to(url) as connector,
     ):
-        with pytest.raises(BackendRefusedError, match="token has expired") as caught:
+        with pytest.raises(UploadRetryError, match="token has expired") as caught:
             await connector.upload_data(database)
-    assert caught.value.status == 401
+    assert caught.value.renew_credentials
     assert await waiting(database) == [LIST]
 
 

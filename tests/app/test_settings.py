@@ -90,7 +90,7 @@ def test_paths_are_absolute_and_know_the_home_directory(tmp_path: Path, monkeypa
     [
         ("prot = 1\n", ("unknown key 'prot'", "did you mean port?")),
         ("backend-url = ''\n", ("unknown key 'backend-url'", "did you mean backend_url?")),
-        ("zzz = 1\n", ("unknown key 'zzz'", "data_dir, backend_url, service_url, user_id, port")),
+        ("zzz = 1\n", ("unknown key 'zzz'", "data_dir, backend_url, upload_interface, service_url, user_id, port")),
         ("[profile]\nname = 'x'\n", ("unknown key 'profile'",)),
         ("port = '6161'\n", ("port must be a whole number", "not text in quotes")),
         ("port = true\n", ("port must be a whole number", "not true or false")),
@@ -100,6 +100,7 @@ def test_paths_are_absolute_and_know_the_home_directory(tmp_path: Path, monkeypa
         ("data_dir = 5\n", ("data_dir must be the path of a directory", "not a number")),
         ("data_dir = ''\n", ("data_dir must be the path of a directory",)),
         ("data_dir = 1979-05-27\n", ("data_dir must be", "not a date")),
+        ("upload_interface = 'row'\n", ('upload_interface must be "batch", "transactions" or "rows"',)),
         ("user_id = 'me'\n", ("user_id must be a UUID",)),
         ("backend_url = ['x']\n", ("backend_url must be an http:// or https:// address", "not a list")),
         ("backend_url = 'ftp://x'\n", ("backend_url must be an http:// or https:// address",)),
@@ -142,6 +143,13 @@ def test_a_mistake_in_an_option_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     assert mistake(user_id="x").startswith("Option --user must be a UUID")
     assert mistake(backend_url="x").startswith("Option --backend must be an http:// or https:// address")
     assert mistake(data_dir="").startswith("Option --data-dir must be the path")
+
+
+def test_a_user_may_have_a_number_instead_of_a_uuid(tmp_path: Path) -> None:
+    assert str(load_settings(config_file(tmp_path, 'user_id = "1"\n')).user_id) == "1"
+    assert str(load_settings(options={"user_id": OTHER_USER.upper().replace("-", "")}).user_id) == OTHER_USER
+    for wrong in ("0", "01", "-1", "1\n", "1.5", "9" * 19):
+        assert mistake(user_id=wrong).endswith("or the whole number of a user.")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,16 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+OWN_TABLES = {
+    "ps_conflicts",
+    "ps_crud_times",
+    "ps_rejected_crud",
+    "ps_rejected_transactions",
+    "ps_retried_crud",
+    "ps_uploaded",
+}
+"""What this engine keeps beside the tables of the file format; other clients leave them alone."""
+
 Query = Callable[[str], list[list[Any]]]
 
 _QUERIES = {
@@ -57,7 +67,7 @@ def everything(query: Query) -> dict[str, Any]:
     """All rows of all internal tables as they stand, of whatever version; for two copies of one file."""
     result: dict[str, Any] = {"ps_migration": query("SELECT id FROM ps_migration ORDER BY id")}
     for (table,) in query("SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'ps_*'"):
-        if table != "ps_migration":
+        if table != "ps_migration" and table not in OWN_TABLES:
             columns = [row[0] for row in query(f"SELECT name FROM pragma_table_info({table!r}) ORDER BY 1")]
             rows = query(f'SELECT {", ".join(columns)} FROM "{table}"')
             result[table] = [columns, *sorted(rows, key=repr)]
@@ -85,6 +95,7 @@ def layout(query: Query) -> dict[str, Any]:
             "generated": query(f"SELECT sql GLOB '*AUTOINCREMENT*' FROM sqlite_master WHERE name = {table!r}"),
         }
         for table in tables
+        if table not in OWN_TABLES
     }
 
 

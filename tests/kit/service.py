@@ -13,6 +13,7 @@ import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Literal
 
 import zstandard
@@ -41,8 +42,16 @@ class Exchange:
         return json.loads(self.body)
 
     async def answer(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
-        payload = json.dumps(body).encode()
-        lines = [f"HTTP/1.1 {status} Scripted", "Content-Type: application/json", f"Content-Length: {len(payload)}"]
+        await self.answer_bytes(status, json.dumps(body).encode(), "application/json", headers)
+
+    async def answer_bytes(
+        self, status: int, payload: bytes, content_type: str, headers: dict[str, str] | None = None
+    ) -> None:
+        lines = [
+            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+            f"Content-Type: {content_type}",
+            f"Content-Length: {len(payload)}",
+        ]
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
         await self._write("\r\n".join([*lines, "Connection: close", "", ""]).encode() + payload)
 

@@ -11,9 +11,7 @@ from typing import Any
 
 from sync import Schema
 from sync.statements import Statements
-from sync.storage.migrations import migrate
-from sync.storage.upload_queue import end_transaction_id
-from sync.storage.views import replace_schema
+from sync.storage.file import prepare
 
 
 def make(path: str | Path, schema: Schema) -> None:
@@ -27,9 +25,7 @@ def bring(connection: sqlite3.Connection, schema: Schema) -> None:
     connection.row_factory = sqlite3.Row
     statements = Statements(connection)
     statements.begin("IMMEDIATE")
-    migrate(statements)
-    replace_schema(statements, schema)
-    end_transaction_id(statements)
+    prepare(statements, schema)
     statements.commit()
     connection.set_authorizer(None)
     connection.row_factory = None

@@ -61,6 +61,7 @@ async def test_what_goes_and_what_stays(tmp_path: Path, soft: bool, clear_local:
         assert set(full) == {
             "ps_buckets",
             "ps_crud",
+            "ps_crud_times",
             "ps_data__lists",
             "ps_data__todos",
             "ps_data_local__drafts",
@@ -86,6 +87,17 @@ async def test_the_defaults_are_those_of_the_sdks(tmp_path: Path) -> None:
     async with PowerSyncDatabase(tmp_path / "c.db", WITH_LOCAL) as database:
         await fill(database)
         await database.disconnect_and_clear()
+        assert await counts(database) == {"ps_kv": 1}
+
+
+async def test_rejected_writes_go_too(tmp_path: Path) -> None:
+    async with PowerSyncDatabase(tmp_path / "c.db", WITH_LOCAL) as database:
+        await fill(database)
+        transactions = await database.crud_transaction_batch()
+        await transactions[0].reject("no")
+        await transactions[-1].complete()
+        await database.disconnect_and_clear()
+        assert await database.rejected_writes() == []
         assert await counts(database) == {"ps_kv": 1}
 
 

@@ -17,9 +17,10 @@ from msgspec.structs import replace
 
 from sync import PowerSyncDatabase
 from sync.protocol import BucketChecksum, DataLine, Operation, TrackedCheckpoint
+from sync.schema import Schema
 from sync.statements import Statements
 from sync.storage import oplog, publish, staging
-from sync.storage.migrations import create_tables
+from sync.storage.file import prepare
 from sync.storage.oplog import ReceivedData
 from sync.storage.publish import Outcome
 from tests.sync.rig import SCHEMA, rows
@@ -34,7 +35,7 @@ def new_file() -> Generator[Statements]:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         connection.row_factory = sqlite3.Row
         statements = Statements(connection)
-        create_tables(statements)
+        prepare(statements, Schema([]))
         statements.execute("CREATE TABLE ps_data__t(id TEXT PRIMARY KEY NOT NULL, data TEXT)")
         statements.execute("CREATE INDEX ps_data__t__data ON ps_data__t(data)")
         yield statements

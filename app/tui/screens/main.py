@@ -17,7 +17,7 @@ from textual.screen import Screen
 
 from app.store import Store
 from app.tui.actions import Place, bindings, performs
-from app.tui.attempts import attempt
+from app.tui.attempts import attempt, retried
 from app.tui.messages import ListOpened, ListsCounted
 from app.tui.typed import app_of
 from app.tui.widgets.entry import QUIT_KEYS, Entry
@@ -67,6 +67,7 @@ class MainScreen(Screen[None]):
         """Follow the state of synchronization."""
         self._activate(todos=False)
         attempt(self, self._follow_status(), group="follow")
+        attempt(self, self._follow_rejected(), group="follow")
 
     @property
     def status(self) -> SyncStatus:
@@ -88,6 +89,10 @@ class MainScreen(Screen[None]):
     async def _follow_status(self) -> None:
         async for status in self._store.watch_status():
             self.show_status(status)
+
+    async def _follow_rejected(self) -> None:
+        async for count in self._store.watch_rejected_count(retried(self)):
+            self._status_line.show_rejected(count)
 
     # What is shown
 

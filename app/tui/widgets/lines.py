@@ -92,6 +92,7 @@ class StatusLine(Line):
         self._now = now
         self._status: SyncStatus | None = None
         self._problem: str | None = None
+        self._rejected = 0
         self._words: StatusWords | None = None
 
     def on_mount(self) -> None:
@@ -106,6 +107,11 @@ class StatusLine(Line):
     def show_problem(self, problem: str | None) -> None:
         """Show a reason before those of the status from now on, or none."""
         self._problem = problem
+        self._refresh_words()
+
+    def show_rejected(self, count: int) -> None:
+        """Show how many writes the backend refused, from now on."""
+        self._rejected = count
         self._refresh_words()
 
     def segments(self, width: int) -> list[Segment]:
@@ -126,7 +132,7 @@ class StatusLine(Line):
     def _refresh_words(self) -> None:
         if self._status is None:
             return
-        words = status_words(self._status, self._now(), self._problem)
+        words = status_words(self._status, self._now(), self._problem, self._rejected)
         if words != self._words:
             if self._words is not None:
                 self.remove_class(f"-{self._words.state}")

@@ -336,16 +336,15 @@ async def test_checksums_hold_over_random_writes_and_after_resuming_anywhere(ann
             entries: list[dict[str, Any]] = [put("lists", chance.choice(lists), name=f"N{step}")]
             for _ in range(chance.randint(1, 5)):
                 row_id, list_id = chance.choice(todos), chance.choice(lists)
-                entries.append(
-                    chance.choice(
-                        [
-                            put("todos", row_id, description=f"D{step}", list_id=list_id),
-                            patch("todos", row_id, completed=chance.randint(0, 1)),
-                            patch("todos", row_id, list_id=list_id),
-                            delete("todos", row_id),
-                            delete("lists", list_id),
-                        ]
-                    )
+                the_list = put("lists", list_id, name=f"N{step}")
+                entries += chance.choice(
+                    [
+                        [the_list, put("todos", row_id, description=f"D{step}", list_id=list_id)],
+                        [patch("todos", row_id, completed=chance.randint(0, 1))],
+                        [the_list, patch("todos", row_id, list_id=list_id)],
+                        [delete("todos", row_id)],
+                        [delete("lists", list_id)],
+                    ]
                 )
             await ann.write(*entries)
             await live.take_checkpoint(lines)

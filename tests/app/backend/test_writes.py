@@ -118,16 +118,33 @@ async def test_a_todo_may_have_a_photo(ann: User) -> None:
     assert (await ann.synced("l")).rows("todos")["t"]["photo_id"] == "p"
 
 
-async def test_a_todo_for_a_list_that_is_gone_is_accepted_and_dropped(config: BackendConfig, ann: User) -> None:
+@pytest.mark.parametrize(
+    "entry",
+    [
+        put("todos", "late", description="Late", list_id="gone"),
+        put("todos", "t", description="Changed", list_id="gone"),
+        patch("todos", "t", list_id="gone", completed=True),
+    ],
+    ids=json.dumps,
+)
+async def test_a_todo_for_a_list_that_is_gone_is_refused(config: BackendConfig, ann: User, entry: Any) -> None:
     await ann.write(LIST, TODO)
-    last = await last_op_id(ann)
-    await ann.write(put("todos", "late", description="Late", list_id="gone"))
-    await ann.write(put("todos", "t", description="Changed", list_id="gone"))
-    assert await last_op_id(ann) == last
-    assert set(table_rows(config, "todos")) == {"t"}
-    await ann.write(patch("todos", "t", list_id="gone", completed=True))
-    todo = table_rows(config, "todos")["t"]
-    assert (todo["list_id"], todo["completed"], todo["description"]) == ("l", 1, "Milk")
+    before = table_rows(config, "todos"), await last_op_id(ann)
+    answer = await ann.try_write(delete("todos", "late"), delete("lists", "gone"), entry)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "missing_list")
+    assert "'gone'" in answer.json()["error"]["description"]
+    assert (table_rows(config, "todos"), await last_op_id(ann)) == before
+
+
+async def test_a_list_and_its_todos_may_come_and_go_in_requests_that_are_repeated(
+    config: BackendConfig, ann: User
+) -> None:
+    await ann.write(LIST, TODO)
+    late, moved = put("todos", "late", description="Late", list_id="l"), patch("todos", "t", list_id="l")
+    for _ in range(2):
+        await ann.write(late, moved, delete("todos", "late"), delete("todos", "t"), delete("lists", "l"))
+        await ann.write(late, delete("lists", "l"))
+    assert (table_rows(config, "lists"), table_rows(config, "todos")) == ({}, {})
 
 
 @pytest.mark.parametrize(

@@ -409,6 +409,18 @@ async def test_waiting_changes_are_counted(store: Store):
         await run.until(lambda: "2 changes waiting" in run.status_text)
 
 
+async def test_rejected_changes_are_counted(store: Store, database: PowerSyncDatabase):
+    await store.add_list("Groceries")
+    async with running(store) as run:
+        await run.until(lambda: "1 change waiting" in run.status_text)
+        async for transaction in database.crud_transactions():
+            await transaction.reject("no")
+        await run.until(lambda: "· 1 rejected" in run.status_text)
+        [rejected] = await database.rejected_writes()
+        assert await rejected.retry()
+        await run.until(lambda: "1 change waiting" in run.status_text and "rejected" not in run.status_text)
+
+
 async def test_the_workers_end_with_the_app(store: Store):
     await filled(store)
     before = asyncio.all_tasks()

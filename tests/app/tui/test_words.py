@@ -52,6 +52,20 @@ def test_the_longest_wording(status: SyncStatus, words: str):
 
 
 @pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (CONNECTED, "Connected · 2 rejected"),
+        (replace(CONNECTED, upload_queue_count=1), "Connected · 1 change waiting · 2 rejected"),
+        (OFFLINE, "Offline · 2 rejected"),
+    ],
+)
+def test_rejected_changes_are_told_in_every_length(status: SyncStatus, words: str):
+    left = status_words(status, NOW, rejected=2).left
+    assert left[0] == words
+    assert all(each.endswith(" · 2 rejected") for each in left)
+
+
+@pytest.mark.parametrize(
     ("status", "problem", "reason"),
     [
         (CONNECTED, None, ""),

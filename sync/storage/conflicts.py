@@ -1,0 +1,168 @@
+"""Conflicts: values that this client uploaded and that a published checkpoint replaced by others.
+
+Owns `ps_uploaded` (what was uploaded since the last complete checkpoint that includes it) and `ps_conflicts` (what was
+found, until the app dismisses it). Decides nothing: the published value stands, the app may show both.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from sync.statements import Statements
+from sync.storage.crud_entry import decode_entry
+from sync.storage.key_values import from_microseconds, now_microseconds
+
+CONFLICTS = "ps_conflicts"
+
+KEPT = 1000
+"""So many conflicts are kept; older ones go first."""
+
+_TABLES = (
+    "CREATE TABLE IF NOT EXISTS ps_uploaded(id INTEGER PRIMARY KEY, data TEXT NOT NULL) STRICT",
+    """CREATE TABLE IF NOT EXISTS ps_conflicts(
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        row_type TEXT NOT NULL,
+        row_id TEXT NOT NULL,
+        column_name TEXT,
+        mine TEXT NOT NULL,
+        theirs TEXT NOT NULL,
+        found_at INTEGER NOT NULL
+    ) STRICT""",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A value of this client that the service replaced by another.
+
+    Attributes:
+        id: its number, growing with time.
+        table: the synced table's name.
+        row_id: the row's id.
+        column: the column's name; None if the row as a whole was deleted here and not there, or the other way round.
+        mine: what this client uploaded; a row's values, or None for a deletion, where `column` is None.
+        theirs: what is there, likewise.
+        found_at: when it was published here (UTC).
+    """
+
+    id: int
+    table: str
+    row_id: str
+    column: str | None
+    mine: Any
+    theirs: Any
+    found_at: datetime
+
+
+def create_tables(statements: Statements) -> None:
+    """Create what is missing. Must run when the file is opened."""
+    for sql in _TABLES:
+        statements.execute(sql)
+
+
+def clear(statements: Statements) -> None:
+    """Forget what was uploaded, and all conflicts."""
+    statements.execute("DELETE FROM ps_uploaded")
+    statements.execute("DELETE FROM ps_conflicts")
+
+
+def remember_uploaded(statements: Statements, up_to: int) -> None:
+    """Keep the entries of the queue up to the number `up_to`, which are about to leave it."""
+    statements.execute(
+        "INSERT OR REPLACE INTO ps_uploaded(id, data) SELECT id, data FROM ps_crud WHERE id <= ?", (up_to,)
+    )
+
+
+def find(statements: Statements) -> None:
+    """Compare what was uploaded with what was just published, in a complete checkpoint that includes all of it."""
+    mine: dict[tuple[str, str], dict[str, Any] | None] = {}
+    for row in statements.execute("SELECT id, data FROM ps_uploaded ORDER BY id"):
+        entry = decode_entry(row["id"], None, row["data"])
+        key = (entry.table, entry.id)
+        match entry.op:
+            case "PUT":
+                mine[key] = dict(entry.data or {})
+            case "PATCH":
+                mine[key] = {**(mine.get(key) or {}), **(entry.data or {})}
+            case "DELETE":
+                mine[key] = None
+    if not mine:
+        return
+    statements.execute("DELETE FROM ps_uploaded")
+    found_at = now_microseconds()
+    found = [
+        (table, row_id, column, json.dumps(ours), json.dumps(theirs), found_at)
+        for (table, row_id), values in mine.items()
+        for column, ours, theirs in _differences(values, _published(statements, table, row_id))
+    ]
+    if found:
+        statements.execute_many(
+            "INSERT INTO ps_conflicts(row_type, row_id, column_name, mine, theirs, found_at) VALUES (?, ?, ?, ?, ?, ?)",
+            found,
+        )
+        statements.execute("DELETE FROM ps_conflicts WHERE id <= (SELECT max(id) FROM ps_conflicts) - ?", (KEPT,))
+
+
+def conflicts(statements: Statements) -> tuple[Conflict, ...]:
+    """All conflicts that were not dismissed, oldest first."""
+    return tuple(
+        Conflict(
+            row["id"],
+            row["row_type"],
+            row["row_id"],
+            row["column_name"],
+            json.loads(row["mine"]),
+            json.loads(row["theirs"]),
+            from_microseconds(row["found_at"]),
+        )
+        for row in statements.execute("SELECT * FROM ps_conflicts ORDER BY id")
+    )
+
+
+def dismiss(statements: Statements, up_to: int) -> None:
+    """Forget the conflicts up to the number `up_to`."""
+    statements.execute("DELETE FROM ps_conflicts WHERE id <= ?", (up_to,))
+
+
+def _published(statements: Statements, table: str, row_id: str) -> dict[str, Any] | None:
+    data = statements.value(
+        "SELECT data FROM ps_oplog WHERE row_type = ? AND row_id = ? AND data IS NOT NULL ORDER BY op_id DESC LIMIT 1",
+        (table, row_id),
+    )
+    return None if data is None else msgspec.json.decode(data, type=dict[str, Any])
+
+
+def _differences(
+    mine: Mapping[str, Any] | None, theirs: Mapping[str, Any] | None
+) -> Iterator[tuple[str | None, Any, Any]]:
+    if mine is None or theirs is None:
+        if mine is not None or theirs is not None:
+            yield None, mine, theirs
+        return
+    for column, value in mine.items():
+        if not _same(value, theirs.get(column)):
+            yield column, value, theirs.get(column)
+
+
+def _same(mine: Any, theirs: Any) -> bool:
+    """Whether two values mean the same. Backends write times and truth values in forms of their own."""
+    if mine == theirs:
+        return True
+    if isinstance(mine, str) and isinstance(theirs, str):
+        first, second = _time(mine), _time(theirs)
+        return first is not None and first == second
+    return False
+
+
+def _time(text: str) -> float | None:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return (time.replace(tzinfo=UTC) if time.tzinfo is None else time).timestamp()

@@ -1,0 +1,23 @@
+"""Bringing a file to what this engine works with: the format's tables, the engine's own, and the app's schema.
+
+Owns the order of these steps, and nothing else; each is another room's.
+"""
+
+from __future__ import annotations
+
+from sync.schema import Schema
+from sync.statements import Statements
+from sync.storage import conflicts, migrations, rejected_writes, upload_queue, views
+
+
+def prepare(statements: Statements, schema: Schema) -> None:
+    """Create, migrate and alter what is missing or differs, in one transaction with nothing else in it.
+
+    Raises:
+        DatabaseOpenError: the file cannot be brought to the version of this program; roll the transaction back.
+    """
+    migrations.migrate(statements)
+    for room in (upload_queue, rejected_writes, conflicts):
+        room.create_tables(statements)
+    views.replace_schema(statements, schema)
+    upload_queue.end_transaction_id(statements)
