@@ -31,6 +31,7 @@ from sync.errors import (
     UploadHeldError,
     UploadRetryError,
     UploadStalledError,
+    WriteRejectedError,
 )
 from sync.explain import SyncExplanation
 from sync.progress import ProgressWithOperations, SyncProgress
@@ -120,5 +121,6 @@ __all__ = [
     "Verdict",
     "Watch",
     "WindowWatch",
+    "WriteRejectedError",
     "verdict_for_status",
 ]

@@ -285,6 +285,7 @@ class PowerSyncDatabase(LocalDatabase):
         Raises:
             SyncTimeoutError: not within `timeout`.
             NotConnectedError: changes wait and no connection is wished for, or `disconnect` was called meanwhile.
+            WriteRejectedError: the backend has answered for all, and refused at least one.
             DatabaseClosedError: the database was closed.
         """
         await self._waiting.for_upload(timeout, hurry=False)
@@ -305,6 +306,7 @@ class PowerSyncDatabase(LocalDatabase):
         Raises:
             SyncTimeoutError: not within `timeout`.
             NotConnectedError: no connection is wished for, or `disconnect` was called meanwhile.
+            WriteRejectedError: all is here, but the backend refused at least one of the local changes.
             DatabaseClosedError: the database was closed.
         """
         await self._waiting.for_sync(timeout)

@@ -121,6 +121,13 @@ class UploadStalledError(PowerSyncError):
     """`upload_data` returned without completing a transaction while the queue was not empty."""
 
 
+class WriteRejectedError(PowerSyncError):
+    """The backend refused a local change that was waited for. It is kept among the rejected writes.
+
+    The other changes were uploaded. `rejected_writes()` tells all that were refused, to retry, edit or discard.
+    """
+
+
 class NotConnectedError(PowerSyncError):
     """What was waited for cannot come, since no connection is wished for: call `connect` first.
 

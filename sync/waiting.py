@@ -11,10 +11,10 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 from sync.connection import ConnectionPool
-from sync.errors import DatabaseClosedError, NotConnectedError, SyncTimeoutError
+from sync.errors import DatabaseClosedError, NotConnectedError, SyncTimeoutError, WriteRejectedError
 from sync.statements import Statements
 from sync.status import StatusBoard, SyncStatus
-from sync.storage import checkpoint_requests
+from sync.storage import checkpoint_requests, rejected_writes
 from sync.stored_status import StoredStatus
 
 
@@ -101,15 +101,14 @@ class Waiting:
 
     async def for_upload(self, timeout: float | None, *, hurry: bool) -> None:
         """See `PowerSyncDatabase.wait_for_upload` and `flush`."""
-        async with deadline("The upload of the local changes", timeout):
-            last = await self._pool.read(checkpoint_requests.last_entry)
+        async with deadline("The upload of the local changes", timeout), self._unless_rejected() as last:
             if hurry:
                 self._hurry()
             await self.until(lambda statements: checkpoint_requests.is_uploaded(statements, last), "The upload")
 
     async def for_sync(self, timeout: float | None) -> None:
         """See `PowerSyncDatabase.wait_for_sync`."""
-        async with deadline("The sync", timeout):
+        async with deadline("The sync", timeout), self._unless_rejected():
             request = await self.request_checkpoint()
             await request.wait_for_sync()
 
@@ -130,6 +129,15 @@ class Waiting:
                 self._require_wish(awaited)
                 await changed.wait()
             await self._stored.refresh()
+
+    @asynccontextmanager
+    async def _unless_rejected(self) -> AsyncGenerator[int]:
+        """Gives the number of the last local change; at the end none of those that wait now may have been rejected."""
+        first, last = await self._pool.read(checkpoint_requests.waiting_entries)
+        yield last
+        reason = await self._pool.read(lambda statements: rejected_writes.reason_among(statements, first, last))
+        if reason is not None:
+            raise WriteRejectedError(f"The backend rejected a change: {reason.rstrip('.')}. It is kept among the rejected writes.")
 
     async def _for_status_while_wanted(
         self, predicate: Callable[[SyncStatus], bool], awaited: str, timeout: float | None

@@ -42,9 +42,10 @@ def concerns(changed: frozenset[str] | None) -> bool:
     return changed is None or not _TABLES.isdisjoint(changed)
 
 
-def last_entry(statements: Statements) -> int:
-    """The number of the last change that was ever queued."""
-    return upload_queue.queue_state(statements).last_ever
+def waiting_entries(statements: Statements) -> tuple[int, int]:
+    """The numbers of the first change that waits and of the last one; if none does, the first is behind the last."""
+    state = upload_queue.queue_state(statements)
+    return state.last_ever + 1 if state.head is None else state.head, state.last_ever
 
 
 def is_uploaded(statements: Statements, up_to: int) -> bool:

@@ -117,6 +117,15 @@ def reject(statements: Statements, first: int, last: int, rejection: Rejection) 
     return rejected
 
 
+def reason_among(statements: Statements, first: int, last: int) -> str | None:
+    """Why the first of the entries `first` to `last` that were rejected was; None if none of them was."""
+    return statements.value(
+        "SELECT t.reason FROM ps_rejected_crud c JOIN ps_rejected_transactions t ON t.id = c.rejected"
+        " WHERE c.id BETWEEN ? AND ? ORDER BY c.id LIMIT 1",
+        (first, last),
+    )
+
+
 def rejected_writes(statements: Statements) -> tuple[StoredRejection, ...]:
     """All rejected transactions, oldest first."""
     entries: dict[int, list[Row]] = {}

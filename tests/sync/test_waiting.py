@@ -16,6 +16,7 @@ from sync import (
     PowerSyncError,
     SyncOptions,
     SyncTimeoutError,
+    WriteRejectedError,
 )
 from tests.kit.service import Exchange, scripted_service
 from tests.sync.rig import QUICK, SCHEMA, ServiceConnector, rows, within
@@ -333,3 +334,24 @@ async def test_syncing_with_a_service_that_knows_only_the_older_call(database: P
         before = counter
         await database.wait_for_sync(10)
         assert counter == before + 1
+
+
+@pytest.mark.parametrize("wait", ["upload", "flush", "sync"])
+async def test_a_rejected_change_is_told_by_the_waits_for_it(database: PowerSyncDatabase, wait: str) -> None:
+    async def reject(database: PowerSyncDatabase) -> None:
+        async for transaction in database.crud_transactions():
+            if transaction.crud[0].id == "a":
+                await transaction.reject("No room.")
+            else:
+                await transaction.complete()
+
+    async with stepwise(checkpoint(), COMPLETE) as service:
+        for row in "ab":
+            await database.execute("INSERT INTO lists(id, name) VALUES (?, 'x')", [row])
+        await database.connect(ServiceConnector(service.url, reject), QUICK)
+        with pytest.raises(WriteRejectedError, match=r"rejected a change: No room\. It is kept"):
+            await WHILE_WANTED[wait](database, 10)
+        # It is told by the waits that began before it was, not by all that follow.
+        await database.execute("INSERT INTO lists(id, name) VALUES ('c', 'x')")
+        await WHILE_WANTED[wait](database, 10)
+        await database.disconnect()
