@@ -137,7 +137,8 @@ class Waiting:
         yield last
         reason = await self._pool.read(lambda statements: rejected_writes.reason_among(statements, first, last))
         if reason is not None:
-            raise WriteRejectedError(f"The backend rejected a change: {reason.rstrip('.')}. It is kept among the rejected writes.")
+            said = reason.rstrip(".")
+            raise WriteRejectedError(f"The backend rejected a change: {said}. It is kept among the rejected writes.")
 
     async def _for_status_while_wanted(
         self, predicate: Callable[[SyncStatus], bool], awaited: str, timeout: float | None
