@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -142,27 +143,22 @@ class UploadQueueStats:
 
 def next_transactions(statements: Statements, after: int, limits: BatchLimits) -> list[tuple[CrudEntry, ...]]:
     """The transactions behind the entry `after`, each whole, within limits; empty if there are none."""
-    most = limits.operations + 1
-    rows = statements.execute("SELECT id, tx_id, data FROM ps_crud WHERE id > ? ORDER BY id LIMIT ?", (after, most))
     # SQLite has one writer at a time: the entries of a transaction stand together.
     groups: list[list[Row]] = []
-    for row in rows:
-        if groups and row["tx_id"] is not None and groups[-1][0]["tx_id"] == row["tx_id"]:
+    operations = size = 0
+    with closing(statements.cursor("SELECT id, tx_id, data FROM ps_crud WHERE id > ? ORDER BY id", (after,))) as rows:
+        for row in rows:
+            if not groups or row["tx_id"] is None or groups[-1][0]["tx_id"] != row["tx_id"]:
+                if len(groups) == limits.transactions:
+                    break
+                groups.append([])
             groups[-1].append(row)
-        else:
-            groups.append([row])
-    if len(rows) == most:
-        cut = groups.pop()  # there may be more of it
-        if not groups:
-            groups.append(_rest_of_transaction(statements, cut))
-    size = 0
-    transactions: list[tuple[CrudEntry, ...]] = []
-    for group in groups[: limits.transactions]:
-        size += sum(len(row["data"]) for row in group)
-        if transactions and size > limits.bytes:
-            break
-        transactions.append(tuple(decode_entry(row["id"], row["tx_id"], row["data"]) for row in group))
-    return transactions
+            operations += 1
+            size += len(row["data"])
+            if len(groups) > 1 and (operations > limits.operations or size > limits.bytes):
+                groups.pop()
+                break
+    return [tuple(decode_entry(row["id"], row["tx_id"], row["data"]) for row in group) for group in groups]
 
 
 def next_entries(statements: Statements, limit: int) -> tuple[CrudEntry, ...]:
@@ -179,14 +175,6 @@ def stats(statements: Statements) -> UploadQueueStats:
     )
     assert row is not None
     return UploadQueueStats(row["entries"], row["transactions"], row["bytes"], oldest_at(statements))
-
-
-def _rest_of_transaction(statements: Statements, begun: list[Row]) -> list[Row]:
-    rest = statements.execute(
-        "SELECT id, tx_id, data FROM ps_crud WHERE id > ? AND tx_id IS ? ORDER BY id",
-        (begun[-1]["id"], begun[0]["tx_id"]),
-    )
-    return begun + rest
 
 
 def complete(statements: Statements, up_to: int, checkpoint: int | None) -> None:
