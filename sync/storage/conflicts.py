@@ -7,7 +7,7 @@ found, until the app dismisses it). Decides nothing: the published value stands,
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -74,10 +74,16 @@ def clear(statements: Statements) -> None:
     statements.execute("DELETE FROM ps_conflicts")
 
 
-def remember_uploaded(statements: Statements, up_to: int) -> None:
-    """Keep the entries of the queue up to the number `up_to`, which are about to leave it."""
+def remember_uploaded(statements: Statements, up_to: int, insert_only: Collection[str] = ()) -> None:
+    """Keep the entries of the queue up to the number `up_to`, which are about to leave it.
+
+    But those of the tables `insert_only`: they do not come back, so there is nothing to compare them with.
+    """
+    coming_back = f" AND json_extract(data, '$.type') NOT IN ({', '.join('?' * len(insert_only))})"
     statements.execute(
-        "INSERT OR REPLACE INTO ps_uploaded(id, data) SELECT id, data FROM ps_crud WHERE id <= ?", (up_to,)
+        "INSERT OR REPLACE INTO ps_uploaded(id, data) SELECT id, data FROM ps_crud WHERE id <= ?"
+        + (coming_back if insert_only else ""),
+        (up_to, *insert_only),
     )
 
 
@@ -147,7 +153,7 @@ def dismiss(statements: Statements, up_to: int) -> None:
 
 def _published(statements: Statements, table: str, row_id: str) -> dict[str, Any] | None:
     data = statements.value(
-        "SELECT data FROM ps_oplog WHERE row_type = ? AND row_id = ? AND data IS NOT NULL ORDER BY op_id DESC LIMIT 1",
+        "SELECT data FROM ps_oplog WHERE row_type = ? AND row_id = ? ORDER BY op_id DESC LIMIT 1",
         (table, row_id),
     )
     return None if data is None else msgspec.json.decode(data, type=dict[str, Any])

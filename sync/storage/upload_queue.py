@@ -8,7 +8,7 @@ Must not do HTTP.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +17,15 @@ from sync.statements import Row, Statements
 from sync.storage import conflicts
 from sync.storage.crud_entry import CrudEntry, decode_entry
 from sync.storage.key_values import get_integer, optional_time, put_integer
-from sync.storage.names import CLIENT_ID, LAST_APPLIED, LAST_REQUESTED, LAST_SEEN, TARGET, TARGET_UNKNOWN
+from sync.storage.names import (
+    CLIENT_ID,
+    CUSTOM_CHECKPOINT,
+    LAST_APPLIED,
+    LAST_REQUESTED,
+    LAST_SEEN,
+    TARGET,
+    TARGET_UNKNOWN,
+)
 
 _TIMES = "CREATE TABLE IF NOT EXISTS ps_crud_times(id INTEGER PRIMARY KEY, made_at INTEGER NOT NULL) STRICT"
 _SECONDS_BETWEEN_TIMES = 1.0
@@ -177,34 +185,50 @@ def stats(statements: Statements) -> UploadQueueStats:
     return UploadQueueStats(row["entries"], row["transactions"], row["bytes"], oldest_at(statements))
 
 
-def complete(statements: Statements, up_to: int, checkpoint: int | None) -> None:
+def complete(statements: Statements, up_to: int, checkpoint: int | None, insert_only: Collection[str] = ()) -> None:
     """Remove all entries up to the number `up_to`: the backend has answered for them.
 
-    `checkpoint` is a custom write checkpoint that the backend gave; it becomes the gate's target if the queue is
-    empty then.
+    Args:
+        statements: of the transaction that this is part of.
+        up_to: the number of an entry.
+        checkpoint: a custom write checkpoint that the backend gave; the gate's target once the queue is empty.
+        insert_only: tables whose writes do not come back.
     """
-    conflicts.remember_uploaded(statements, up_to)
+    conflicts.remember_uploaded(statements, up_to, insert_only)
     statements.execute("DELETE FROM ps_crud WHERE id <= ?", (up_to,))
     statements.execute("DELETE FROM ps_retried_crud WHERE id <= ?", (up_to,))
     statements.execute(
         "DELETE FROM ps_crud_times WHERE id < (SELECT max(id) FROM ps_crud_times WHERE id <= ?)", (up_to + 1,)
     )
-    if checkpoint is not None and statements.value("SELECT count(*) FROM ps_crud") == 0:
-        put_integer(statements, TARGET, checkpoint)
+    if checkpoint is None:
+        statements.execute("DELETE FROM ps_kv WHERE key = ?", (CUSTOM_CHECKPOINT,))
+    else:
+        put_integer(statements, CUSTOM_CHECKPOINT, checkpoint)
+        end_without_request(statements)
 
 
-def enqueue(statements: Statements, data: Sequence[str]) -> int:
+def end_without_request(statements: Statements) -> None:
+    """If the queue is empty and the backend gives custom checkpoints, wait for the last one: the service knows no other.
+
+    It includes all that was uploaded, also if what came behind it was rejected.
+    """
+    checkpoint = get_integer(statements, CUSTOM_CHECKPOINT)
+    if checkpoint is not None and statements.value("SELECT 1 FROM ps_crud LIMIT 1") is None:
+        statements.execute("UPDATE ps_kv SET value = ? WHERE key = ?", (checkpoint, TARGET))
+
+
+def enqueue(statements: Statements, data: Sequence[str], insert_only: Collection[str] = ()) -> int:
     """Add entries, as one transaction, as the triggers would. Returns the number of the first."""
     transaction_id = statements.value(
         "UPDATE ps_tx SET current_tx = next_tx, next_tx = next_tx + 1 WHERE id = 1 RETURNING current_tx"
     )
     first = _last_ever(statements) + 1
     statements.execute_many("INSERT INTO ps_crud(tx_id, data) VALUES (?, ?)", ((transaction_id, text) for text in data))
-    statements.execute(
-        "INSERT OR IGNORE INTO ps_updated_rows(row_type, row_id)"
-        " SELECT json_extract(data, '$.type'), json_extract(data, '$.id') FROM ps_crud WHERE id >= ?",
-        (first,),
-    )
+    entries = [decode_entry(0, transaction_id, text) for text in data]
+    rows = [(entry.table, entry.id) for entry in entries if entry.table not in insert_only]
+    if not rows:
+        return first
+    statements.execute_many("INSERT OR IGNORE INTO ps_updated_rows(row_type, row_id) VALUES (?, ?)", rows)
     statements.execute("DELETE FROM ps_kv WHERE key IN (?, ?)", (LAST_SEEN, LAST_APPLIED))
     put_integer(statements, TARGET, TARGET_UNKNOWN)
     return first
