@@ -208,13 +208,16 @@ def complete(statements: Statements, up_to: int, checkpoint: int | None, insert_
 
 
 def end_without_request(statements: Statements) -> None:
-    """If the queue is empty and the backend gives custom checkpoints, wait for the last one: the service knows no other.
+    """Let the gate wait for the last custom checkpoint, if the queue is empty and the backend gives such.
 
-    It includes all that was uploaded, also if what came behind it was rejected.
+    The service knows no others then. It includes all that was uploaded, also if what came behind it was rejected.
     """
     checkpoint = get_integer(statements, CUSTOM_CHECKPOINT)
     if checkpoint is not None and statements.value("SELECT 1 FROM ps_crud LIMIT 1") is None:
-        statements.execute("UPDATE ps_kv SET value = ? WHERE key = ?", (checkpoint, TARGET))
+        statements.execute(
+            "UPDATE ps_kv SET value = ? WHERE key = ? AND CAST(value AS INTEGER) = ?",
+            (checkpoint, TARGET, TARGET_UNKNOWN),
+        )
 
 
 def enqueue(statements: Statements, data: Sequence[str], insert_only: Collection[str] = ()) -> int:
