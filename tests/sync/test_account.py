@@ -189,13 +189,18 @@ async def test_a_renewed_token_of_another_user_ends_the_connection(database: Pow
         await database.wait_for_first_sync(10)
         await database.execute(INSERT, ["a", "A"])
         await until(database, lambda status: isinstance(status.upload_error, ConnectionError))
-        connector.user, connector.may_upload = "bob", True
+        connector.user = "bob"
         session = database._coordinator._session
         assert session is not None
         session._download._credentials.ask_for_renewal()
         await until(database, is_refused)
+        connector.may_upload = True
+        fetched = connector.fetched
+        async with asyncio.timeout(10):
+            while connector.fetched < fetched + 4:
+                await asyncio.sleep(0.01)
         assert {asked for _, asked in service.asked} == {token(sub="ann")}
-        assert not any(user == "bob" for user, _ in connector.uploaded)
+        assert connector.uploaded == []
 
 
 async def test_what_was_remembered_of_a_users_values_goes_with_them(database: PowerSyncDatabase) -> None:
