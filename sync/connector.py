@@ -24,6 +24,8 @@ class PowerSyncCredentials:
         endpoint: base URL of the service, http or https, without a path of its own.
         token: a JWT; it is never shown in logs or in `repr`.
         expires_at: when the token expires, if known (UTC).
+        user_id: whose credentials they are; None takes the token's `sub` claim, if it has one. A file with changes of
+            one user is not synced as another (`AccountMismatchError`).
 
     Raises:
         ConnectorError: the endpoint is not an http(s) URL, or the token has characters that no token has.
@@ -32,6 +34,7 @@ class PowerSyncCredentials:
     endpoint: str
     token: str = field(repr=False)
     expires_at: datetime | None = None
+    user_id: str | None = None
 
     def __post_init__(self) -> None:
         if not self.endpoint.startswith(("http://", "https://")):
@@ -46,6 +49,8 @@ class BackendConnector(ABC):
     @abstractmethod
     async def fetch_credentials(self) -> PowerSyncCredentials:
         """Get credentials for the sync service. Called on connect, ahead of expiry, and after a refusal.
+
+        They also tell who the user is, so nothing is uploaded before they were given once.
 
         The call is cancelled after 30 seconds, and when the app disconnects.
         """

@@ -26,22 +26,26 @@ class UploadQueue:
     Args:
         pool: the database file.
         on_progress: called when something left the queue.
-        shown_tables: gives the synced tables whose rows are kept here.
+        insert_only: gives the tables whose writes are uploaded and never come back.
     """
 
     def __init__(
-        self, pool: ConnectionPool, on_progress: Callable[[], None], shown_tables: Callable[[], Collection[str]]
+        self, pool: ConnectionPool, on_progress: Callable[[], None], insert_only: Callable[[], Collection[str]]
     ) -> None:
         self._pool = pool
         self._on_progress = on_progress
-        self._shown_tables = shown_tables
+        self._insert_only = insert_only
         self._gone_up_to = 0
+        self._rejections = 0
 
     async def transactions(self) -> AsyncIterator[CrudTransaction]:
-        """See `PowerSyncDatabase.crud_transactions`. Reads ahead: entries never change while they wait."""
+        """See `PowerSyncDatabase.crud_transactions`. Reads ahead, anew once something was taken out amid the queue."""
         after = 0
         while batch := await self.next_transactions(BatchLimits(), after):
+            rejections = self._rejections
             for transaction in batch:
+                if self._rejections != rejections:
+                    break
                 after = transaction.crud[-1].client_id
                 if after > self._gone_up_to:
                     yield transaction
@@ -64,13 +68,15 @@ class UploadQueue:
 
     async def complete(self, up_to: int, checkpoint: int | None) -> None:
         """Remove the entries up to the number `up_to`."""
-        await self._pool.write(lambda statements: upload_queue.complete(statements, up_to, checkpoint))
+        insert_only = self._insert_only()
+        await self._pool.write(lambda statements: upload_queue.complete(statements, up_to, checkpoint, insert_only))
         self._gone_up_to = max(self._gone_up_to, up_to)
         self._on_progress()
 
     async def reject(self, first: int, last: int, rejection: Rejection) -> None:
         """Move the entries `first` to `last` to the rejected writes."""
         await self._pool.write(lambda statements: rejected_writes.reject(statements, first, last, rejection))
+        self._rejections += 1
         self._on_progress()
 
     async def rejected_writes(self) -> list[RejectedWrite]:
@@ -79,8 +85,10 @@ class UploadQueue:
 
     async def retry(self, rejected: int, edited: Sequence[CrudEntry] | None) -> bool:
         """Put a rejected write back into the queue. Returns whether it was there."""
-        shown = self._shown_tables()
-        return await self._pool.write(lambda statements: rejected_writes.retry(statements, rejected, edited, shown))
+        insert_only = self._insert_only()
+        return await self._pool.write(
+            lambda statements: rejected_writes.retry(statements, rejected, edited, insert_only)
+        )
 
     async def discard(self, rejected: int) -> bool:
         """Forget a rejected write. Returns whether it was there."""
@@ -193,6 +201,8 @@ class RejectedWrite:
 
     async def retry(self) -> bool:
         """Put it back at the end of the upload queue, as one transaction, and show its effect again.
+
+        In a raw table the effect shows when the service sends it back.
 
         Returns:
             Whether it was still there: retried or discarded elsewhere, it is left alone.

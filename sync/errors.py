@@ -172,20 +172,23 @@ class UploadHeldError(PowerSyncError):
 
 
 class AccountMismatchError(PowerSyncError):
-    """The file belongs to another user than the one who connects, and has writes of theirs that wait for upload.
+    """The file belongs to another user than the one who connects, and has writes of theirs that wait or were rejected.
 
     Nothing was uploaded or downloaded. Connect as the first user to upload the writes, or read them with
-    `crud_transactions()` and keep them elsewhere, or give them up with `disconnect_and_clear()`.
+    `crud_transactions()` and `rejected_writes()` and keep them elsewhere, or give them up with
+    `disconnect_and_clear()`. It is looked at again with each attempt to connect.
 
     Attributes:
         owner: the user whose writes wait.
         user_id: the user who connects.
+        waiting: how many changes wait for upload or were rejected.
     """
 
     def __init__(self, owner: str, user_id: str, waiting: int) -> None:
         self.owner = owner
         self.user_id = user_id
+        self.waiting = waiting
         super().__init__(
-            f"{waiting} change(s) of the user {owner} wait for upload, and {user_id} wants to connect."
+            f"{waiting} change(s) of the user {owner} wait for upload or were rejected, and {user_id} wants to connect."
             f" Nothing was sent. Connect as {owner} first, or export or clear the changes."
         )

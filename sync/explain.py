@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 
 from sync.connection import ConnectionPool
-from sync.errors import AuthError, ChecksumError, ServiceError, TokenExpiredError
+from sync.errors import AccountMismatchError, AuthError, ChecksumError, ServiceError, TokenExpiredError
 from sync.statements import Statements
 from sync.status import StatusBoard, SyncStatus
 from sync.storage import checkpoint_requests, oplog, upload_queue
@@ -150,7 +150,7 @@ class SyncExplanation:
                 yield f"{waits} for the backend, the oldest for {self._since(self.queue_oldest_at)}"
             if status.uploading:
                 yield "An upload is under way"
-        if status.upload_error is not None:
+        if status.upload_error is not None and not self._is_another_account:
             what = "The last upload failed" if gate.queue_length else "The last checkpoint request failed"
             yield f"{what}. {self._words(status.upload_error)}"
             yield _next_attempt(self.at, status.upload_retry_at, "attempt")
@@ -202,6 +202,13 @@ class SyncExplanation:
                 f"The last error of the service was {_ago(self.at, self.service_failed_at)}. "
                 f"{self._words(self.service_error)}"
             )
+
+    @property
+    def _is_another_account(self) -> bool:
+        """Whether both directions fail for this one reason, which is told once."""
+        return isinstance(self.status.upload_error, AccountMismatchError) and isinstance(
+            self.status.download_error, AccountMismatchError
+        )
 
     def _words(self, error: Exception) -> str:
         if isinstance(error, ServiceError):

@@ -1,7 +1,7 @@
 """Credentials for the service: fetched from the connector, kept until they expire or are refused.
 
-Owns the cache, when it is renewed, and the deadline of the connector's `fetch_credentials`. Tokens never reach a log:
-`redacted` takes them out of what others say.
+Owns the cache, when it is renewed, the deadline of the connector's `fetch_credentials`, and that credentials are used
+only once the file was claimed for their user. Tokens never reach a log: `redacted` takes them out of what others say.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import json
 import re
 import time
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, cast
 
 from sync.client.connector_call import connector_call
 from sync.connector import BackendConnector, PowerSyncCredentials
-from sync.errors import ConnectorError
+from sync.errors import AccountMismatchError, ConnectorError
 
 RENEW_BEFORE_EXPIRY_SECONDS = 30.0
 
@@ -32,11 +32,21 @@ _JWT = re.compile(r"\beyJ[\w-]*\.[\w-]+\.[\w-]*")
 
 
 class CredentialsCache:
-    """The newest credentials of one connector, shared by the loops: they wait for one and the same fetch."""
+    """The newest credentials of one connector, shared by the loops: they wait for one and the same fetch.
 
-    def __init__(self, connector: BackendConnector, timeout: float) -> None:
+    Args:
+        connector: gives them.
+        timeout: seconds that it may take.
+        claim: makes the file that of the user with this id, or raises AccountMismatchError.
+    """
+
+    def __init__(
+        self, connector: BackendConnector, timeout: float, claim: Callable[[str], Awaitable[None]] | None = None
+    ) -> None:
         self._connector = connector
         self._timeout = timeout
+        self._claim = claim
+        self._is_user_settled = False
         self._credentials: PowerSyncCredentials | None = None
         self._fetching = asyncio.Lock()
         self._changed = asyncio.Event()
@@ -48,12 +58,21 @@ class CredentialsCache:
 
         Raises:
             ConnectorError: the connector did not answer in time, or with something else than credentials.
+            AccountMismatchError: they are another user's than the file. They are not kept: the next call fetches anew.
             Exception: whatever the connector raises.
         """
         async with self._fetching:
             if self._credentials is None or _seconds_left(self._credentials) < RENEW_BEFORE_EXPIRY_SECONDS:
                 self._credentials = await self._fetch()
             return self._credentials
+
+    async def settle_user(self) -> None:
+        """Return once the file is that of the connector's user; raises as `get`.
+
+        Unlike `get` it is content with credentials that have expired: an upload may need none of them.
+        """
+        if not self._is_user_settled:
+            await self.get()
 
     async def renew(self) -> None:
         """Fetch new credentials; the old ones stay in use until the new ones are there. Raises as `get`."""
@@ -100,26 +119,54 @@ class CredentialsCache:
             fetched = await cast("Awaitable[object]", self._connector.fetch_credentials())
         if not isinstance(fetched, PowerSyncCredentials):
             raise ConnectorError(f"fetch_credentials returned {type(fetched).__name__}, not PowerSyncCredentials.")
+        await self._settle_user_of(fetched)
         if fetched.token not in self._tokens:
             self._tokens.append(fetched.token)
         self._renewal_asked_for = False
         self._changed.set()
         return fetched
 
+    async def _settle_user_of(self, credentials: PowerSyncCredentials) -> None:
+        user_id = credentials_user(credentials)
+        if self._claim is not None and user_id is not None:
+            try:
+                await self._claim(user_id)
+            except AccountMismatchError:
+                self._credentials = None
+                self._is_user_settled = False
+                raise
+        self._is_user_settled = True
+
+
+def credentials_user(credentials: PowerSyncCredentials) -> str | None:
+    """Whose credentials they are, as given or as the token itself says; None if neither does."""
+    if credentials.user_id is not None:
+        return credentials.user_id
+    subject = _claims(credentials.token).get("sub")
+    return subject if isinstance(subject, str) and subject else None
+
 
 def credentials_expiry(credentials: PowerSyncCredentials) -> datetime | None:
     """When (UTC) credentials expire, as given or as the token itself says; None if neither does."""
     if credentials.expires_at is not None:
         return credentials.expires_at
-    parts = credentials.token.split(".")
-    if len(parts) != 3:
+    expiry = _claims(credentials.token).get("exp")
+    try:
+        return datetime.fromtimestamp(expiry, UTC) if isinstance(expiry, int | float) else None
+    except (ValueError, OverflowError, OSError):
         return None
+
+
+def _claims(token: str) -> dict[str, Any]:
+    """What a JWT says, or nothing; the signature is for the service to check."""
+    parts = token.split(".")
+    if len(parts) != 3:
+        return {}
     try:
         payload = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-        expiry = cast("dict[str, Any]", payload).get("exp") if isinstance(payload, dict) else None
-        return datetime.fromtimestamp(expiry, UTC) if isinstance(expiry, int | float) else None
-    except (binascii.Error, ValueError, OverflowError, OSError):
-        return None
+    except (binascii.Error, ValueError, RecursionError):
+        return {}
+    return cast("dict[str, Any]", payload) if isinstance(payload, dict) else {}
 
 
 def _seconds_left(credentials: PowerSyncCredentials) -> float:

@@ -18,7 +18,7 @@ from sync.client.options import SyncOptions
 from sync.client.service import SyncService, is_offline
 from sync.client.stream_connection import StreamConnection
 from sync.connection import ConnectionPool
-from sync.errors import AuthError, ProtocolError, TokenExpiredError
+from sync.errors import AccountMismatchError, AuthError, ProtocolError, TokenExpiredError
 from sync.protocol import KeepAlive
 from sync.raw_tables import RawTable
 from sync.status import StatusBoard
@@ -205,6 +205,9 @@ class DownloadLoop:
             await self._credentials.until_renewal_is_due()
             try:
                 await self._credentials.renew()
+            except AccountMismatchError as error:
+                self._fault = error
+                self._connect_again.set()
             except Exception as error:  # noqa: BLE001 - the next keepalive asks again
                 logger.debug("no new credentials yet: %s", self._credentials.redacted(error))
             else:

@@ -24,6 +24,7 @@ from sync.connection import ConnectionPool
 from sync.connector import BackendConnector
 from sync.raw_tables import RawTable
 from sync.status import StatusBoard
+from sync.storage import account
 from sync.storage.subscriptions import StreamKey
 
 
@@ -42,7 +43,8 @@ class Session:
         raw_tables: Callable[[], tuple[RawTable, ...]],
     ) -> None:
         service = SyncService(client, options.connect_timeout, options.silence_timeout, _user_agent(options))
-        credentials = CredentialsCache(connector, options.credentials_timeout)
+        credentials = CredentialsCache(connector, options.credentials_timeout, self._claim)
+        self._pool = pool
         self._download = DownloadLoop(
             pool,
             board,
@@ -70,6 +72,10 @@ class Session:
             group.create_task(self._download.run(), name="sync: download")
             group.create_task(self._uploads.run(), name="sync: upload")
             group.create_task(follow_network(self.wake), name="sync: network")
+
+    async def _claim(self, user_id: str) -> None:
+        if await self._pool.read(account.owner) != user_id:
+            await self._pool.write(lambda statements: account.claim(statements, user_id))
 
     def wake(self) -> None:
         """Cut the waits of both loops short: something was written, the app connects, or the network changed."""

@@ -111,6 +111,7 @@ class UploadLoop:
         state = await self._pool.read(upload_queue.queue_state)
         while state.head is not None:
             self._board.update(uploading=True)
+            await self._credentials.settle_user()
             await self._upload_once()
             after = await self._pool.read(upload_queue.queue_state)
             if after.head == state.head:

@@ -7,9 +7,11 @@ found, until the app dismisses it). Decides nothing: the published value stands,
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby, islice
 from typing import Any
 
 import msgspec
@@ -72,41 +74,60 @@ def clear(statements: Statements) -> None:
     statements.execute("DELETE FROM ps_conflicts")
 
 
-def remember_uploaded(statements: Statements, up_to: int) -> None:
-    """Keep the entries of the queue up to the number `up_to`, which are about to leave it."""
+def remember_uploaded(statements: Statements, up_to: int, insert_only: Collection[str] = ()) -> None:
+    """Keep the entries of the queue up to the number `up_to`, which are about to leave it.
+
+    But those of the tables `insert_only`: they do not come back, so there is nothing to compare them with.
+    """
+    coming_back = f" AND json_extract(data, '$.type') NOT IN ({', '.join('?' * len(insert_only))})"
     statements.execute(
-        "INSERT OR REPLACE INTO ps_uploaded(id, data) SELECT id, data FROM ps_crud WHERE id <= ?", (up_to,)
+        "INSERT OR REPLACE INTO ps_uploaded(id, data) SELECT id, data FROM ps_crud WHERE id <= ?"
+        + (coming_back if insert_only else ""),
+        (up_to, *insert_only),
     )
 
 
 def find(statements: Statements) -> None:
-    """Compare what was uploaded with what was just published, in a complete checkpoint that includes all of it."""
-    mine: dict[tuple[str, str], dict[str, Any] | None] = {}
-    for row in statements.execute("SELECT id, data FROM ps_uploaded ORDER BY id"):
-        entry = decode_entry(row["id"], None, row["data"])
-        key = (entry.table, entry.id)
-        match entry.op:
-            case "PUT":
-                mine[key] = dict(entry.data or {})
-            case "PATCH":
-                mine[key] = {**(mine.get(key) or {}), **(entry.data or {})}
-            case "DELETE":
-                mine[key] = None
-    if not mine:
+    """Compare what was uploaded with what was just published, in a complete checkpoint that includes all of it.
+
+    Row by row, so that memory does not grow with what was uploaded: SQLite sorts it, in a file if it is much.
+    """
+    if statements.value("SELECT 1 FROM ps_uploaded LIMIT 1") is None:
         return
-    statements.execute("DELETE FROM ps_uploaded")
     found_at = now_microseconds()
-    found = [
+    told = (
         (table, row_id, column, json.dumps(ours), json.dumps(theirs), found_at)
-        for (table, row_id), values in mine.items()
-        for column, ours, theirs in _differences(values, _published(statements, table, row_id))
-    ]
-    if found:
+        for table, row_id, mine in _uploaded_rows(statements)
+        for column, ours, theirs in _differences(mine, _published(statements, table, row_id))
+    )
+    while some := list(islice(told, KEPT)):
         statements.execute_many(
             "INSERT INTO ps_conflicts(row_type, row_id, column_name, mine, theirs, found_at) VALUES (?, ?, ?, ?, ?, ?)",
-            found,
+            some,
         )
         statements.execute("DELETE FROM ps_conflicts WHERE id <= (SELECT max(id) FROM ps_conflicts) - ?", (KEPT,))
+    statements.execute("DELETE FROM ps_uploaded")
+
+
+def _uploaded_rows(statements: Statements) -> Iterator[tuple[str, str, dict[str, Any] | None]]:
+    """Table, id and, unless it was deleted, the values of each uploaded row: what its entries come to together."""
+    uploaded = statements.cursor(
+        "SELECT id, data FROM ps_uploaded"
+        " ORDER BY json_extract(data, '$.type'), json_extract(data, '$.id'), ps_uploaded.id"
+    )
+    with closing(uploaded):
+        entries = (decode_entry(row["id"], None, row["data"]) for row in uploaded)
+        for (table, row_id), changes in groupby(entries, lambda entry: (entry.table, entry.id)):
+            mine: dict[str, Any] | None = None
+            for entry in changes:
+                match entry.op:
+                    case "PUT":
+                        mine = dict(entry.data or {})
+                    case "PATCH":
+                        mine = {**(mine or {}), **(entry.data or {})}
+                    case "DELETE":
+                        mine = None
+            yield table, row_id, mine
 
 
 def conflicts(statements: Statements) -> tuple[Conflict, ...]:
@@ -132,7 +153,7 @@ def dismiss(statements: Statements, up_to: int) -> None:
 
 def _published(statements: Statements, table: str, row_id: str) -> dict[str, Any] | None:
     data = statements.value(
-        "SELECT data FROM ps_oplog WHERE row_type = ? AND row_id = ? AND data IS NOT NULL ORDER BY op_id DESC LIMIT 1",
+        "SELECT data FROM ps_oplog WHERE row_type = ? AND row_id = ? ORDER BY op_id DESC LIMIT 1",
         (table, row_id),
     )
     return None if data is None else msgspec.json.decode(data, type=dict[str, Any])

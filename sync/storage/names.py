@@ -18,6 +18,12 @@ TARGET = "target_checkpoint_request_id"
 LAST_SEEN = "last_seen_checkpoint_request_id"
 LAST_APPLIED = "last_applied_checkpoint_request_id"
 
+CUSTOM_CHECKPOINT = "last_custom_checkpoint"
+"""What the backend gave with its last answer, if it gives such; only this engine keeps it."""
+
+USER_ID = "user_id"
+"""The user whose file it is. Only this engine keeps it; official clients clear it when they clear the file."""
+
 IN_SYNC_OPERATION = "in_sync_operation"
 """A mark that exists only inside transactions in which the engine writes raw tables: their triggers keep still."""
 

@@ -14,10 +14,11 @@ from typing import Any
 import msgspec
 
 from sync.statements import Row, Statements
+from sync.storage import upload_queue
 from sync.storage.crud_entry import CrudEntry, decode_entry, encode_entry
 from sync.storage.key_values import from_microseconds, now_microseconds
 from sync.storage.names import DATA_PREFIX, quoted
-from sync.storage.upload_queue import enqueue
+from sync.storage.views import synced_tables
 
 REJECTED_TRANSACTIONS = "ps_rejected_transactions"
 
@@ -113,7 +114,8 @@ def reject(statements: Statements, first: int, last: int, rejection: Rejection) 
         (rejected, first, last),
     )
     statements.execute("DELETE FROM ps_crud WHERE id BETWEEN ? AND ?", (first, last))
-    statements.execute("DELETE FROM ps_retried_crud WHERE id <= ?", (last,))
+    statements.execute("DELETE FROM ps_retried_crud WHERE id BETWEEN ? AND ?", (first, last))
+    upload_queue.end_without_request(statements)
     return rejected
 
 
@@ -138,7 +140,7 @@ def rejected_writes(statements: Statements) -> tuple[StoredRejection, ...]:
 
 
 def retry(
-    statements: Statements, rejected: int, edited: Sequence[CrudEntry] | None, shown_tables: Collection[str]
+    statements: Statements, rejected: int, edited: Sequence[CrudEntry] | None, insert_only: Collection[str] = ()
 ) -> bool:
     """Put a rejected transaction back, at the end of the queue, and show its effect again.
 
@@ -146,7 +148,7 @@ def retry(
         statements: of the transaction that this is part of.
         rejected: its number.
         edited: what to upload instead of what was tried.
-        shown_tables: the synced tables that keep their rows here.
+        insert_only: tables whose writes are not stored and do not come back.
 
     Returns:
         Whether it was there.
@@ -160,9 +162,10 @@ def retry(
     else:
         data = [encode_entry(entry) for entry in edited]
     discard(statements, rejected)
-    first = enqueue(statements, data)
+    first = upload_queue.enqueue(statements, data, insert_only)
     statements.execute("INSERT INTO ps_retried_crud(id, attempts) VALUES (?, ?)", (first, attempts))
-    _show(statements, [decode_entry(0, None, text) for text in data], shown_tables)
+    shown = synced_tables(statements).difference(insert_only)
+    _show(statements, [decode_entry(0, None, text) for text in data], shown)
     return True
 
 
@@ -184,7 +187,9 @@ def _show(statements: Statements, entries: Iterable[CrudEntry], shown_tables: Co
             case "PUT":
                 statements.execute(f"INSERT OR REPLACE INTO {table}(id, data) VALUES (?, ?)", (entry.id, data))
             case "PATCH":
-                statements.execute(f"UPDATE {table} SET data = json_patch(data, ?) WHERE id = ?", (data, entry.id))
+                statements.execute(
+                    f"UPDATE {table} SET data = json_patch(ifnull(data, '{{}}'), ?) WHERE id = ?", (data, entry.id)
+                )
             case "DELETE":
                 statements.execute(f"DELETE FROM {table} WHERE id = ?", (entry.id,))
 

@@ -8,7 +8,8 @@ Must not do HTTP.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,7 +17,15 @@ from sync.statements import Row, Statements
 from sync.storage import conflicts
 from sync.storage.crud_entry import CrudEntry, decode_entry
 from sync.storage.key_values import get_integer, optional_time, put_integer
-from sync.storage.names import CLIENT_ID, LAST_APPLIED, LAST_REQUESTED, LAST_SEEN, TARGET, TARGET_UNKNOWN
+from sync.storage.names import (
+    CLIENT_ID,
+    CUSTOM_CHECKPOINT,
+    LAST_APPLIED,
+    LAST_REQUESTED,
+    LAST_SEEN,
+    TARGET,
+    TARGET_UNKNOWN,
+)
 
 _TIMES = "CREATE TABLE IF NOT EXISTS ps_crud_times(id INTEGER PRIMARY KEY, made_at INTEGER NOT NULL) STRICT"
 _SECONDS_BETWEEN_TIMES = 1.0
@@ -142,27 +151,22 @@ class UploadQueueStats:
 
 def next_transactions(statements: Statements, after: int, limits: BatchLimits) -> list[tuple[CrudEntry, ...]]:
     """The transactions behind the entry `after`, each whole, within limits; empty if there are none."""
-    most = limits.operations + 1
-    rows = statements.execute("SELECT id, tx_id, data FROM ps_crud WHERE id > ? ORDER BY id LIMIT ?", (after, most))
     # SQLite has one writer at a time: the entries of a transaction stand together.
     groups: list[list[Row]] = []
-    for row in rows:
-        if groups and row["tx_id"] is not None and groups[-1][0]["tx_id"] == row["tx_id"]:
+    operations = size = 0
+    with closing(statements.cursor("SELECT id, tx_id, data FROM ps_crud WHERE id > ? ORDER BY id", (after,))) as rows:
+        for row in rows:
+            if not groups or row["tx_id"] is None or groups[-1][0]["tx_id"] != row["tx_id"]:
+                if len(groups) == limits.transactions:
+                    break
+                groups.append([])
             groups[-1].append(row)
-        else:
-            groups.append([row])
-    if len(rows) == most:
-        cut = groups.pop()  # there may be more of it
-        if not groups:
-            groups.append(_rest_of_transaction(statements, cut))
-    size = 0
-    transactions: list[tuple[CrudEntry, ...]] = []
-    for group in groups[: limits.transactions]:
-        size += sum(len(row["data"]) for row in group)
-        if transactions and size > limits.bytes:
-            break
-        transactions.append(tuple(decode_entry(row["id"], row["tx_id"], row["data"]) for row in group))
-    return transactions
+            operations += 1
+            size += len(row["data"])
+            if len(groups) > 1 and (operations > limits.operations or size > limits.bytes):
+                groups.pop()
+                break
+    return [tuple(decode_entry(row["id"], row["tx_id"], row["data"]) for row in group) for group in groups]
 
 
 def next_entries(statements: Statements, limit: int) -> tuple[CrudEntry, ...]:
@@ -181,42 +185,53 @@ def stats(statements: Statements) -> UploadQueueStats:
     return UploadQueueStats(row["entries"], row["transactions"], row["bytes"], oldest_at(statements))
 
 
-def _rest_of_transaction(statements: Statements, begun: list[Row]) -> list[Row]:
-    rest = statements.execute(
-        "SELECT id, tx_id, data FROM ps_crud WHERE id > ? AND tx_id IS ? ORDER BY id",
-        (begun[-1]["id"], begun[0]["tx_id"]),
-    )
-    return begun + rest
-
-
-def complete(statements: Statements, up_to: int, checkpoint: int | None) -> None:
+def complete(statements: Statements, up_to: int, checkpoint: int | None, insert_only: Collection[str] = ()) -> None:
     """Remove all entries up to the number `up_to`: the backend has answered for them.
 
-    `checkpoint` is a custom write checkpoint that the backend gave; it becomes the gate's target if the queue is
-    empty then.
+    Args:
+        statements: of the transaction that this is part of.
+        up_to: the number of an entry.
+        checkpoint: a custom write checkpoint that the backend gave; the gate's target once the queue is empty.
+        insert_only: tables whose writes do not come back.
     """
-    conflicts.remember_uploaded(statements, up_to)
+    conflicts.remember_uploaded(statements, up_to, insert_only)
     statements.execute("DELETE FROM ps_crud WHERE id <= ?", (up_to,))
     statements.execute("DELETE FROM ps_retried_crud WHERE id <= ?", (up_to,))
     statements.execute(
         "DELETE FROM ps_crud_times WHERE id < (SELECT max(id) FROM ps_crud_times WHERE id <= ?)", (up_to + 1,)
     )
-    if checkpoint is not None and statements.value("SELECT count(*) FROM ps_crud") == 0:
-        put_integer(statements, TARGET, checkpoint)
+    if checkpoint is None:
+        statements.execute("DELETE FROM ps_kv WHERE key = ?", (CUSTOM_CHECKPOINT,))
+    else:
+        put_integer(statements, CUSTOM_CHECKPOINT, checkpoint)
+        end_without_request(statements)
 
 
-def enqueue(statements: Statements, data: Sequence[str]) -> int:
+def end_without_request(statements: Statements) -> None:
+    """Let the gate wait for the last custom checkpoint, if the queue is empty and the backend gives such.
+
+    The service knows no others then. It includes all that was uploaded, also if what came behind it was rejected.
+    """
+    checkpoint = get_integer(statements, CUSTOM_CHECKPOINT)
+    if checkpoint is not None and statements.value("SELECT 1 FROM ps_crud LIMIT 1") is None:
+        statements.execute(
+            "UPDATE ps_kv SET value = ? WHERE key = ? AND CAST(value AS INTEGER) = ?",
+            (checkpoint, TARGET, TARGET_UNKNOWN),
+        )
+
+
+def enqueue(statements: Statements, data: Sequence[str], insert_only: Collection[str] = ()) -> int:
     """Add entries, as one transaction, as the triggers would. Returns the number of the first."""
     transaction_id = statements.value(
         "UPDATE ps_tx SET current_tx = next_tx, next_tx = next_tx + 1 WHERE id = 1 RETURNING current_tx"
     )
     first = _last_ever(statements) + 1
     statements.execute_many("INSERT INTO ps_crud(tx_id, data) VALUES (?, ?)", ((transaction_id, text) for text in data))
-    statements.execute(
-        "INSERT OR IGNORE INTO ps_updated_rows(row_type, row_id)"
-        " SELECT json_extract(data, '$.type'), json_extract(data, '$.id') FROM ps_crud WHERE id >= ?",
-        (first,),
-    )
+    entries = [decode_entry(0, transaction_id, text) for text in data]
+    rows = [(entry.table, entry.id) for entry in entries if entry.table not in insert_only]
+    if not rows:
+        return first
+    statements.execute_many("INSERT OR IGNORE INTO ps_updated_rows(row_type, row_id) VALUES (?, ?)", rows)
     statements.execute("DELETE FROM ps_kv WHERE key IN (?, ?)", (LAST_SEEN, LAST_APPLIED))
     put_integer(statements, TARGET, TARGET_UNKNOWN)
     return first

@@ -46,7 +46,8 @@ class Server:
             state = upload_queue.queue_state(statements)
             upload_queue.set_target(statements, request, state.last_ever)
             buckets = {"b": BucketChecksum("b", self._checksum)} if self._last_op else {}
-            return publish.publish(statements, TrackedCheckpoint(self._last_op, request, buckets, ()), None).outcome
+            target = TrackedCheckpoint(self._last_op, request, buckets, ())
+            return publish.publish(statements, target, None, self._database.schema.raw_tables).outcome
 
         return await self._database._pool.write(take)
 
