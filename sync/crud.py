@@ -6,7 +6,7 @@ Owns the handles and what their methods promise. The tables behind them are `syn
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from sync.connection import ConnectionPool
+from sync.schema import Schema
 from sync.storage import rejected_writes, upload_queue
 from sync.storage.crud_entry import CrudEntry
 from sync.storage.rejected_writes import Rejection, StoredRejection
@@ -26,15 +27,13 @@ class UploadQueue:
     Args:
         pool: the database file.
         on_progress: called when something left the queue.
-        shown_tables: gives the synced tables whose rows are kept here.
+        schema: gives the app's schema.
     """
 
-    def __init__(
-        self, pool: ConnectionPool, on_progress: Callable[[], None], shown_tables: Callable[[], Collection[str]]
-    ) -> None:
+    def __init__(self, pool: ConnectionPool, on_progress: Callable[[], None], schema: Callable[[], Schema]) -> None:
         self._pool = pool
         self._on_progress = on_progress
-        self._shown_tables = shown_tables
+        self._schema = schema
         self._gone_up_to = 0
 
     async def transactions(self) -> AsyncIterator[CrudTransaction]:
@@ -79,8 +78,8 @@ class UploadQueue:
 
     async def retry(self, rejected: int, edited: Sequence[CrudEntry] | None) -> bool:
         """Put a rejected write back into the queue. Returns whether it was there."""
-        shown = self._shown_tables()
-        return await self._pool.write(lambda statements: rejected_writes.retry(statements, rejected, edited, shown))
+        schema = self._schema()
+        return await self._pool.write(lambda statements: rejected_writes.retry(statements, rejected, edited, schema))
 
     async def discard(self, rejected: int) -> bool:
         """Forget a rejected write. Returns whether it was there."""

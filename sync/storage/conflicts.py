@@ -73,9 +73,15 @@ def clear(statements: Statements) -> None:
 
 
 def remember_uploaded(statements: Statements, up_to: int) -> None:
-    """Keep the entries of the queue up to the number `up_to`, which are about to leave it."""
+    """Keep the entries of the queue up to the number `up_to`, which are about to leave it.
+
+    Those of insert-only tables noted no row to publish: nothing is expected to come back of them.
+    """
     statements.execute(
-        "INSERT OR REPLACE INTO ps_uploaded(id, data) SELECT id, data FROM ps_crud WHERE id <= ?", (up_to,)
+        "INSERT OR REPLACE INTO ps_uploaded(id, data) SELECT id, data FROM ps_crud WHERE id <= ? AND EXISTS"
+        " (SELECT 1 FROM ps_updated_rows WHERE row_type = json_extract(data, '$.type')"
+        " AND row_id = json_extract(data, '$.id'))",
+        (up_to,),
     )
 
 

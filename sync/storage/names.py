@@ -61,6 +61,12 @@ def app_tables(schema: Schema, changed: frozenset[str] | None) -> frozenset[str]
     )
 
 
+def insert_only_tables(schema: Schema) -> frozenset[str]:
+    """The synced tables of which nothing is kept here: their entries close no gate, and nothing comes back of them."""
+    raw = (table.name for table in schema.raw_tables if table.schema is not None and table.schema.insert_only)
+    return frozenset([*(table.name for table in schema.tables if table.insert_only), *raw])
+
+
 def operation_key(operation: Operation) -> str:
     """The name of what an operation puts or removes; in a bucket, a newer operation of the same key supersedes it.
 

@@ -6,17 +6,18 @@ always in exactly one of both places. Other clients of the file format do not kn
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
+from sync.schema import Schema
 from sync.statements import Row, Statements
 from sync.storage.crud_entry import CrudEntry, decode_entry, encode_entry
 from sync.storage.key_values import from_microseconds, now_microseconds
-from sync.storage.names import DATA_PREFIX, quoted
+from sync.storage.names import DATA_PREFIX, insert_only_tables, quoted
 from sync.storage.upload_queue import enqueue
 
 REJECTED_TRANSACTIONS = "ps_rejected_transactions"
@@ -128,16 +129,14 @@ def rejected_writes(statements: Statements) -> tuple[StoredRejection, ...]:
     )
 
 
-def retry(
-    statements: Statements, rejected: int, edited: Sequence[CrudEntry] | None, shown_tables: Collection[str]
-) -> bool:
+def retry(statements: Statements, rejected: int, edited: Sequence[CrudEntry] | None, schema: Schema) -> bool:
     """Put a rejected transaction back, at the end of the queue, and show its effect again.
 
     Args:
         statements: of the transaction that this is part of.
         rejected: its number.
         edited: what to upload instead of what was tried.
-        shown_tables: the synced tables that keep their rows here.
+        schema: of the app.
 
     Returns:
         Whether it was there.
@@ -151,9 +150,9 @@ def retry(
     else:
         data = [encode_entry(entry) for entry in edited]
     discard(statements, rejected)
-    first = enqueue(statements, data)
+    first = enqueue(statements, data, insert_only_tables(schema))
     statements.execute("INSERT INTO ps_retried_crud(id, attempts) VALUES (?, ?)", (first, attempts))
-    _show(statements, [decode_entry(0, None, text) for text in data], shown_tables)
+    _show(statements, [decode_entry(0, None, text) for text in data], schema)
     return True
 
 
@@ -164,8 +163,9 @@ def discard(statements: Statements, rejected: int) -> bool:
     return bool(gone)
 
 
-def _show(statements: Statements, entries: Iterable[CrudEntry], shown_tables: Collection[str]) -> None:
+def _show(statements: Statements, entries: Iterable[CrudEntry], schema: Schema) -> None:
     """Apply entries to the local rows, without queueing them once more."""
+    shown_tables = {table.name for table in schema.tables if not (table.local_only or table.insert_only)}
     for entry in entries:
         if entry.table not in shown_tables:
             continue

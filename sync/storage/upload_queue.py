@@ -8,7 +8,7 @@ Must not do HTTP.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -205,20 +205,22 @@ def complete(statements: Statements, up_to: int, checkpoint: int | None) -> None
         put_integer(statements, TARGET, checkpoint)
 
 
-def enqueue(statements: Statements, data: Sequence[str]) -> int:
-    """Add entries, as one transaction, as the triggers would. Returns the number of the first."""
+def enqueue(statements: Statements, data: Sequence[str], insert_only: Collection[str]) -> int:
+    """Add entries, as one transaction, as the triggers would. Returns the number of the first.
+
+    Entries of `insert_only` tables hold back no downloaded data.
+    """
     transaction_id = statements.value(
         "UPDATE ps_tx SET current_tx = next_tx, next_tx = next_tx + 1 WHERE id = 1 RETURNING current_tx"
     )
     first = _last_ever(statements) + 1
     statements.execute_many("INSERT INTO ps_crud(tx_id, data) VALUES (?, ?)", ((transaction_id, text) for text in data))
-    statements.execute(
-        "INSERT OR IGNORE INTO ps_updated_rows(row_type, row_id)"
-        " SELECT json_extract(data, '$.type'), json_extract(data, '$.id') FROM ps_crud WHERE id >= ?",
-        (first,),
-    )
-    statements.execute("DELETE FROM ps_kv WHERE key IN (?, ?)", (LAST_SEEN, LAST_APPLIED))
-    put_integer(statements, TARGET, TARGET_UNKNOWN)
+    changed = [(entry.table, entry.id) for entry in (decode_entry(0, None, text) for text in data)]
+    changed = [row for row in changed if row[0] not in insert_only]
+    if changed:
+        statements.execute_many("INSERT OR IGNORE INTO ps_updated_rows(row_type, row_id) VALUES (?, ?)", changed)
+        statements.execute("DELETE FROM ps_kv WHERE key IN (?, ?)", (LAST_SEEN, LAST_APPLIED))
+        put_integer(statements, TARGET, TARGET_UNKNOWN)
     return first
 
 
