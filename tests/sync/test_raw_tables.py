@@ -575,10 +575,10 @@ async def test_what_triggers_of_the_app_write_while_the_engine_publishes_is_no_e
         for name, body in (
             (
                 "INSERT",
-                "INSERT INTO notes(id, text) SELECT NEW.id, 'x' UNION ALL SELECT NEW.id || '2', 'y';"
-                " INSERT INTO log(id, text) VALUES (NEW.id, 'x'), (NEW.id || '2', 'y');"
-                " INSERT INTO kept(id, name) VALUES (NEW.id, 'x');"
-                " UPDATE notes SET text = 'z' WHERE id = NEW.id",
+                """INSERT INTO notes(id, text) SELECT NEW.id, 'x' UNION ALL SELECT NEW.id || '2', 'y';
+                INSERT INTO log(id, text) VALUES (NEW.id, 'x'), (NEW.id || '2', 'y');
+                INSERT INTO kept(id, name) VALUES (NEW.id, 'x');
+                UPDATE notes SET text = 'z' WHERE id = NEW.id""",
             ),
             (
                 "DELETE",
