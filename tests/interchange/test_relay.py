@@ -10,13 +10,12 @@ import asyncio
 import json
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sync import PowerSyncDatabase, Schema, SyncOptions
 from tests.interchange.core import Core
-from tests.interchange.rig import Transcript, feed, prepare, prepare_core, query_of, until_same
+from tests.interchange.rig import Transcript, checkpoint_after, feed, prepare, prepare_core, query_of, until_same
 from tests.kit.contents import contents
 from tests.sync.rig import SCHEMA, ServiceConnector, rows, within
 
@@ -35,8 +34,8 @@ class Leg:
         begin = transcript.complete_stops[number - 1] if number else 0
         self.held_back = transcript.lines[begin : transcript.complete_stops[number]]
         if number:
-            self.held_back.insert(0, json.dumps({"checkpoint": _checkpoint(transcript.lines[:begin])}))
-        now = _checkpoint(transcript.lines[: transcript.complete_stops[number]])
+            self.held_back.insert(0, json.dumps({"checkpoint": checkpoint_after(transcript.lines[:begin])}))
+        now = checkpoint_after(transcript.lines[: transcript.complete_stops[number]])
         # The service has seen the upload: the same checkpoint again, with the id of the request for it.
         acknowledged = {"last_op_id": now["last_op_id"], "updated_buckets": [], "removed_buckets": []}
         self.published = [
@@ -126,20 +125,6 @@ class Leg:
                 next(control_steps)
                 assert contents(core.execute) == contents(control.execute)
             next(control_steps, None)
-
-
-def _checkpoint(lines: list[str]) -> dict[str, Any]:
-    """The checkpoint that a service would begin a new stream with after these lines."""
-    checkpoint: dict[str, Any] = {}
-    for line in map(json.loads, lines):
-        if "checkpoint" in line:
-            checkpoint = line["checkpoint"]
-        elif diff := line.get("checkpoint_diff"):
-            changed = {bucket["bucket"]: bucket for bucket in diff["updated_buckets"]}
-            gone = {*diff["removed_buckets"], *changed}
-            kept = [bucket for bucket in checkpoint["buckets"] if bucket["bucket"] not in gone]
-            checkpoint = {**checkpoint, "last_op_id": diff["last_op_id"], "buckets": [*kept, *changed.values()]}
-    return checkpoint
 
 
 @pytest.mark.parametrize("begins", ["engine", "core"])
