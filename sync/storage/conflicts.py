@@ -16,7 +16,8 @@ import msgspec
 
 from sync.statements import Statements
 from sync.storage.crud_entry import decode_entry
-from sync.storage.key_values import from_microseconds, now_microseconds
+from sync.storage.key_values import from_microseconds, now_microseconds, put_integer
+from sync.storage.names import KEEPS_RECORDS
 
 CONFLICTS = "ps_conflicts"
 
@@ -83,6 +84,7 @@ def remember_uploaded(statements: Statements, up_to: int) -> None:
         " AND row_id = json_extract(data, '$.id'))",
         (up_to,),
     )
+    put_integer(statements, KEEPS_RECORDS, 1)
 
 
 def find(statements: Statements) -> None:

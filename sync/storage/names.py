@@ -18,6 +18,12 @@ TARGET = "target_checkpoint_request_id"
 LAST_SEEN = "last_seen_checkpoint_request_id"
 LAST_APPLIED = "last_applied_checkpoint_request_id"
 
+KEEPS_RECORDS = "todo_tui_keeps_records"
+"""Set while tables that only this engine knows may hold what a user wrote.
+
+Every client's clearing takes it away, also that of one that leaves these tables as they are.
+"""
+
 IN_SYNC_OPERATION = "in_sync_operation"
 """A mark that exists only inside transactions in which the engine writes raw tables: their triggers keep still."""
 

@@ -16,8 +16,8 @@ import msgspec
 from sync.schema import Schema
 from sync.statements import Row, Statements
 from sync.storage.crud_entry import CrudEntry, decode_entry, encode_entry
-from sync.storage.key_values import from_microseconds, now_microseconds
-from sync.storage.names import DATA_PREFIX, insert_only_tables, quoted
+from sync.storage.key_values import from_microseconds, now_microseconds, put_integer
+from sync.storage.names import DATA_PREFIX, KEEPS_RECORDS, insert_only_tables, quoted
 from sync.storage.upload_queue import enqueue
 
 REJECTED_TRANSACTIONS = "ps_rejected_transactions"
@@ -113,6 +113,7 @@ def reject(statements: Statements, first: int, last: int, rejection: Rejection) 
         " FROM ps_crud c WHERE c.id BETWEEN ? AND ?",
         (rejected, first, last),
     )
+    put_integer(statements, KEEPS_RECORDS, 1)
     statements.execute("DELETE FROM ps_crud WHERE id BETWEEN ? AND ?", (first, last))
     statements.execute("DELETE FROM ps_retried_crud WHERE id <= ?", (last,))
     return rejected

@@ -204,6 +204,30 @@ async def test_the_core_reads_the_queue_and_rows_without_a_table(tmp_path: Path)
         assert database.status.upload_queue_count == 4
 
 
+@pytest.mark.parametrize("clears", [True, False])
+async def test_what_a_user_wrote_goes_when_another_client_clears_the_file(clears: bool, tmp_path: Path) -> None:
+    """Also what stands in tables that only this engine knows; the file goes to another user then."""
+    path = tmp_path / "shared.db"
+    async with PowerSyncDatabase(path, SCHEMA) as database:
+        await database.execute("INSERT INTO lists(id, name) VALUES ('refused', 'private')")
+        await database.execute("INSERT INTO lists(id, name) VALUES ('accepted', 'private')")
+        refused, accepted = await database.crud_transaction_batch()
+        await refused.reject("no")
+        await accepted.complete()
+    with Core(path) as core:
+        core.open(SCHEMA)
+        if clears:
+            with core.transaction():
+                core.execute("SELECT powersync_clear(1)")
+        core.execute("INSERT INTO lists(id, name) VALUES ('new', 'of the next user')")
+    async with PowerSyncDatabase(path, SCHEMA) as database:
+        kept = [write.crud[0].id for write in await database.rejected_writes()]
+        assert kept == ([] if clears else ["refused"])
+        uploaded = await rows(database, "SELECT json_extract(data, '$.id') FROM ps_uploaded")
+        assert uploaded == ([] if clears else [["accepted"]])
+        assert [entry.id async for transaction in database.crud_transactions() for entry in transaction.crud] == ["new"]
+
+
 async def test_a_subscription_is_the_same_in_both(tmp_path: Path) -> None:
     path = tmp_path / "shared.db"
     parameters = {"list": "ü", "numbers": [1, None]}
