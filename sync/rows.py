@@ -69,7 +69,7 @@ def row_values(row: object) -> dict[str, Any]:
         encoded = {field.name: field.encode_name for field in msgspec.structs.fields(row)}
         values = {encoded[name]: value for name, value in msgspec.structs.asdict(row).items()}
     elif hasattr(row, "__pydantic_fields__"):
-        adapter, no_columns = _model_adapter(type(row))
+        adapter, no_columns = _model_adapter(type(cast("Any", row)))
         values = cast("dict[str, Any]", adapter.dump_python(row, by_alias=True, exclude=no_columns))
     elif dataclasses.is_dataclass(row) and not isinstance(row, type):
         values = {field.name: getattr(row, field.name) for field in dataclasses.fields(row) if field.init}
