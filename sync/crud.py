@@ -6,7 +6,7 @@ Owns the handles and what their methods promise. The tables behind them are `syn
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -14,8 +14,10 @@ from typing import Any
 import msgspec
 
 from sync.connection import ConnectionPool
+from sync.schema import Schema
 from sync.storage import rejected_writes, upload_queue
 from sync.storage.crud_entry import CrudEntry
+from sync.storage.names import insert_only_tables
 from sync.storage.rejected_writes import Rejection, StoredRejection
 from sync.storage.upload_queue import BatchLimits, UploadQueueStats
 
@@ -26,15 +28,13 @@ class UploadQueue:
     Args:
         pool: the database file.
         on_progress: called when something left the queue.
-        insert_only: gives the tables whose writes are uploaded and never come back.
+        schema: gives the app's schema.
     """
 
-    def __init__(
-        self, pool: ConnectionPool, on_progress: Callable[[], None], insert_only: Callable[[], Collection[str]]
-    ) -> None:
+    def __init__(self, pool: ConnectionPool, on_progress: Callable[[], None], schema: Callable[[], Schema]) -> None:
         self._pool = pool
         self._on_progress = on_progress
-        self._insert_only = insert_only
+        self._schema = schema
         self._gone_up_to = 0
         self._rejections = 0
 
@@ -68,7 +68,7 @@ class UploadQueue:
 
     async def complete(self, up_to: int, checkpoint: int | None) -> None:
         """Remove the entries up to the number `up_to`."""
-        insert_only = self._insert_only()
+        insert_only = insert_only_tables(self._schema())
         await self._pool.write(lambda statements: upload_queue.complete(statements, up_to, checkpoint, insert_only))
         self._gone_up_to = max(self._gone_up_to, up_to)
         self._on_progress()
@@ -85,7 +85,7 @@ class UploadQueue:
 
     async def retry(self, rejected: int, edited: Sequence[CrudEntry] | None) -> bool:
         """Put a rejected write back into the queue. Returns whether it was there."""
-        insert_only = self._insert_only()
+        insert_only = insert_only_tables(self._schema())
         return await self._pool.write(
             lambda statements: rejected_writes.retry(statements, rejected, edited, insert_only)
         )

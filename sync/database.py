@@ -67,7 +67,7 @@ class PowerSyncDatabase(LocalDatabase):
         self._coordinator = SyncCoordinator(self._pool, self._board, self._upload, lambda: self.schema.raw_tables)
         self._waiting = Waiting(self._pool, self._board, self._stored_status, self._coordinator.hurry)
         self._streams = SyncStreams(self._pool, self._board, self._stored_status, self._waiting, self._coordinator)
-        self._queue = UploadQueue(self._pool, self._coordinator.upload_progressed, self._insert_only_tables)
+        self._queue = UploadQueue(self._pool, self._coordinator.upload_progressed, lambda: self.schema)
 
     async def open(self) -> None:
         """Open the file and bring it to the schema.
@@ -375,11 +375,6 @@ class PowerSyncDatabase(LocalDatabase):
     async def dismiss_conflicts(self, up_to: Conflict) -> None:
         """Forget a conflict and all before it."""
         await self._pool.write(lambda statements: conflicts.dismiss(statements, up_to.id))
-
-    def _insert_only_tables(self) -> frozenset[str]:
-        return frozenset(table.name for table in self.schema.tables if table.insert_only) | frozenset(
-            table.name for table in self.schema.raw_tables if table.schema is not None and table.schema.insert_only
-        )
 
     def _before_commit(self, statements: Statements) -> None:
         self._entry_times.note(statements)

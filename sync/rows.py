@@ -68,10 +68,11 @@ def row_values(row: object) -> dict[str, Any]:
     elif isinstance(row, msgspec.Struct):
         encoded = {field.name: field.encode_name for field in msgspec.structs.fields(row)}
         values = {encoded[name]: value for name, value in msgspec.structs.asdict(row).items()}
-    elif dataclasses.is_dataclass(row) and not isinstance(row, type):
-        values = {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
     elif hasattr(row, "__pydantic_fields__"):
-        values = cast("dict[str, Any]", cast("Any", row).model_dump(by_alias=True))
+        adapter, no_columns = _model_adapter(type(cast("Any", row)))
+        values = cast("dict[str, Any]", adapter.dump_python(row, by_alias=True, exclude=no_columns))
+    elif dataclasses.is_dataclass(row) and not isinstance(row, type):
+        values = {field.name: getattr(row, field.name) for field in dataclasses.fields(row) if field.init}
     elif isinstance(row, tuple) and hasattr(cast("Any", row), "_asdict"):
         values = cast("dict[str, Any]", cast("Any", row)._asdict())
     else:
@@ -95,9 +96,18 @@ def _stored(value: Any) -> Any:
     return decoded if isinstance(decoded, str) else text
 
 
+@functools.lru_cache(maxsize=256)
+def _model_adapter(model: Any) -> tuple[Any, frozenset[str]]:
+    """What reads and writes a pydantic model or dataclass, and its fields that it computes and no column gives."""
+    from pydantic import TypeAdapter
+
+    computed = {name for name, field in model.__pydantic_fields__.items() if field.init is False}
+    return TypeAdapter(model), frozenset(computed | model.__pydantic_decorators__.computed_fields.keys())
+
+
 def _encode_model(value: Any) -> Any:
     if hasattr(value, "__pydantic_fields__"):
-        return value.model_dump(mode="json")
+        return _model_adapter(type(value))[0].dump_python(value, mode="json")
     raise TypeError(f"A value of type {type(value).__name__} cannot be stored in a column: {value!r}")
 
 
@@ -197,10 +207,10 @@ def _converter(hint: Any) -> _Convert:
         return _text_to(_ISO[hint])
     if hint is type(None):
         return _to_none
+    if hasattr(hint, "__pydantic_fields__"):
+        return _text_to(_model_adapter(hint)[0].validate_json)
     if _is_json(hint):
         return _text_to(msgspec.json.Decoder(hint).decode)
-    if hasattr(hint, "__pydantic_fields__"):
-        return _text_to(hint.model_validate_json)
     return lambda value: msgspec.convert(value, hint)
 
 
@@ -269,6 +279,7 @@ def _text_to(parse: Callable[[str], Any]) -> _Convert:
 def _model_reader(model: Any) -> Callable[[Row], Any]:
     from pydantic import ValidationError
 
+    adapter, _ = _model_adapter(model)
     nested: set[str] = set()
     for name, info in model.__pydantic_fields__.items():
         members = typing.get_args(info.annotation) if typing.get_origin(info.annotation) in _BOTH_UNIONS else ()
@@ -284,7 +295,7 @@ def _model_reader(model: Any) -> Callable[[Row], Any]:
                 except ValueError as error:
                     raise RowTypeError(model, column, _why(values[column], "JSON", error)) from error
         try:
-            return model.model_validate(values)
+            return adapter.validate_python(values)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"]) or None

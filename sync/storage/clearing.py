@@ -42,6 +42,7 @@ def clear(
     statements.execute("DELETE FROM ps_kv WHERE key <> ?", (CLIENT_ID,))
     subscriptions.forget_all_but(statements, streams_in_use)
     prefixes = (DATA_PREFIX, LOCAL_DATA_PREFIX) if clear_local else (DATA_PREFIX,)
-    for row in statements.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'ps_data_*'"):
-        if row["name"].startswith(prefixes):
-            statements.execute(f"DELETE FROM {quoted(row['name'])}")
+    with raw_tables.sync_operation(statements):
+        for row in statements.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'ps_data_*'"):
+            if row["name"].startswith(prefixes):
+                statements.execute(f"DELETE FROM {quoted(row['name'])}")

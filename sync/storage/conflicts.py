@@ -18,7 +18,8 @@ import msgspec
 
 from sync.statements import Statements
 from sync.storage.crud_entry import decode_entry
-from sync.storage.key_values import from_microseconds, now_microseconds
+from sync.storage.key_values import from_microseconds, now_microseconds, put_integer
+from sync.storage.names import KEEPS_RECORDS
 
 CONFLICTS = "ps_conflicts"
 
@@ -85,6 +86,7 @@ def remember_uploaded(statements: Statements, up_to: int, insert_only: Collectio
         + (coming_back if insert_only else ""),
         (up_to, *insert_only),
     )
+    put_integer(statements, KEEPS_RECORDS, 1)
 
 
 def find(statements: Statements) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from sync.schema import Schema
 from sync.statements import Statements
 from sync.storage import conflicts, migrations, rejected_writes, upload_queue, views
+from sync.storage.key_values import get_integer
+from sync.storage.names import KEEPS_RECORDS
 
 
 def prepare(statements: Statements, schema: Schema) -> None:
@@ -19,5 +21,9 @@ def prepare(statements: Statements, schema: Schema) -> None:
     migrations.migrate(statements)
     for room in (upload_queue, rejected_writes, conflicts):
         room.create_tables(statements)
+    if get_integer(statements, KEEPS_RECORDS) is None:
+        # Another client has cleared the file: what its user wrote is not the next one's.
+        for room in (rejected_writes, conflicts):
+            room.clear(statements)
     views.replace_schema(statements, schema)
     upload_queue.end_transaction_id(statements)

@@ -24,6 +24,12 @@ CUSTOM_CHECKPOINT = "last_custom_checkpoint"
 USER_ID = "user_id"
 """The user whose file it is. Only this engine keeps it; official clients clear it when they clear the file."""
 
+KEEPS_RECORDS = "keeps_records"
+"""Set while tables that only this engine knows may hold what a user wrote.
+
+Every client's clearing takes it away, also that of one that leaves these tables as they are.
+"""
+
 IN_SYNC_OPERATION = "in_sync_operation"
 """A mark that exists only inside transactions in which the engine writes raw tables: their triggers keep still."""
 
@@ -65,6 +71,12 @@ def app_tables(schema: Schema, changed: frozenset[str] | None) -> frozenset[str]
     return frozenset(
         names.get(table, table) for table in changed if table in names or not table.startswith(("ps_", "sqlite_"))
     )
+
+
+def insert_only_tables(schema: Schema) -> frozenset[str]:
+    """The synced tables of which nothing is kept here: their entries close no gate, and nothing comes back of them."""
+    raw = (table.name for table in schema.raw_tables if table.schema is not None and table.schema.insert_only)
+    return frozenset([*(table.name for table in schema.tables if table.insert_only), *raw])
 
 
 def operation_key(operation: Operation) -> str:

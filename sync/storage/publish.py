@@ -81,19 +81,23 @@ def publish(
         return PublishResult(Outcome.HELD_BACK)
 
     involved = _note_involved_buckets(statements, None if priority is None else names)
-    raw_by_name = {table.name: table for table in raw}
-    if _is_mostly_new(statements, involved):
-        _fill_tables(statements, involved, raw_by_name)
-        _note_rows_newer_elsewhere(statements, involved, "SELECT DISTINCT row_type, row_id FROM ps_oplog WHERE TRUE{}")
-        _collect_rows_left_to_do(statements, involved, raw_by_name)
-    else:
-        _collect_changed_rows(statements, involved)
-        _note_rows_newer_elsewhere(statements, involved, "SELECT row_type, row_id FROM temp.changed_rows")
-    _write_changed_rows(statements, involved, raw_by_name)
+    with raw_tables.sync_operation(statements):
+        _publish_rows(statements, involved, {table.name: table for table in raw})
     # The time never goes back, also when the clock does: a greater one tells of a newer checkpoint.
     now = max(time.time_ns() // 1000, (last_synced_at(statements) or 0) + 1)
     _mark_published(statements, checkpoint, priority, names, now)
     return PublishResult(Outcome.PUBLISHED, now)
+
+
+def _publish_rows(statements: Statements, involved: _Involved, raw: Mapping[str, RawTable]) -> None:
+    if _is_mostly_new(statements, involved):
+        _fill_tables(statements, involved, raw)
+        _note_rows_newer_elsewhere(statements, involved, "SELECT DISTINCT row_type, row_id FROM ps_oplog WHERE TRUE{}")
+        _collect_rows_left_to_do(statements, involved, raw)
+    else:
+        _collect_changed_rows(statements, involved)
+        _note_rows_newer_elsewhere(statements, involved, "SELECT row_type, row_id FROM temp.changed_rows")
+    _write_changed_rows(statements, involved, raw)
 
 
 def _mismatched_buckets(statements: Statements, checkpoint: TrackedCheckpoint, priority: int | None) -> tuple[str, ...]:

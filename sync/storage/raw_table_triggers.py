@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from sync.errors import RawTableError, SchemaError
 from sync.raw_tables import RawTable, RawTableSchema
 from sync.statements import Statements
-from sync.storage.names import IN_SYNC_OPERATION, literal, quoted
+from sync.storage.names import literal, quoted
 from sync.storage.raw_tables import synced_columns
 from sync.storage.recording import (
     CHECK_ID,
+    IS_IN_SYNC_OPERATION,
     SAME_ID,
     all_values,
     any_is_changed,
@@ -66,7 +67,7 @@ def create_triggers(statements: Statements, table: RawTable) -> None:
 
 
 def _trigger(table: RawTable, table_name: str, schema: RawTableSchema, event: str, columns: Sequence[str]) -> str:
-    condition = f"NOT EXISTS (SELECT 1 FROM ps_kv WHERE key = {literal(IN_SYNC_OPERATION)})"
+    condition = f"NOT {IS_IN_SYNC_OPERATION}"
     if event == "UPDATE" and (schema.synced_columns is not None or schema.ignore_empty_updates):
         condition += f" AND ({any_is_changed(('id', *columns))})"
     if schema.insert_only:

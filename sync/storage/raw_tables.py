@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -33,7 +34,7 @@ _decode_unread = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 def publish(
     statements: Statements, table: RawTable, *, gone: Iterable[str], puts: Iterable[tuple[str, str | None]]
 ) -> bool:
-    """Delete the rows `gone`, then put the rows `puts` (id, JSON data).
+    """Delete the rows `gone`, then put the rows `puts` (id, JSON data). Must run inside `sync_operation`.
 
     Returns False, and does nothing, if the app has not made the table yet: then its rows belong into `ps_untyped`.
 
@@ -46,11 +47,9 @@ def publish(
         if written is None:
             logger.warning("synced rows of raw table %s wait: the app has not made its table yet", table.name)
             return False
-        _begin_sync_operation(statements)
         _move_waiting_rows(statements, table, written)
         written.delete(gone)
         written.put(puts)
-        _end_sync_operation(statements)
     return True
 
 
@@ -64,7 +63,8 @@ def take_over_waiting_rows(statements: Statements, tables: Iterable[RawTable]) -
             continue
         statements.execute("SAVEPOINT take_over")
         try:
-            publish(statements, table, gone=(), puts=())
+            with sync_operation(statements):
+                publish(statements, table, gone=(), puts=())
         except RawTableError as error:
             statements.execute("ROLLBACK TO take_over")
             logger.warning("synced rows wait until the table can take them: %s", error)
@@ -77,8 +77,7 @@ def clear(statements: Statements, table: RawTable) -> None:
     Raises:
         RawTableError: SQLite refused it. The transaction must be rolled back.
     """
-    with _Failures(table):
-        _begin_sync_operation(statements)
+    with _Failures(table), sync_operation(statements):
         if table.clear is not None:
             statements.execute(table.clear)
         elif table.table_name is not None:
@@ -86,7 +85,6 @@ def clear(statements: Statements, table: RawTable) -> None:
                 statements.execute(f"DELETE FROM {quoted(table.table_name)}")
         elif (written := _WrittenTable.of(statements, table)) is not None:
             written.delete(_known_rows(statements, table))
-        _end_sync_operation(statements)
 
 
 def note_rows_missing_from(statements: Statements, data_table: str, name: str) -> None:
@@ -130,6 +128,17 @@ def synced_columns(statements: Statements, table: RawTable) -> tuple[str, ...] |
         if name not in found:
             raise RawTableError(f"The table {table.table_name!r} of raw table {table.name!r} has no column {name!r}.")
     return table.schema.synced_columns
+
+
+@contextmanager
+def sync_operation(statements: Statements) -> Generator[None]:
+    """While it lasts triggers record nothing: what is written, by the engine or by triggers of the app, is no edit.
+
+    Only this transaction ever sees the mark: it is taken away before the commit, or by the rollback after an error.
+    """
+    statements.execute("INSERT OR REPLACE INTO ps_kv(key, value) VALUES (?, 1)", (IN_SYNC_OPERATION,))
+    yield
+    statements.execute("DELETE FROM ps_kv WHERE key = ?", (IN_SYNC_OPERATION,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,15 +275,6 @@ def _steps(rows: Iterable[Any]) -> Iterator[list[Any]]:
     iterator = iter(rows)
     while some := list(islice(iterator, _ROWS_PER_STEP)):
         yield some
-
-
-def _begin_sync_operation(statements: Statements) -> None:
-    """Only this transaction ever sees the mark: it is taken away before the commit."""
-    statements.execute("INSERT OR REPLACE INTO ps_kv(key, value) VALUES (?, 1)", (IN_SYNC_OPERATION,))
-
-
-def _end_sync_operation(statements: Statements) -> None:
-    statements.execute("DELETE FROM ps_kv WHERE key = ?", (IN_SYNC_OPERATION,))
 
 
 def _exists(statements: Statements, table_name: str) -> bool:

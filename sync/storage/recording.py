@@ -12,14 +12,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from sync.storage.names import LAST_APPLIED, LAST_SEEN, TARGET, TARGET_UNKNOWN, literal, quoted
+from sync.storage.names import IN_SYNC_OPERATION, LAST_APPLIED, LAST_SEEN, TARGET, TARGET_UNKNOWN, literal, quoted
 
 CHECK_ID = (
     "SELECT CASE WHEN NEW.id IS NULL THEN RAISE(ABORT, 'id is required')"
     " WHEN typeof(NEW.id) <> 'text' THEN RAISE(ABORT, 'id should be text') END"
 )
 
-SAME_ID = "SELECT CASE WHEN NEW.id IS NOT OLD.id THEN RAISE(ABORT, 'the id of a row cannot be changed') END"
+SAME_ID = (
+    "SELECT CASE WHEN NEW.id COLLATE BINARY IS NOT OLD.id THEN RAISE(ABORT, 'the id of a row cannot be changed') END"
+)
+
+IS_IN_SYNC_OPERATION = f"EXISTS (SELECT 1 FROM ps_kv WHERE key = {literal(IN_SYNC_OPERATION)})"
+"""The engine itself publishes or clears: what triggers of the app then write is not the user's, and not recorded."""
 
 _INFINITY_REFUSED = "RAISE(ABORT, 'an infinite number cannot be stored: JSON has none')"
 

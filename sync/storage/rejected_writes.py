@@ -16,8 +16,8 @@ import msgspec
 from sync.statements import Row, Statements
 from sync.storage import upload_queue
 from sync.storage.crud_entry import CrudEntry, decode_entry, encode_entry
-from sync.storage.key_values import from_microseconds, now_microseconds
-from sync.storage.names import DATA_PREFIX, quoted
+from sync.storage.key_values import from_microseconds, now_microseconds, put_integer
+from sync.storage.names import DATA_PREFIX, KEEPS_RECORDS, quoted
 from sync.storage.views import synced_tables
 
 REJECTED_TRANSACTIONS = "ps_rejected_transactions"
@@ -113,6 +113,7 @@ def reject(statements: Statements, first: int, last: int, rejection: Rejection) 
         " FROM ps_crud c WHERE c.id BETWEEN ? AND ?",
         (rejected, first, last),
     )
+    put_integer(statements, KEEPS_RECORDS, 1)
     statements.execute("DELETE FROM ps_crud WHERE id BETWEEN ? AND ?", (first, last))
     statements.execute("DELETE FROM ps_retried_crud WHERE id BETWEEN ? AND ?", (first, last))
     upload_queue.end_without_request(statements)

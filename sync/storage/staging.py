@@ -11,7 +11,7 @@ come twice, all in one transaction.
 Meanwhile `ps_oplog` with its indexes, and the positions in `ps_buckets`, stay as if nothing had come. So after every
 commit, and with it after every crash, the file is a complete file of the format: another client of it, of an older
 version or another make, does not see the staged operations and downloads those buckets itself. This engine goes on
-where it stopped, unless one of the buckets has changed behind its back: then `positions` forgets all that is staged.
+where it stopped, unless one of the buckets has changed behind its back: then all that is staged is forgotten.
 
 A removal is staged as a row without type and data under the removed key. There is never a CLEAR: it is taken in after a
 `settle`.
@@ -62,8 +62,15 @@ def positions(statements: Statements) -> dict[str, int]:
 
     If another client has changed one of them, all that is staged is forgotten, and the answer is empty.
     """
-    if not is_in_use(statements):
+    if not _is_valid(statements):
         return {}
+    return {row["name"]: row["last_op"] for row in statements.execute("SELECT name, last_op FROM ps_staged_buckets")}
+
+
+def _is_valid(statements: Statements) -> bool:
+    """Whether anything is staged; it is not any more if another client has changed one of the buckets."""
+    if not is_in_use(statements):
+        return False
     changed = statements.first(
         "SELECT 1 FROM ps_staged_buckets s LEFT JOIN ps_buckets b ON b.id = s.id"
         " AND b.name = s.name AND b.last_op = s.begun_at_op AND b.last_applied_op = 0 AND b.pending_delete = 0"
@@ -71,8 +78,7 @@ def positions(statements: Statements) -> dict[str, int]:
     )
     if changed:
         discard(statements)
-        return {}
-    return {row["name"]: row["last_op"] for row in statements.execute("SELECT name, last_op FROM ps_staged_buckets")}
+    return not changed
 
 
 def counts(statements: Statements) -> dict[str, int]:
@@ -130,8 +136,12 @@ def stage(statements: Statements, bucket: int, operations: Sequence[Operation], 
 
 
 def settle(statements: Statements) -> None:
-    """Move all that is staged into the oplog, so that the file is as if it had been taken in one by one."""
-    if not is_in_use(statements):
+    """Move all that is staged into the oplog, so that the file is as if it had been taken in one by one.
+
+    If another client has changed one of the buckets, all that is staged is forgotten instead: operations of a bucket
+    that is gone would never leave the oplog. The checkpoint finds what is missing by its checksums.
+    """
+    if not _is_valid(statements):
         return
     # The highest rowid stands for the number of rows: they are appended.
     staged = statements.value("SELECT ifnull(max(rowid), 0) FROM ps_staged_oplog")

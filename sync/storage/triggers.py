@@ -12,6 +12,7 @@ from sync.schema import DELETED_COLUMN, METADATA_COLUMN, Table
 from sync.storage.names import data_table, quoted
 from sync.storage.recording import (
     CHECK_ID,
+    IS_IN_SYNC_OPERATION,
     SAME_ID,
     all_values,
     any_is_changed,
@@ -96,8 +97,9 @@ def _delete_by_update(table: Table) -> Iterator[str]:
 
 
 def _queue(table: Table, op: str, row: str, *, data: str | None = None, old: str | None = None) -> Iterator[str]:
+    yield f"SELECT RAISE(IGNORE) WHERE {IS_IN_SYNC_OPERATION}"
     metadata = f"NEW.{quoted(METADATA_COLUMN)}" if table.track_metadata and row == "NEW" else None
-    return queue(table.name, op, row, data=data, old=old, metadata=metadata)
+    yield from queue(table.name, op, row, data=data, old=old, metadata=metadata)
 
 
 def _previous_values(table: Table, *, is_update: bool) -> str | None:

@@ -221,7 +221,10 @@ def end_without_request(statements: Statements) -> None:
 
 
 def enqueue(statements: Statements, data: Sequence[str], insert_only: Collection[str] = ()) -> int:
-    """Add entries, as one transaction, as the triggers would. Returns the number of the first."""
+    """Add entries, as one transaction, as the triggers would. Returns the number of the first.
+
+    Entries of `insert_only` tables hold back no downloaded data.
+    """
     transaction_id = statements.value(
         "UPDATE ps_tx SET current_tx = next_tx, next_tx = next_tx + 1 WHERE id = 1 RETURNING current_tx"
     )

@@ -51,6 +51,20 @@ class Transcript:
         return self.request["streams"]["subscriptions"]
 
 
+def checkpoint_after(lines: list[str]) -> dict[str, Any]:
+    """The checkpoint that a service would begin a new stream with after these lines."""
+    checkpoint: dict[str, Any] = {}
+    for line in map(json.loads, lines):
+        if "checkpoint" in line:
+            checkpoint = line["checkpoint"]
+        elif diff := line.get("checkpoint_diff"):
+            changed = {bucket["bucket"]: bucket for bucket in diff["updated_buckets"]}
+            gone = {*diff["removed_buckets"], *changed}
+            kept = [bucket for bucket in checkpoint["buckets"] if bucket["bucket"] not in gone]
+            checkpoint = {**checkpoint, "last_op_id": diff["last_op_id"], "buckets": [*kept, *changed.values()]}
+    return checkpoint
+
+
 def query_of(path: Path) -> Callable[[str], list[list[Any]]]:
     """Look into a file with the SQLite of this Python."""
 

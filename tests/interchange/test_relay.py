@@ -10,13 +10,12 @@ import asyncio
 import json
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sync import PowerSyncDatabase, Schema, SyncOptions
 from tests.interchange.core import Core
-from tests.interchange.rig import Transcript, feed, prepare, prepare_core, query_of, until_same
+from tests.interchange.rig import Transcript, checkpoint_after, feed, prepare, prepare_core, query_of, until_same
 from tests.kit.contents import contents
 from tests.sync.rig import SCHEMA, ServiceConnector, rows, within
 
@@ -35,8 +34,8 @@ class Leg:
         begin = transcript.complete_stops[number - 1] if number else 0
         self.held_back = transcript.lines[begin : transcript.complete_stops[number]]
         if number:
-            self.held_back.insert(0, json.dumps({"checkpoint": _checkpoint(transcript.lines[:begin])}))
-        now = _checkpoint(transcript.lines[: transcript.complete_stops[number]])
+            self.held_back.insert(0, json.dumps({"checkpoint": checkpoint_after(transcript.lines[:begin])}))
+        now = checkpoint_after(transcript.lines[: transcript.complete_stops[number]])
         # The service has seen the upload: the same checkpoint again, with the id of the request for it.
         acknowledged = {"last_op_id": now["last_op_id"], "updated_buckets": [], "removed_buckets": []}
         self.published = [
@@ -128,20 +127,6 @@ class Leg:
             next(control_steps, None)
 
 
-def _checkpoint(lines: list[str]) -> dict[str, Any]:
-    """The checkpoint that a service would begin a new stream with after these lines."""
-    checkpoint: dict[str, Any] = {}
-    for line in map(json.loads, lines):
-        if "checkpoint" in line:
-            checkpoint = line["checkpoint"]
-        elif diff := line.get("checkpoint_diff"):
-            changed = {bucket["bucket"]: bucket for bucket in diff["updated_buckets"]}
-            gone = {*diff["removed_buckets"], *changed}
-            kept = [bucket for bucket in checkpoint["buckets"] if bucket["bucket"] not in gone]
-            checkpoint = {**checkpoint, "last_op_id": diff["last_op_id"], "buckets": [*kept, *changed.values()]}
-    return checkpoint
-
-
 @pytest.mark.parametrize("begins", ["engine", "core"])
 @pytest.mark.parametrize("name", RELAYED)
 async def test_a_file_goes_to_and_fro(name: str, begins: str, tmp_path: Path) -> None:
@@ -217,6 +202,30 @@ async def test_the_core_reads_the_queue_and_rows_without_a_table(tmp_path: Path)
         assert transactions[-1].crud[0].data == {"completed": 1}
         assert database.status.has_synced
         assert database.status.upload_queue_count == 4
+
+
+@pytest.mark.parametrize("clears", [True, False])
+async def test_what_a_user_wrote_goes_when_another_client_clears_the_file(clears: bool, tmp_path: Path) -> None:
+    """Also what stands in tables that only this engine knows; the file goes to another user then."""
+    path = tmp_path / "shared.db"
+    async with PowerSyncDatabase(path, SCHEMA) as database:
+        await database.execute("INSERT INTO lists(id, name) VALUES ('refused', 'private')")
+        await database.execute("INSERT INTO lists(id, name) VALUES ('accepted', 'private')")
+        refused, accepted = await database.crud_transaction_batch()
+        await refused.reject("no")
+        await accepted.complete()
+    with Core(path) as core:
+        core.open(SCHEMA)
+        if clears:
+            with core.transaction():
+                core.execute("SELECT powersync_clear(1)")
+        core.execute("INSERT INTO lists(id, name) VALUES ('new', 'of the next user')")
+    async with PowerSyncDatabase(path, SCHEMA) as database:
+        kept = [write.crud[0].id for write in await database.rejected_writes()]
+        assert kept == ([] if clears else ["refused"])
+        uploaded = await rows(database, "SELECT json_extract(data, '$.id') FROM ps_uploaded")
+        assert uploaded == ([] if clears else [["accepted"]])
+        assert [entry.id async for transaction in database.crud_transactions() for entry in transaction.crud] == ["new"]
 
 
 async def test_a_subscription_is_the_same_in_both(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 """The complete logical contents of a database file, so that two can be compared.
 
-Left out is what may differ between two files of the same state: ids that only join tables, the client's own id, the
-time of day, the text (not the value) of JSON that a client made itself, the id and null columns inside a stored
-row (after a local write the core writes out the nulls and drops the id, this engine does neither), and transaction ids
-that were drawn and not used: the core draws one for each transaction that could have queued something.
+Left out is what may differ between two files of the same state: ids that only join tables, the client's own id, this
+engine's mark that it keeps records of its own, the time of day, the text (not the value) of JSON that a client made
+itself, the id and null columns inside a stored row (after a local write the core writes out the nulls and drops the id,
+this engine does neither), and transaction ids that were drawn and not used: the core draws one for each transaction
+that could have queued something.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ Query = Callable[[str], list[list[Any]]]
 
 _QUERIES = {
     "ps_migration": "SELECT id, down_migrations IS NULL FROM ps_migration ORDER BY id",
-    "ps_kv": "SELECT key, typeof(value), value FROM ps_kv WHERE key <> 'client_id' ORDER BY key",
+    "ps_kv": (
+        "SELECT key, typeof(value), value FROM ps_kv"
+        " WHERE key NOT IN ('client_id', 'keeps_records', 'last_custom_checkpoint', 'user_id') ORDER BY key"
+    ),
     "client_id": "SELECT count(*), min(length(value)) FROM ps_kv WHERE key = 'client_id'",
     "ps_oplog": (
         "SELECT b.name, op_id, row_type, row_id, key, data, hash FROM ps_oplog o LEFT JOIN ps_buckets b"

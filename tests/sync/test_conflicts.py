@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sync import PowerSyncDatabase
+from sync import PowerSyncDatabase, Schema, Table
 from sync.protocol.checkpoints import TrackedCheckpoint
 from sync.protocol.lines import BucketChecksum, DataLine, Operation
 from sync.storage import oplog, publish, upload_queue
@@ -86,6 +87,14 @@ async def test_what_came_back_as_it_was_is_no_conflict(database: PowerSyncDataba
     await server.send("a", {"name": "second", "created_at": "2026-01-01 10:00:00Z", "more": 1})
     await server.complete()
     assert await database.conflicts() == ()
+
+
+async def test_what_is_only_inserted_is_not_expected_back(tmp_path: Path) -> None:
+    async with PowerSyncDatabase(tmp_path / "log.db", Schema([Table("log", [], insert_only=True)])) as database:
+        await database.execute("INSERT INTO log(id) VALUES ('a')")
+        await upload(database)
+        assert await Server(database).complete() is publish.Outcome.PUBLISHED
+        assert await database.conflicts() == ()
 
 
 async def test_nothing_is_told_while_writes_wait(database: PowerSyncDatabase, server: Server) -> None:

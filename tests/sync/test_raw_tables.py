@@ -557,6 +557,63 @@ async def test_watches_see_what_the_engine_puts_and_deletes(tmp_path: Path) -> N
             assert [list(row) for row in await within(10, anext(watch))] == expected
 
 
+RECORDED = Table("notes", [Column.text("text")], track_previous_values=True, track_metadata=True)
+LOGGED = Table("log", [Column.text("text")], insert_only=True)
+
+
+@pytest.mark.parametrize("target", ["items", "ps_data__things"])
+async def test_what_triggers_of_the_app_write_while_the_engine_publishes_is_no_edit(
+    tmp_path: Path, target: str
+) -> None:
+    """Triggers on a raw table, or on the table behind a view, may write views: nobody has edited these."""
+    kept = RawTable("kept", RawTableSchema())
+    clear_all = RawTable("items", RawTableSchema(), clear="DELETE FROM items")
+    async with opened(tmp_path, clear_all, kept, tables=(RECORDED, LOGGED, Table("things", []))) as database:
+        for name in ("items", "kept"):
+            await database.execute(f"CREATE TABLE {name}(id TEXT PRIMARY KEY, name TEXT)")
+        await database.create_raw_table_triggers("kept")
+        for name, body in (
+            (
+                "INSERT",
+                """INSERT INTO notes(id, text) SELECT NEW.id, 'x' UNION ALL SELECT NEW.id || '2', 'y';
+                INSERT INTO log(id, text) VALUES (NEW.id, 'x'), (NEW.id || '2', 'y');
+                INSERT INTO kept(id, name) VALUES (NEW.id, 'x');
+                UPDATE notes SET text = 'z' WHERE id = NEW.id""",
+            ),
+            (
+                "DELETE",
+                "DELETE FROM notes WHERE id = OLD.id; UPDATE notes SET _deleted = TRUE WHERE id = OLD.id || '2'",
+            ),
+        ):
+            await database.execute(f"CREATE TRIGGER app_{name} AFTER {name} ON {target} BEGIN {body}; END")
+        bucket = Bucket()
+        service_table = target.removeprefix("ps_data__")
+        for row in ("a", "b"):
+            await bucket.publish(database, (service_table, row, {"name": "n"}))
+        assert await rows(database, "SELECT id, text FROM notes ORDER BY id") == [
+            ["a", "z"], ["a2", "y"], ["b", "z"], ["b2", "y"]
+        ]  # fmt: skip
+        await bucket.publish(database, (service_table, "a", None))
+        assert await rows(database, "SELECT id FROM notes ORDER BY id") == [["b"], ["b2"]]
+        assert await rows(database, "SELECT id FROM kept ORDER BY id") == [["a"], ["b"]]
+        assert await queue(database) == []
+        assert await rows(database, "SELECT key FROM ps_kv") == [["client_id"]]
+        await database.disconnect_and_clear()
+        assert await queue(database) == []
+        # And the user's own edits are recorded as ever.
+        await database.execute("INSERT INTO notes(id) VALUES ('mine')")
+        assert [entry["id"] for entry in await queue(database)] == ["mine"]
+
+
+async def test_an_id_is_not_changed_to_one_that_the_tables_collation_takes_for_equal(tmp_path: Path) -> None:
+    async with opened(tmp_path, ITEMS) as database:
+        await database.execute("CREATE TABLE items(id TEXT PRIMARY KEY COLLATE NOCASE, name TEXT)")
+        await database.create_raw_table_triggers("items")
+        await database.execute("INSERT INTO items(id) VALUES ('a')")
+        with pytest.raises(sqlite3.IntegrityError, match="cannot be changed"):
+            await database.execute("UPDATE items SET id = 'A'")
+
+
 # Validation
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -18,6 +19,8 @@ from sync import (
     PowerSyncDatabase,
     Rejected,
     Retry,
+    Schema,
+    Table,
     TransactionConnector,
     UploadHeldError,
     UploadRetryError,
@@ -130,6 +133,22 @@ async def test_a_retry_queues_the_same_once_more_and_shows_it_again(database: Po
     assert rejected.attempts == 2
     await acknowledged(database)
     assert await rows(database, "SELECT id, name FROM lists") == [["a", "server's"]]
+
+
+async def test_a_retry_of_an_insert_only_write_stores_nothing_and_holds_nothing_back(tmp_path: Path) -> None:
+    async with PowerSyncDatabase(tmp_path / "log.db", Schema([Table("log", [], insert_only=True)])) as database:
+        await database.execute("INSERT INTO log(id) VALUES ('a')")
+        transaction = await database.next_crud_transaction()
+        assert transaction is not None
+        await transaction.reject("no")
+        [rejected] = await database.rejected_writes()
+        assert await rejected.retry()
+        again = await database.next_crud_transaction()
+        assert again is not None
+        assert await rows(database, "SELECT * FROM log") == []
+        await again.complete()
+        assert await database._pool.read(upload_queue.is_gate_open)
+        assert await rows(database, "SELECT * FROM ps_updated_rows") == []
 
 
 async def test_retried_with_other_values(database: PowerSyncDatabase) -> None:

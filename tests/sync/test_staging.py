@@ -176,6 +176,17 @@ async def test_what_another_client_changed_meanwhile_is_downloaded_again(
     assert await rows(database, "SELECT name FROM sqlite_master WHERE name LIKE 'ps_staged%'") == []
 
 
+async def test_what_another_client_cleared_during_the_download_is_not_moved(database: PowerSyncDatabase) -> None:
+    """Operations of a bucket that is gone would stay for ever, and pass for those of the next one with its number."""
+    operations = puts(1, 100)
+    await database._pool.write(lambda statements: oplog.take_in(statements, receive(*operations), more_follows=True))
+    await database.execute("UPDATE ps_buckets SET name = 'of the next user'")
+    result = await database._pool.write(lambda s: publish.publish(s, checkpoint_of(*operations), None))
+    assert result.outcome is Outcome.CHECKSUM_MISMATCH
+    assert await rows(database, "SELECT count(*) FROM ps_oplog") == [[0]]
+    assert await rows(database, "SELECT count(*) FROM lists") == [[0]]
+
+
 async def test_a_partial_checkpoint_leaves_rows_that_did_not_change(
     database: PowerSyncDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,7 @@ from typing import (
 from uuid import UUID
 
 import msgspec
-import pydantic
+import pydantic.dataclasses
 import pytest
 
 from sync import Column, Index, PowerSyncDatabase, Schema, SchemaError, Table
@@ -219,7 +219,16 @@ def test_what_no_row_can_give_is_no_column() -> None:
         def is_long(self) -> bool:
             return False
 
-    assert columns(Todo) == columns(TodoModel) == {"description": "text", "tags": "text"}
+    @pydantic.dataclasses.dataclass
+    class TodoModelDataclass:
+        id: str
+        seed: InitVar[bytes]
+        description: str = "none"
+        tags: list[str] = pydantic.Field(default_factory=list)
+        shown: bytes = pydantic.Field(init=False, default=b"")
+
+    found = [columns(model) for model in (Todo, TodoModel, TodoModelDataclass)]
+    assert found == [{"description": "text", "tags": "text"}] * 3
 
 
 def test_inherited_fields_come_first() -> None:
@@ -271,12 +280,17 @@ def test_columns_have_the_names_of_aliases() -> None:
         id: str
         list_id: str
 
+    @pydantic.dataclasses.dataclass
+    class Aliased:
+        id: str
+        list_id: str = pydantic.Field(alias="listId")
+
     class Renamed(msgspec.Struct, rename="camel"):
         id: str
         list_id: str
 
     assert columns(Todo) == {"listId": "text", "is_done": "integer"}
-    assert columns(Camel) == columns(Renamed) == {"listId": "text"}
+    assert columns(Camel) == columns(Aliased) == columns(Renamed) == {"listId": "text"}
 
 
 @pytest.mark.parametrize(
