@@ -69,7 +69,7 @@ def row_values(row: object) -> dict[str, Any]:
         encoded = {field.name: field.encode_name for field in msgspec.structs.fields(row)}
         values = {encoded[name]: value for name, value in msgspec.structs.asdict(row).items()}
     elif hasattr(row, "__pydantic_fields__"):
-        adapter, no_columns = _model_adapter(type(cast("Any", row)))
+        adapter, no_columns = _model_adapter(type(row))
         values = cast("dict[str, Any]", adapter.dump_python(row, by_alias=True, exclude=no_columns))
     elif dataclasses.is_dataclass(row) and not isinstance(row, type):
         values = {field.name: getattr(row, field.name) for field in dataclasses.fields(row) if field.init}
@@ -107,7 +107,7 @@ def _model_adapter(model: Any) -> tuple[Any, frozenset[str]]:
 
 def _encode_model(value: Any) -> Any:
     if hasattr(value, "__pydantic_fields__"):
-        return _model_adapter(type(value))[0].dump_python(value, mode="json")
+        return _model_adapter(cast("type[Any]", type(value)))[0].dump_python(value, mode="json")
     raise TypeError(f"A value of type {type(value).__name__} cannot be stored in a column: {value!r}")
 
 

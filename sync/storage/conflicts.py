@@ -69,6 +69,11 @@ def create_tables(statements: Statements) -> None:
         statements.execute(sql)
 
 
+def holds_any(statements: Statements) -> bool:
+    """Whether there is anything to clear."""
+    return statements.first("SELECT 1 FROM ps_uploaded UNION ALL SELECT 1 FROM ps_conflicts LIMIT 1") is not None
+
+
 def clear(statements: Statements) -> None:
     """Forget what was uploaded, and all conflicts."""
     statements.execute("DELETE FROM ps_uploaded")

@@ -24,6 +24,7 @@ def prepare(statements: Statements, schema: Schema) -> None:
     if get_integer(statements, KEEPS_RECORDS) is None:
         # Another client has cleared the file: what its user wrote is not the next one's.
         for room in (rejected_writes, conflicts):
-            room.clear(statements)
+            if room.holds_any(statements):
+                room.clear(statements)
     views.replace_schema(statements, schema)
     upload_queue.end_transaction_id(statements)

@@ -86,6 +86,14 @@ def create_tables(statements: Statements) -> None:
         statements.execute(sql)
 
 
+def holds_any(statements: Statements) -> bool:
+    """Whether there is anything to clear."""
+    return (
+        statements.first("SELECT 1 FROM ps_rejected_transactions UNION ALL SELECT 1 FROM ps_retried_crud LIMIT 1")
+        is not None
+    )
+
+
 def clear(statements: Statements) -> None:
     """Forget all rejected transactions."""
     statements.execute("DELETE FROM ps_rejected_transactions")
