@@ -14,7 +14,7 @@ import json
 import re
 import time
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -89,10 +89,7 @@ class CredentialsCache:
 
     def redacted(self, error: Exception) -> str:
         """What an error says, without tokens."""
-        text = str(error) or type(error).__name__
-        for token in self._tokens:
-            text = text.replace(token, "[token]")
-        return _JWT.sub("[token]", text)
+        return without_tokens(str(error) or type(error).__name__, self._tokens)
 
     async def _fetch(self) -> PowerSyncCredentials:
         overdue = ConnectorError(f"No credentials came within {self._timeout:g} seconds.")
@@ -105,6 +102,13 @@ class CredentialsCache:
         self._renewal_asked_for = False
         self._changed.set()
         return fetched
+
+
+def without_tokens(text: str, tokens: Iterable[str] = ()) -> str:
+    """A text for people, without these tokens and without whatever has the look of one."""
+    for token in tokens:
+        text = text.replace(token, "[token]")
+    return _JWT.sub("[token]", text)
 
 
 def credentials_expiry(credentials: PowerSyncCredentials) -> datetime | None:

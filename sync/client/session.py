@@ -71,10 +71,13 @@ class Session:
             group.create_task(self._uploads.run(), name="sync: upload")
             group.create_task(follow_network(self.wake), name="sync: network")
 
-    def wake(self) -> None:
-        """Cut the waits of both loops short: something was written, the app connects, or the network changed."""
-        self._download.wake()
-        self._uploads.wake()
+    def wake(self, *, insist: bool = False) -> None:
+        """Cut the waits of both loops short: something was written, the network changed, or the app connects.
+
+        Only the app insists: then also waits that the service or the backend asked for end.
+        """
+        self._download.wake(insist=insist)
+        self._uploads.wake(insist=insist)
 
     def _connected(self) -> None:
         # What could not be reached a moment ago is worth another try.
