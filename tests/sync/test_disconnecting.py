@@ -62,8 +62,9 @@ async def test_a_connector_that_takes_cancellation_for_a_failure_does_not_keep_t
     await within(10, database.close())
 
 
+@pytest.mark.parametrize("steps", range(8))
 async def test_a_failure_at_the_moment_of_disconnecting_is_not_shown_afterwards(
-    database: PowerSyncDatabase, service: SmallService
+    database: PowerSyncDatabase, service: SmallService, steps: int
 ) -> None:
     go_on = asyncio.Event()
 
@@ -77,6 +78,8 @@ async def test_a_failure_at_the_moment_of_disconnecting_is_not_shown_afterwards(
         while not connector.fetched:
             await asyncio.sleep(0)
     go_on.set()
+    for _ in range(steps):
+        await asyncio.sleep(0)
     await within(10, database.disconnect())
     assert database.status.download_error is None
 

@@ -110,10 +110,11 @@ async def test_what_keeps_synchronization_from_running_has_a_next_attempt(
 async def test_the_queue_is_looked_at_once_a_minute_though_nothing_asked_for_it(
     database: PowerSyncDatabase, service: SmallService, connector: SmallConnector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after a commit that nobody told of; the clock is put forward, below the silence that ends the stream."""
+    """As after a commit that nobody told of; the clock is put forward, and the stream is silent all the while."""
     loop = asyncio.get_running_loop()
     real, ahead = loop.time, 0.0
     monkeypatch.setattr(loop, "time", lambda: real() + ahead)
+    service.keepalive_seconds = 1e6
     await database.connect(connector, SyncOptions(silence_timeout=1e6))
     await database.wait_for_first_sync()
     monkeypatch.setattr(database._coordinator, "_session", None)  # all that wakes the loops goes this way
