@@ -20,10 +20,10 @@ from urllib.parse import urlsplit
 import httpx
 
 from app.upload_interfaces import UPLOAD_INTERFACES, UploadInterfaceName, json_object, sentence_of
-from sync import CrudTransaction, PowerSyncCredentials, TransactionConnector, Verdict
+from sync import CrudTransaction, NetworkError, PowerSyncCredentials, TransactionConnector, Verdict
 
 
-class BackendUnreachableError(Exception):
+class BackendUnreachableError(NetworkError):
     """The backend did not answer, or not in time. What was to be sent is kept and sent later."""
 
 

@@ -179,8 +179,9 @@ class PowerSyncDatabase(LocalDatabase):
     async def connect(self, connector: BackendConnector, options: SyncOptions | None = None) -> None:
         """Sync from now on, until `disconnect`. Returns at once; watch the status for what comes of it.
 
-        Called again with the same connector and options it only cuts the wait for the next attempt short; with others
-        it connects anew. Of several processes on one file one syncs, and another takes over when it ends.
+        Called again with the same connector and options it only cuts the wait for the next attempt short, also one
+        that the service asked for; with others it connects anew. Of several processes on one file one syncs, and
+        another takes over when it ends.
 
         Raises:
             DatabaseClosedError: the database is not open.
@@ -291,7 +292,10 @@ class PowerSyncDatabase(LocalDatabase):
         await self._waiting.for_upload(timeout, hurry=False)
 
     async def flush(self, timeout: float | None = None) -> None:
-        """Upload now: like `wait_for_upload`, and cuts the waits after failures short, once, if this process syncs."""
+        """Upload now: like `wait_for_upload`, and cuts the waits after failures short, once, if this process syncs.
+
+        Time that the service or the backend asked for (`Retry-After`) is kept.
+        """
         await self._waiting.for_upload(timeout, hurry=True)
 
     async def wait_for_sync(self, timeout: float | None = None) -> None:

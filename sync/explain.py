@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 
+from sync.client.backoff import asked_for_seconds
+from sync.client.credentials import without_tokens
 from sync.connection import ConnectionPool
 from sync.errors import AccountMismatchError, AuthError, ChecksumError, ServiceError, TokenExpiredError
 from sync.statements import Statements
@@ -138,7 +140,7 @@ class SyncExplanation:
             yield "The connection is being opened" if status.connecting else "The connection is opened soon"
             return
         yield f"There is no connection. {self._words(error)}"
-        yield _next_attempt(self.at, status.download_retry_at, "connection")
+        yield _next_attempt(self.at, status.download_retry_at, "connection", error)
 
     def _upload(self) -> Iterator[str]:
         status, gate = self.status, self.gate
@@ -153,7 +155,7 @@ class SyncExplanation:
         if status.upload_error is not None and not self._is_another_account:
             what = "The last upload failed" if gate.queue_length else "The last checkpoint request failed"
             yield f"{what}. {self._words(status.upload_error)}"
-            yield _next_attempt(self.at, status.upload_retry_at, "attempt")
+            yield _next_attempt(self.at, status.upload_retry_at, "attempt", status.upload_error)
         if gate.is_open:
             return
         if gate.queue_length:
@@ -215,7 +217,7 @@ class SyncExplanation:
             return in_plain_words(error)
         if isinstance(error, TokenExpiredError):
             return "The token had expired; a new one is fetched"
-        return _sentence(str(error)) or type(error).__name__
+        return _sentence(without_tokens(str(error))) or type(error).__name__
 
     def _since(self, moment: datetime) -> str:
         return _span((self.at - moment).total_seconds())
@@ -266,9 +268,11 @@ async def explain(pool: ConnectionPool, board: StatusBoard, stored: StoredStatus
     )
 
 
-def _next_attempt(now: datetime, at: datetime | None, what: str) -> str:
+def _next_attempt(now: datetime, at: datetime | None, what: str, error: Exception) -> str:
     if at is None or (seconds := (at - now).total_seconds()) < 1:
         return f"The next {what} is tried now"
+    if asked_for_seconds(error):
+        return f"The next {what} is tried in {_span(seconds)}: time was asked for"
     return f"The next {what} is tried in {_span(seconds)}, or at once when something is written"
 
 

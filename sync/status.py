@@ -272,6 +272,7 @@ class StatusBoard:
     def close(self) -> None:
         """End all watchers."""
         self._closed = True
+        self._status = replace(self._status, wanted=False, download_retry_at=None)
         self._wake()
 
     async def watch(self) -> AsyncIterator[SyncStatus]:

@@ -1,7 +1,14 @@
-"""Waiting between attempts: exponential, with full jitter. Owns the arithmetic; the loops own the waiting."""
+"""Waiting between attempts: exponential, with full jitter. Owns the arithmetic, and what may cut a wait short.
+
+Two kinds of waits are told apart. The engine's own goes by chance, and whatever makes an attempt worth it ends it. Time
+that somebody asked for (`Retry-After`) is theirs: a write does not end it, or each keystroke of a busy app would hit a
+service that is in trouble; only a person who asks to connect does.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import random
 
 from sync.errors import ServiceError, UploadHeldError, UploadRetryError
@@ -14,6 +21,8 @@ class Backoff:
         self._first = first
         self._longest = longest
         self._failures = 0
+        self._hint = asyncio.Event()
+        self._insisted = asyncio.Event()
 
     def succeeded(self) -> None:
         """Start anew."""
@@ -29,9 +38,38 @@ class Backoff:
         limit = min(self._longest, self._first * 2 ** min(self._failures, 32))
         self._failures += 1
         wait = random.uniform(0, limit)  # noqa: S311 - spreads clients over time, keeps no secret
-        asked_for = 0.0
-        if isinstance(error, ServiceError):
-            asked_for = error.retry_after or 0.0
-        elif isinstance(error, UploadRetryError):
-            asked_for = error.after or 0.0
-        return max(wait, min(asked_for, self._longest))
+        return max(wait, self._time_to_keep(error))
+
+    def cut_short(self, *, insist: bool = False) -> None:
+        """End the present wait, or the next one. Time that was asked for is cut only if insisted."""
+        self._hint.set()
+        if insist:
+            self._insisted.set()
+
+    def forget_cuts(self) -> None:
+        """An attempt begins: what asked for it before is served."""
+        self._hint.clear()
+        self._insisted.clear()
+
+    async def wait(self, seconds: float, error: Exception | None = None) -> None:
+        """Wait for so long, as `failed` gave it for this error, or until it is cut short."""
+        ends = asyncio.get_running_loop().time() + seconds
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(seconds, self._time_to_keep(error))):
+                await self._insisted.wait()
+                return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(ends):
+                await self._hint.wait()
+
+    def _time_to_keep(self, error: Exception | None) -> float:
+        return min(asked_for_seconds(error), self._longest)
+
+
+def asked_for_seconds(error: Exception | None) -> float:
+    """How long the service, or the backend, asked not to be asked again; 0.0 if it did not."""
+    if isinstance(error, ServiceError):
+        return error.retry_after or 0.0
+    if isinstance(error, UploadRetryError):
+        return error.after or 0.0
+    return 0.0

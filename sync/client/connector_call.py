@@ -20,17 +20,22 @@ async def connector_call(seconds: float, overdue: Exception) -> AsyncGenerator[a
         Exception: `overdue` at the deadline, and whatever the connector raises.
         ConnectorError: the connector cancelled itself, as by a task of its own that was cancelled. Passed on, this
             would end the loop as if the app had disconnected.
+        asyncio.CancelledError: the app disconnected, whatever the connector made of it: a call that turned its
+            cancellation into another end would let the loop go on, and `disconnect` wait for ever.
     """
+    task = asyncio.current_task()
+    assert task is not None
     deadline = asyncio.timeout(seconds)
     try:
         async with deadline:
             yield deadline
-    except TimeoutError as error:
-        if deadline.expired():
+    except (Exception, asyncio.CancelledError) as error:
+        if task.cancelling():
+            raise asyncio.CancelledError from error
+        if isinstance(error, asyncio.CancelledError):
+            raise ConnectorError("The connector was cancelled from within; it is called again.") from error
+        if isinstance(error, TimeoutError) and deadline.expired():
             raise overdue from error
         raise
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise ConnectorError("The connector was cancelled from within; it is called again.") from error
+    if task.cancelling():
+        raise asyncio.CancelledError

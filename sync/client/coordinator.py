@@ -59,6 +59,7 @@ class SyncCoordinator:
         self._raw_tables = raw_tables
         self._wish: _Wish | None = None
         self._wish_changed = asyncio.Event()
+        self._retry = asyncio.Event()
         self._session_ended = asyncio.Event()
         self._session_ended.set()
         self._one_at_a_time = asyncio.Lock()
@@ -78,11 +79,11 @@ class SyncCoordinator:
             raise DatabaseClosedError("The database is closed.")
         wish = _Wish(connector, options)
         if wish == self._wish:
+            self._retry.set()
             if self._session is not None:
-                self._session.wake()
+                self._session.wake(insist=True)
             return
-        self._wish = wish
-        self._wish_changed.set()
+        self._change_wish(wish)
         self._board.update(wanted=True)
         if self._owner is None or self._owner.done():
             self._owner = asyncio.create_task(self._own(), name="sync: connection")
@@ -92,9 +93,7 @@ class SyncCoordinator:
 
         If cancelled, it is closed all the same; if a connection is wished for meanwhile, that one is opened then.
         """
-        self._wish = None
-        self._wish_changed.set()
-        self._board.update(wanted=False, download_error=None, upload_error=None)
+        self._wish_for_none()
         await self._session_ended.wait()
 
     def require_disconnected(self) -> None:
@@ -106,9 +105,7 @@ class SyncCoordinator:
     async def disconnected(self) -> AsyncGenerator[None]:
         """Disconnect, and stay so inside. A connection that is wished for meanwhile is opened afterwards."""
         if self._wish is not None:
-            self._wish = None
-            self._wish_changed.set()
-            self._board.update(wanted=False, download_error=None, upload_error=None)
+            self._wish_for_none()
         # The lock goes by turns: the present session ends first, one that is wished for from now on comes later.
         async with self._one_at_a_time:
             yield
@@ -162,22 +159,35 @@ class SyncCoordinator:
         elif upload_queue.has_new_entries(changed):
             self._session.wake()
 
+    def _wish_for_none(self) -> None:
+        self._change_wish(None)
+        self._board.update(wanted=False, download_error=None, upload_error=None, download_retry_at=None)
+
+    def _change_wish(self, wish: _Wish | None) -> None:
+        self._wish = wish
+        self._wish_changed.set()
+        self._retry.set()
+
     async def _own(self) -> None:
         backoff = Backoff(_FIRST_RESTART_SECONDS, _LONGEST_RESTART_SECONDS)
         while True:
             wish = self._wish
             self._wish_changed.clear()
+            self._retry.clear()
             if wish is None:
                 await self._wish_changed.wait()
-            elif (error := await self._run_in_turn(wish)) is None:
+            elif (error := await self._run_in_turn(wish)) is None or wish is not self._wish:
                 backoff.succeeded()
             else:
                 # The loops handle what may go wrong in them: this is a lock file that cannot be made, or the like.
+                seconds = backoff.failed()
                 self._board.update(download_error=error)
+                self._board.retry_download_in(seconds)
                 logger.error("synchronization cannot run, it is tried again: %s", error, exc_info=error)
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(backoff.failed()):
-                        await self._wish_changed.wait()
+                    async with asyncio.timeout(seconds):
+                        await self._retry.wait()
+                self._board.retry_download_in(None)
 
     async def _run_in_turn(self, wish: _Wish) -> Exception | None:
         async with self._one_at_a_time:
@@ -201,6 +211,9 @@ class SyncCoordinator:
         finally:
             self._session = None
             self._board.session_ended()
+            if wish is not self._wish:
+                # Also what a loop reported between the call of `disconnect` and its own end.
+                self._board.update(download_error=None, upload_error=None)
             ended.set()
         return failure
 
@@ -226,7 +239,8 @@ class SyncCoordinator:
     def _wait_for_lock(self, process: int | None) -> None:
         if not self._board.status.syncing_elsewhere:
             logger.info("another process syncs this file: %s", process or "it does not say which")
-        self._board.update(syncing_elsewhere=True, syncing_process=process)
+        # What went wrong here before is not what keeps this file from being synced.
+        self._board.update(syncing_elsewhere=True, syncing_process=process, download_error=None, upload_error=None)
 
 
 def _first_of(failures: BaseExceptionGroup[Exception]) -> Exception:

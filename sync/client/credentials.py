@@ -14,7 +14,7 @@ import json
 import re
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -108,10 +108,7 @@ class CredentialsCache:
 
     def redacted(self, error: Exception) -> str:
         """What an error says, without tokens."""
-        text = str(error) or type(error).__name__
-        for token in self._tokens:
-            text = text.replace(token, "[token]")
-        return _JWT.sub("[token]", text)
+        return without_tokens(str(error) or type(error).__name__, self._tokens)
 
     async def _fetch(self) -> PowerSyncCredentials:
         overdue = ConnectorError(f"No credentials came within {self._timeout:g} seconds.")
@@ -144,6 +141,13 @@ def credentials_user(credentials: PowerSyncCredentials) -> str | None:
         return credentials.user_id
     subject = _claims(credentials.token).get("sub")
     return subject if isinstance(subject, str) and subject else None
+
+
+def without_tokens(text: str, tokens: Iterable[str] = ()) -> str:
+    """A text for people, without these tokens and without whatever has the look of one."""
+    for token in tokens:
+        text = text.replace(token, "[token]")
+    return _JWT.sub("[token]", text)
 
 
 def credentials_expiry(credentials: PowerSyncCredentials) -> datetime | None:

@@ -7,7 +7,6 @@ Owns when to connect, with which credentials, and the waiting between attempts. 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Iterable
 
@@ -58,7 +57,6 @@ class DownloadLoop:
         self._backoff = Backoff(options.retry_delay, options.max_retry_delay)
         self._connect_again = asyncio.Event()
         self._subscriptions_changed = asyncio.Event()
-        self._wake = asyncio.Event()
         self._turn = asyncio.Lock()
         self._connection: StreamConnection | None = None
         self._fault: Exception | None = None
@@ -72,17 +70,16 @@ class DownloadLoop:
             group.create_task(self._renew_credentials(), name="sync: credentials")
             while True:
                 # Cleared before the attempt: what asks for another one meanwhile is not to be lost.
-                self._wake.clear()
+                self._backoff.forget_cuts()
                 self._board.retry_download_in(None)
-                wait = await self._attempt()
-                self._board.retry_download_in(wait or None)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(wait):
-                        await self._wake.wait()
+                wait, error = await self._attempt()
+                if wait:
+                    self._board.retry_download_in(wait)
+                    await self._backoff.wait(wait, error)
 
-    def wake(self) -> None:
-        """Cut the wait before the next attempt short."""
-        self._wake.set()
+    def wake(self, *, insist: bool = False) -> None:
+        """Cut the wait before the next attempt short; if insisted, also one that the service asked for."""
+        self._backoff.cut_short(insist=insist)
 
     def subscriptions_changed(self) -> None:
         """Connect again, if the subscriptions differ from those of the connection."""
@@ -98,8 +95,8 @@ class DownloadLoop:
             self._fault = error
             self._connect_again.set()
 
-    async def _attempt(self) -> float:
-        """One connection from its opening to its end; returns how long to wait before the next."""
+    async def _attempt(self) -> tuple[float, Exception | None]:
+        """One connection from its opening to its end; returns how long to wait before the next, and why."""
         self._connect_again.clear()
         self._fault = None
         began = asyncio.get_running_loop().time()
@@ -118,15 +115,15 @@ class DownloadLoop:
         error = self._fault
         if error is None:
             if stream.cancelled():
-                return 0.0  # the connection stays visible as connected: it is only exchanged
+                return 0.0, None  # the connection stays visible as connected: it is only exchanged
             error = stream.result()
         lasted = asyncio.get_running_loop().time() - began
         if self._is_worth_another_at_once(error, lasted):
             self._board.update(connected=False)
-            return 0.0
+            return 0.0, error
         self._board.update(connecting=False, connected=False, downloading=False, download_error=error)
         self._tell(error)
-        return self._backoff.failed(error)
+        return self._backoff.failed(error), error
 
     def _is_worth_another_at_once(self, error: Exception | None, lasted: float) -> bool:
         """Whether new credentials are all that is missing; not if the last ones were refused as well."""
@@ -220,7 +217,10 @@ class DownloadLoop:
             await self._subscriptions_changed.wait()
             await asyncio.sleep(_SUBSCRIPTION_CHANGES_GATHER_SECONDS)
             self._subscriptions_changed.clear()
-            await self._connect_again_if_changed()
+            try:
+                await self._connect_again_if_changed()
+            except Exception as error:  # noqa: BLE001 - the next keepalive looks again, no upload must end for it
+                logger.warning("the subscriptions could not be read, it is tried again: %s", error)
 
     async def _connect_again_if_changed(self) -> None:
         connection = self._connection

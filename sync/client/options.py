@@ -39,8 +39,9 @@ class SyncOptions:
         include_default_streams: subscribe to the streams that the service gives to everyone.
         crud_throttle: how long local writes gather before an upload begins.
         retry_delay: the first wait after a failure; it doubles up to `max_retry_delay`, with full jitter, and starts
-            anew after a success. A local write, `connect` and the network's return cut it short.
-        max_retry_delay: the longest wait after a failure, also after the first.
+            anew after a success. A local write, `connect` and the network's return cut it short; time that the service
+            or the backend asked for (`Retry-After`) only `connect`.
+        max_retry_delay: the longest wait after a failure, also after the first, and if more time was asked for.
         credentials_timeout: deadline of the connector's `fetch_credentials`.
         upload_timeout: deadline of the connector's `upload_data`, counted from its last completed transaction.
         connect_timeout: deadline for a connection and for the answers of short requests.

@@ -16,6 +16,7 @@ from typing import Any, cast
 import httpx
 import msgspec
 
+from sync.client.credentials import without_tokens
 from sync.connector import PowerSyncCredentials
 from sync.errors import AuthError, NetworkError, ProtocolError, ServiceError
 from sync.protocol import StreamRequest
@@ -61,7 +62,7 @@ class SyncService:
                 timeout=self._stream,
             ) as response:
                 if response.status_code != HTTPStatus.OK:
-                    raise _error_of(response, await self._body_of_error(response))
+                    raise _error_of(response, await self._body_of_error(response), credentials)
                 yield response.aiter_bytes()
         except httpx.ReadTimeout as error:
             raise NetworkError(
@@ -112,7 +113,7 @@ class SyncService:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise NetworkError(_network_trouble(error)) from error
         if response.status_code != HTTPStatus.OK:
-            raise _error_of(response, body)
+            raise _error_of(response, body, credentials)
         return body
 
     async def _body_of_error(self, response: httpx.Response) -> bytes:
@@ -167,8 +168,11 @@ async def _short_body(response: httpx.Response) -> bytes:
     return bytes(body)
 
 
-def _error_of(response: httpx.Response, body: bytes) -> ServiceError:
-    """The error that a response describes: `{"error": {"code", "description", …}}` from the service itself."""
+def _error_of(response: httpx.Response, body: bytes, credentials: PowerSyncCredentials) -> ServiceError:
+    """The error that a response describes: `{"error": {"code", "description", …}}` from the service itself.
+
+    It is shown to people, and may repeat the token.
+    """
     code: str | None = None
     description = f"The sync service refused the request: {response.reason_phrase or 'no reason given'}."
     try:
@@ -178,7 +182,7 @@ def _error_of(response: httpx.Response, body: bytes) -> ServiceError:
     if isinstance(decoded, dict) and isinstance(error := cast("dict[str, Any]", decoded).get("error"), dict):
         fields = cast("dict[str, Any]", error)
         code = str(fields["code"]) if "code" in fields else None
-        description = str(fields.get("description") or description)
+        description = without_tokens(str(fields.get("description") or description), [credentials.token])
     kind = AuthError if response.status_code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN} else ServiceError
     return kind(response.status_code, code, description, _retry_after(response))
 

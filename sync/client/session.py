@@ -77,10 +77,13 @@ class Session:
         if await self._pool.read(account.owner) != user_id:
             await self._pool.write(lambda statements: account.claim(statements, user_id))
 
-    def wake(self) -> None:
-        """Cut the waits of both loops short: something was written, the app connects, or the network changed."""
-        self._download.wake()
-        self._uploads.wake()
+    def wake(self, *, insist: bool = False) -> None:
+        """Cut the waits of both loops short: something was written, the network changed, or the app connects.
+
+        Only the app insists: then also waits that the service or the backend asked for end.
+        """
+        self._download.wake(insist=insist)
+        self._uploads.wake(insist=insist)
 
     def _connected(self) -> None:
         # What could not be reached a moment ago is worth another try.

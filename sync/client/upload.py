@@ -62,7 +62,6 @@ class UploadLoop:
         self._backoff = Backoff(options.retry_delay, options.max_retry_delay)
         self._wake = asyncio.Event()
         self._wake.set()
-        self._cut_wait = asyncio.Event()
         self._deadline: asyncio.Timeout | None = None
         self._is_legacy_service = False
         self._said: str | None = None
@@ -76,7 +75,7 @@ class UploadLoop:
             await asyncio.sleep(self._options.crud_throttle)
             # Cleared before the attempt: what asks for another one meanwhile is not to be lost.
             self._wake.clear()
-            self._cut_wait.clear()
+            self._backoff.forget_cuts()
             try:
                 await self._drain()
             except Exception as error:  # noqa: BLE001 - whatever it is, it is reported, and the loop goes on
@@ -85,7 +84,7 @@ class UploadLoop:
                     self._credentials.discard()
                 seconds = self._backoff.failed(error)
                 self._board.retry_upload_in(seconds)
-                await self._wait(seconds)
+                await self._backoff.wait(seconds, error)
                 self._board.retry_upload_in(None)
                 self._wake.set()
             else:
@@ -96,10 +95,10 @@ class UploadLoop:
         """Look at the queue, unless a failed attempt is being waited for."""
         self._wake.set()
 
-    def wake(self) -> None:
-        """Look at the queue now: something was written, or the app asked to connect."""
+    def wake(self, *, insist: bool = False) -> None:
+        """Look at the queue now: something was written, or the app asked to connect (it insists)."""
         self._wake.set()
-        self._cut_wait.set()
+        self._backoff.cut_short(insist=insist)
 
     def progressed(self) -> None:
         """A transaction was completed: the deadline and the back-off start anew."""
@@ -186,8 +185,3 @@ class UploadLoop:
         else:
             level = logging.INFO if is_offline(error) else logging.WARNING
             logger.log(level, "upload failed, the changes are kept and tried again: %s", said)
-
-    async def _wait(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._cut_wait.wait()

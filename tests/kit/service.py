@@ -135,6 +135,9 @@ async def scripted_service(
             writer.close()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not server.is_serving():
+            writer.transport.abort()  # it came while the service closes
+            return
         # Known from here on: a task that is cancelled before its first step would leave its connection open.
         connections[asyncio.get_running_loop().create_task(serve(reader, writer))] = writer
 

@@ -10,7 +10,15 @@ from typing import Any, cast
 
 import pytest
 
-from sync import BackendConnector, ConnectorError, PowerSyncCredentials, PowerSyncDatabase, SyncOptions, SyncStatus
+from sync import (
+    AuthError,
+    BackendConnector,
+    ConnectorError,
+    PowerSyncCredentials,
+    PowerSyncDatabase,
+    SyncOptions,
+    SyncStatus,
+)
 from sync.client.credentials import CredentialsCache
 from tests.kit.service import Exchange, scripted_service
 from tests.sync.rig import QUICK, ServiceConnector, within
@@ -192,9 +200,14 @@ async def test_tokens_in_what_others_say_reach_no_log(
         connector = ServiceConnector(server.url, upload, tokens)
         await database.connect(connector, QUICK)
         await until(database, lambda status: status.upload_error is not None)
+        status = await until(database, lambda status: isinstance(status.download_error, AuthError))
+        explained = str(await database.explain_sync())
         while connector.fetched < 6:
             await asyncio.sleep(0.01)
         await database.disconnect()
+    assert "[token] is not known" in str(status.download_error)
+    assert "the backend does not take [token]" in explained
+    assert signed not in explained
     assert "[token] is not known" in caplog.text
     assert "the sign-in server answered [token] [token]" in caplog.text
     assert "the backend does not take [token]" in caplog.text

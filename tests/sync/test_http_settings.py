@@ -111,6 +111,17 @@ async def test_the_user_agent_can_be_set_and_names_the_engine_otherwise(database
     assert said[1:] == ["set/1", "the app's", "set/2"]
 
 
+async def test_what_the_app_has_to_say_to_the_service_is_in_the_request(database: PowerSyncDatabase) -> None:
+    async with scripted_service(hold) as server:
+        options = SyncOptions(params={"a": [1]}, app_metadata={"version": "1.2"}, include_default_streams=False)
+        await database.connect(ServiceConnector(server.url), options)
+        await database.wait_for_first_sync(10)
+        await database.disconnect()
+        body = server.requests[0].json
+    assert (body["parameters"], body["app_metadata"]) == ({"a": [1]}, {"version": "1.2"})
+    assert body["streams"]["include_defaults"] is False
+
+
 NETWORK_RETURNS = """
 import asyncio, subprocess
 from sync.client.network import follow_network

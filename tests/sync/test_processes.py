@@ -10,6 +10,7 @@ import contextlib
 import os
 import sqlite3
 import sys
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -88,8 +89,14 @@ async def test_killing_the_process_that_syncs_loses_and_repeats_nothing(tmp_path
     async with small_service() as service, writers(file, service) as processes:
         await asyncio.gather(*(processes.start(name) for name in "abc"))
         for _ in range(KILLS):
-            name = await processes.kill(await until_held(file, len(service.uploads), service))
-            await until_held(file, len(service.uploads), service)  # another has taken over
+            before = await until_held(file, len(service.uploads), service)
+            name = await processes.kill(before)
+            killed = time.monotonic()
+            async with asyncio.timeout(30):
+                while await asyncio.to_thread(holder, str(file)) in {None, before}:
+                    await asyncio.sleep(0.005)
+            print(f"another process took over after {time.monotonic() - killed:.2f} s")
+            await until_held(file, len(service.uploads), service)
             await processes.start(name)
         async with asyncio.timeout(30):
             said = await processes.finish()
