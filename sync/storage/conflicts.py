@@ -82,12 +82,14 @@ def remember_uploaded(statements: Statements, up_to: int) -> None:
 def find(statements: Statements) -> None:
     """Compare what was uploaded with what was just published, in a complete checkpoint that includes all of it."""
     mine: dict[tuple[str, str], dict[str, Any] | None] = {}
+    added: set[tuple[str, str]] = set()
     for row in statements.execute("SELECT id, data FROM ps_uploaded ORDER BY id"):
         entry = decode_entry(row["id"], None, row["data"])
         key = (entry.table, entry.id)
         match entry.op:
             case "PUT":
                 mine[key] = dict(entry.data or {})
+                added.add(key)
             case "PATCH":
                 mine[key] = {**(mine.get(key) or {}), **(entry.data or {})}
             case "DELETE":
@@ -99,7 +101,9 @@ def find(statements: Statements) -> None:
     found = [
         (table, row_id, column, json.dumps(ours), json.dumps(theirs), found_at)
         for (table, row_id), values in mine.items()
-        for column, ours, theirs in _differences(values, _published(statements, table, row_id))
+        # A row that is new and not among what was published need not be deleted: its stream may be subscribed later.
+        if (published := _published(statements, table, row_id)) is not None or (table, row_id) not in added
+        for column, ours, theirs in _differences(values, published)
     ]
     if found:
         statements.execute_many(
