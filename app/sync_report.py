@@ -26,6 +26,8 @@ _TEXT_QUERIES = (
     ("todos", "SELECT id, description FROM todos WHERE id IN (SELECT value FROM json_each(?))"),
 )
 
+_PAUSED = "Syncing is paused; nothing is sent or fetched until it is resumed."
+
 
 @dataclass(frozen=True, slots=True)
 class RejectedChange:
@@ -87,11 +89,11 @@ class SyncReport:
         """
         with explained("The state of syncing cannot be told"):
             explanation = await self._database.explain_sync()
-            if explanation.status.wanted:
-                return str(explanation)
+        sentences = list(explanation.sentences)
+        if not explanation.status.wanted:
             # The engine speaks to programmers, of calls.
-            rest = [sentence for sentence in explanation.sentences if "connect()" not in sentence]
-            return " ".join(["Syncing is paused; nothing is sent or fetched until it is resumed.", *rest])
+            sentences = [_PAUSED, *(sentence for sentence in sentences if "connect()" not in sentence)]
+        return " ".join(sentences)
 
     def watch_rejected(self, tell: Tell = note) -> AsyncIterator[list[RejectedChange]]:
         """Yield the changes that the backend refused, oldest first, now and after each change.

@@ -126,7 +126,7 @@ class SyncScreen(Screen[None]):
         self._rejected, self._replaced = rejected, replaced
         self._status_line.show_rejected(len(rejected))
         counts = [f"{len(rejected):,} rejected"] if rejected else []
-        counts += [f"{len(replaced):,} replaced by others"] if replaced else []
+        counts += [f"{len(replaced):,} replaced"] if replaced else []
         self._title.set("Sync", " · ".join(counts))
         self._rows.set_empty(NOTHING)
         self._rows.set_rows([*rejected, *replaced])
@@ -154,12 +154,13 @@ class SyncScreen(Screen[None]):
         self.refresh_bindings()
 
     def _rejected_detail(self, change: RejectedChange) -> Text:
-        told = [*change.tried[:_MOST_TOLD]]
-        if len(change.tried) > _MOST_TOLD:
-            told.append(f"and {len(change.tried) - _MOST_TOLD:,} more")
         times = f", {change.attempts:,} times in all" if change.attempts > 1 else ""
         said = f"Reason: {change.reason or '(none was given)'}"
-        lines = [*told, said, f"Rejected {ago(change.rejected_at, self._now())}{times}"]
+        lines = [*change.tried[:1], said, f"Rejected {ago(change.rejected_at, self._now())}{times}"]
+        if rest := change.tried[1:]:
+            lines += ["Together with:", *rest[:_MOST_TOLD]]
+        if len(rest) > _MOST_TOLD:
+            lines.append(f"and {len(rest) - _MOST_TOLD:,} more")
         return Text("\n".join(map(visible, lines)))
 
     # Actions

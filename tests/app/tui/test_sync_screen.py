@@ -152,6 +152,7 @@ async def test_a_retried_change_arrives_when_the_backend_takes_it(
         await opened(run)
         await run.press("r")
         await run.until(lambda: "2 times in all" in text(run, "detail"))
+        assert len(run.toasts) == 1  # what is on the screen needs no toast
         await elsewhere.write(
             put("lists", list_id, name="Home again", owner_id=USER, created_at="2026-03-01T00:00:00Z")
         )
