@@ -14,6 +14,7 @@ from sync import Conflict, CrudEntry
 
 _NO_TEXT: Final = "(no text)"
 _TEXT_COLUMNS: Final = {"lists": "name", "todos": "description"}
+_BOOKKEEPING: Final = {"created_at", "created_by", "completed_at", "completed_by", "owner_id"}
 _THINGS: Final = {"lists": "the list", "todos": "the to-do"}
 
 
@@ -65,6 +66,11 @@ def conflict_told(conflict: Conflict, known: KnownTexts) -> tuple[str, str, str]
         mine, theirs = ("done" if side else "open" for side in (conflict.mine, conflict.theirs))
         return f"Whether {row} is done", mine, theirs
     return f"{conflict.column} of {row}", str(conflict.mine), str(conflict.theirs)
+
+
+def concerns_the_user(conflict: Conflict) -> bool:
+    """Whether a conflict is about something that is shown, and not about who did it and when."""
+    return conflict.column not in _BOOKKEEPING
 
 
 def text_of(table: str, values: Mapping[str, Any] | None) -> str | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from app.changes import KnownTexts, conflict_told, text_of, told
+from app.changes import KnownTexts, concerns_the_user, conflict_told, text_of, told
 from app.failures import RefusedError, Tell, explained, going_on, note
 from app.writes import Writes
 from sync import Conflict, PowerSyncDatabase, RejectedWrite
@@ -165,7 +165,7 @@ class SyncReport:
         with explained("What others have replaced cannot be shown"), suppress(DatabaseClosedError):
             async for conflicts in self._database.watch_conflicts():
                 known = KnownTexts(await self._texts_of_rows({(each.table, each.row_id) for each in conflicts}))
-                self._conflicts = {f"replaced-{conflict.id}": conflict for conflict in conflicts}
+                self._conflicts = {f"replaced-{each.id}": each for each in conflicts if concerns_the_user(each)}
                 yield [
                     ReplacedChange(change_id, *conflict_told(conflict, known), conflict.found_at)
                     for change_id, conflict in self._conflicts.items()

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pytest
 
-from app.changes import KnownTexts, conflict_told, told
+from app.changes import KnownTexts, concerns_the_user, conflict_told, told
 from sync import Conflict, CrudEntry
 
 KNOWN = KnownTexts({("lists", "l"): "Home", ("todos", "t"): "Milk"})
@@ -42,7 +42,7 @@ def test_what_an_entry_does(
         ("todos", "t", "description", "Oat milk", "Milk", ("The text of the to-do “Milk”", "“Oat milk”", "“Milk”")),
         ("lists", "l", "name", "House", None, ("The text of the list “Home”", "“House”", "(no text)")),
         ("todos", "t", "completed", 1, 0, ("Whether the to-do “Milk” is done", "done", "open")),
-        ("todos", "t", "completed_at", "now", None, ("completed_at of the to-do “Milk”", "now", "None")),
+        ("todos", "t", "list_id", "l", None, ("list_id of the to-do “Milk”", "l", "None")),
         ("todos", "t", None, None, {"description": "Milk"}, ("The to-do “Milk”", "deleted", "kept")),
         ("others", "o", None, {"a": 1}, None, ("Others (no text)", "kept", "deleted")),
     ],
@@ -52,3 +52,9 @@ def test_what_a_conflict_is_about(
 ):
     conflict = Conflict(1, table, row_id, column, mine, theirs, datetime(2026, 3, 14, tzinfo=UTC))
     assert conflict_told(conflict, KNOWN) == words
+
+
+@pytest.mark.parametrize(("column", "shown"), [("completed", True), (None, True), ("completed_at", False)])
+def test_who_did_it_and_when_is_no_conflict_for_people(column: str | None, shown: bool):
+    conflict = Conflict(1, "todos", "t", column, 1, 0, datetime(2026, 3, 14, tzinfo=UTC))
+    assert concerns_the_user(conflict) is shown

@@ -112,7 +112,7 @@ class MainScreen(Screen[None]):
             known = {change.id for change in rejected}
 
     def _tell_rejected(self, fresh: list[RejectedChange]) -> None:
-        if not fresh or self._sync_screen in self.app.screen_stack:
+        if not fresh or self._sync_screen in app_of(self).screen_stack:
             return
         what = ", ".join(fresh[-1].tried[:1]) if len(fresh) == 1 else f"{len(fresh):,} changes"
         key = BY_ID["anywhere.sync"].shown_keys[0]
