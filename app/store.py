@@ -19,6 +19,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from app.failures import RefusedError, Tell, explained, going_on, note
+from app.sync_report import SyncReport
 from app.writes import MAX_ROWS, Writes, ends_of_chunks, refuse_long
 from sync import PowerSyncDatabase, SyncStatus, SyncStreamSubscription, Transaction
 from sync.errors import DatabaseClosedError
@@ -130,6 +131,10 @@ class Store:
     they are called and end by themselves: cancelling one only stops the wait for its result. Before the database is
     closed, `flush` waits for them. What is watched goes on after a failure, with growing waits.
 
+    Attributes:
+        writes: those that are under way.
+        report: what synchronization has to tell, and what was rejected.
+
     Args:
         database: open, with `app.schema.APP_SCHEMA`; the store does not close it.
         user_id: the owner of what is made here.
@@ -155,6 +160,7 @@ class Store:
         self._wanted_changed = asyncio.Event()
         self._subscriptions: dict[str, SyncStreamSubscription] = {}
         self.writes: Final = Writes()
+        self.report: Final = SyncReport(database, self.writes)
 
     # Reading
 
@@ -323,15 +329,6 @@ class Store:
     def watch_status(self) -> AsyncIterator[SyncStatus]:
         """Yield the state of synchronization, now and after each change. Ends when the database is closed."""
         return self._database.watch_status()
-
-    def watch_rejected_count(self, tell: Tell = note) -> AsyncIterator[int]:
-        """Yield how many writes the backend refused for good, now and after each change; `tell` as in `watch_lists`."""
-        return going_on(self._count_rejected, tell)
-
-    async def _count_rejected(self) -> AsyncGenerator[int]:
-        with explained("The rejected changes cannot be counted"), suppress(DatabaseClosedError):
-            async for rejected in self._database.watch_rejected_writes():
-                yield len(rejected)
 
     async def connect(self) -> None:
         """Start syncing, or do nothing if that is on already.

@@ -42,7 +42,13 @@ def test_every_setting_is_told() -> None:
 
 def test_the_keys_are_those_of_the_app() -> None:
     table = README.partition("## Keys")[2].partition("##")[0]
-    places = {"Anywhere": Place.ANYWHERE, "Lists": Place.LISTS, "To-dos": Place.TODOS, "Moving": Place.ROWS}
+    places = {
+        "Anywhere": Place.ANYWHERE,
+        "Lists": Place.LISTS,
+        "To-dos": Place.TODOS,
+        "Sync screen": Place.SYNC,
+        "Moving": Place.ROWS,
+    }
     known = {(action.place, key) for action in ACTIONS for key in action.shown_keys}
     place = Place.ANYWHERE
     told: set[Place] = set()

@@ -26,6 +26,7 @@ class Place(Enum):
     ROWS = "Moving"
     ENTRY = "While typing"
     CONFIRM = "When asked"
+    SYNC = "In the sync screen"
     HELP = "In this help"
 
 
@@ -89,6 +90,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
     Action("switch_pane", Place.ANYWHERE, ("tab", "shift+tab"), "", "Go to the other side"),
     Action("connect", Place.ANYWHERE, ("c",), "Connect", "Start syncing", 2),
     Action("disconnect", Place.ANYWHERE, ("c",), "Pause", "Pause syncing; you can carry on editing", 2),
+    Action("sync", Place.ANYWHERE, ("S",), "Sync", "Show the state of syncing, and what was rejected", 3),
     Action("help", Place.ANYWHERE, ("question_mark", "f1"), "Help", "Show all keys", 10),
     Action("quit", Place.ANYWHERE, ("q",), "Quit", "Quit; changes that wait are uploaded next time", 6),
     Action("tell_quit", Place.ANYWHERE, ("ctrl+c",), "", "Tell how to quit"),
@@ -105,6 +107,14 @@ ACTIONS: Final[tuple[Action, ...]] = (
     Action("confirm", Place.CONFIRM, ("y",), "", "Do it"),
     Action("decline", Place.CONFIRM, ("n", "escape", "q"), "", "Leave everything as it is"),
     Action("next_answer", Place.CONFIRM, ("tab", "right", "left", "shift+tab"), "", "Go to the other answer"),
+    Action("retry_change", Place.SYNC, ("r",), "Retry", "Send the rejected change once more", 8),
+    Action("discard_change", Place.SYNC, ("d", "delete"), "Discard", "Forget the rejected change (asks first)", 7),
+    Action("dismiss_replaced", Place.SYNC, ("x",), "Dismiss", "Forget this conflict and older ones (asks first)", 6),
+    Action("connect", Place.SYNC, ("c",), "Connect", "Start syncing", 4),
+    Action("disconnect", Place.SYNC, ("c",), "Pause", "Pause syncing", 4),
+    Action("next_part", Place.SYNC, ("tab", "shift+tab"), "", "Go to the next part, to scroll it"),
+    Action("help", Place.SYNC, ("question_mark", "f1"), "Help", "Show all keys", 5),
+    Action("close_sync", Place.SYNC, ("escape", "S", "q", "left"), "Close", "Back to the lists", 9),
     Action("close_help", Place.HELP, ("escape", "q", "question_mark", "f1"), "", "Close the help"),
     Action("scroll_lines(1)", Place.HELP, ("down", "j"), "", "Scroll down"),
     Action("scroll_lines(-1)", Place.HELP, ("up", "k"), "", "Scroll up"),

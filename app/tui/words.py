@@ -5,6 +5,7 @@ Owns wording only: pure functions of a status and a moment. Where and in which c
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
@@ -80,6 +81,9 @@ def status_words(status: SyncStatus, now: datetime, problem: str | None = None, 
     """
     state = state_of(status)
     long, short = _STATES[state]
+    progress = status.download_progress
+    if state == "connected" and progress is not None and not status.has_synced:
+        long = short = f"Downloading {progress.downloaded_fraction:.0%}"
     waiting = status.upload_queue_count
     if waiting:
         changes = "1 change" if waiting == 1 else f"{waiting:,} changes"
@@ -98,6 +102,8 @@ def status_words(status: SyncStatus, now: datetime, problem: str | None = None, 
         right = ("not synced yet",)
     else:
         right = (f"last sync {ago(status.last_synced_at, now)}", ago(status.last_synced_at, now))
+    if again := _again(status, state, now):
+        right = (f"{again} · {right[0]}", *right)
     return StatusWords(state, _GLYPHS[state], left, right, _reason(status, state, problem))
 
 
@@ -109,6 +115,14 @@ def _reason(status: SyncStatus, state: StateName, problem: str | None) -> str:
     if state == "connected" and status.upload_error is not None and status.upload_queue_count:
         return f": {_sentence(str(status.upload_error) or type(status.upload_error).__name__)}"
     return ""
+
+
+def _again(status: SyncStatus, state: StateName, now: datetime) -> str:
+    """When it is tried again, or empty while nothing failed or an attempt is under way."""
+    at = status.next_retry_at
+    if at is None or state not in {"offline", "connected"} or status.connecting or status.uploading:
+        return ""
+    return f"trying again in {max(1, math.ceil((at - now).total_seconds()))} s"
 
 
 def _sentence(text: str) -> str:

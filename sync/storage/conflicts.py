@@ -104,8 +104,10 @@ def find(statements: Statements) -> None:
     found_at = now_microseconds()
     told = (
         (table, row_id, column, json.dumps(ours), json.dumps(theirs), found_at)
-        for table, row_id, mine in _uploaded_rows(statements)
-        for column, ours, theirs in _differences(mine, _published(statements, table, row_id))
+        for table, row_id, mine, is_new in _uploaded_rows(statements)
+        # A row that is new and not among what was published need not be deleted: its stream may be subscribed later.
+        if (published := _published(statements, table, row_id)) is not None or not is_new
+        for column, ours, theirs in _differences(mine, published)
     )
     while some := list(islice(told, KEPT)):
         statements.execute_many(
@@ -116,8 +118,8 @@ def find(statements: Statements) -> None:
     statements.execute("DELETE FROM ps_uploaded")
 
 
-def _uploaded_rows(statements: Statements) -> Iterator[tuple[str, str, dict[str, Any] | None]]:
-    """Table, id and, unless it was deleted, the values of each uploaded row: what its entries come to together."""
+def _uploaded_rows(statements: Statements) -> Iterator[tuple[str, str, dict[str, Any] | None, bool]]:
+    """Each uploaded row: table, id, its values (None if deleted) as its entries come to together, whether it is new."""
     uploaded = statements.cursor(
         "SELECT id, data FROM ps_uploaded"
         " ORDER BY json_extract(data, '$.type'), json_extract(data, '$.id'), ps_uploaded.id"
@@ -126,15 +128,16 @@ def _uploaded_rows(statements: Statements) -> Iterator[tuple[str, str, dict[str,
         entries = (decode_entry(row["id"], None, row["data"]) for row in uploaded)
         for (table, row_id), changes in groupby(entries, lambda entry: (entry.table, entry.id)):
             mine: dict[str, Any] | None = None
+            is_new = False
             for entry in changes:
                 match entry.op:
                     case "PUT":
-                        mine = dict(entry.data or {})
+                        mine, is_new = dict(entry.data or {}), True
                     case "PATCH":
                         mine = {**(mine or {}), **(entry.data or {})}
                     case "DELETE":
                         mine = None
-            yield table, row_id, mine
+            yield table, row_id, mine, is_new
 
 
 def conflicts(statements: Statements) -> tuple[Conflict, ...]:

@@ -127,6 +127,15 @@ async def test_deleted_here_and_changed_there_and_the_other_way_round(
     ]
 
 
+async def test_a_new_row_whose_stream_is_not_subscribed_yet_is_no_conflict(
+    database: PowerSyncDatabase, server: Server
+) -> None:
+    await database.execute("INSERT INTO lists(id, name) VALUES ('a', 'mine')")
+    await upload(database)
+    await server.complete()
+    assert await database.conflicts() == ()
+
+
 async def test_a_rejected_write_is_no_conflict(database: PowerSyncDatabase, server: Server) -> None:
     await server.send("a", {"name": "A"})
     await server.complete()

@@ -81,7 +81,7 @@ async def test_retries_show_again_by_the_views_name(database: PowerSyncDatabase)
     assert await rows(database, "SELECT id, name FROM my_lists") == [["a", "x"]]
 
 
-async def test_raw_tables_reject_retry_and_conflict(database: PowerSyncDatabase) -> None:
+async def test_raw_tables_reject_and_retry(database: PowerSyncDatabase) -> None:
     await database.execute("INSERT INTO raw(id, name) VALUES ('a', 'x')")
     await reject_all(database)
     await Server(database).complete()
@@ -93,7 +93,9 @@ async def test_raw_tables_reject_retry_and_conflict(database: PowerSyncDatabase)
     assert [(entry.table, entry.id, entry.data) for entry in again.crud] == [("raw", "a", {"name": "x"})]
     await again.complete()
     await Server(database).complete()
-    assert told(await database.conflicts()) == [("raw", "a", None, {"name": "x"}, None)]
+    assert await rows(database, "SELECT count(*) FROM raw") == [[0]]
+    # A new row that did not come back may yet come with a stream that is subscribed later.
+    assert told(await database.conflicts()) == []
 
 
 async def test_a_retried_change_of_a_row_that_is_gone_makes_no_row(database: PowerSyncDatabase) -> None:

@@ -1,6 +1,6 @@
-"""A question before something is deleted.
+"""A question before something is lost.
 
-Owns the dialog and its two answers. Deletes nothing itself: that is done by whoever asks.
+Owns the dialog and its two answers. Does nothing itself: that is done by whoever asks.
 """
 
 from __future__ import annotations
@@ -27,17 +27,27 @@ class ConfirmScreen(ModalScreen[None]):
         subject: what it is about: one line without control characters, otherwise any text.
         confirmed: called after a yes.
         consequence: what else happens, or empty.
+        yes: the word for doing it.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(Place.CONFIRM)
     AUTO_FOCUS = "#no"
 
-    def __init__(self, question: str, subject: str, confirmed: Callable[[], object], consequence: str = "") -> None:
+    def __init__(
+        self,
+        question: str,
+        subject: str,
+        confirmed: Callable[[], object],
+        consequence: str = "",
+        *,
+        yes: str = "Delete",
+    ) -> None:
         super().__init__()
         self._question = question
         self._subject = subject
         self._confirmed = confirmed
         self._consequence = consequence
+        self._yes = yes
 
     def compose(self) -> ComposeResult:
         """The question, what it is about, and the answers."""
@@ -47,7 +57,7 @@ class ConfirmScreen(ModalScreen[None]):
             if self._consequence:
                 yield Static(self._consequence, id="consequence", markup=False)
             with Horizontal(id="answers"):
-                yield Button("y Delete", id="yes", compact=True)
+                yield Button(f"y {self._yes}", id="yes", compact=True)
                 yield Button("n Keep", id="no", compact=True)
 
     def action_confirm(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual import events, on
 from textual.app import ComposeResult
@@ -16,8 +16,10 @@ from textual.containers import Horizontal
 from textual.screen import Screen
 
 from app.store import Store
-from app.tui.actions import Place, bindings, performs
+from app.sync_report import RejectedChange
+from app.tui.actions import BY_ID, Place, bindings, performs
 from app.tui.attempts import attempt, retried
+from app.tui.literal import fit
 from app.tui.messages import ListOpened, ListsCounted
 from app.tui.typed import app_of
 from app.tui.widgets.entry import QUIT_KEYS, Entry
@@ -27,6 +29,11 @@ from app.tui.widgets.todos_pane import TodosPane
 from app.tui.widgets.welcome import Welcome
 from app.tui.words import state_of
 from sync import SyncStatus
+
+if TYPE_CHECKING:
+    from app.tui.screens.sync import SyncScreen
+
+_TOAST_CELLS: Final = 60
 
 
 @performs(Place.ANYWHERE)
@@ -44,6 +51,7 @@ class MainScreen(Screen[None]):
     def __init__(self, store: Store, now: Callable[[], datetime]) -> None:
         super().__init__()
         self._store = store
+        self._now = now
         self._entry = Entry(self._focus_rows)
         self._lists_pane = ListsPane(store, self._entry.ask, self._show_todos)
         self._todos_pane = TodosPane(store, self._entry.ask, self._show_lists)
@@ -52,6 +60,8 @@ class MainScreen(Screen[None]):
         self._list_count: int | None = None
         self._status = store.status
         self._todos_active = False
+        self._problem: str | None = None
+        self._sync_screen: SyncScreen | None = None
 
     def compose(self) -> ComposeResult:
         """The panes, and under them the entry line, the status line and the key bar."""
@@ -76,7 +86,10 @@ class MainScreen(Screen[None]):
 
     def show_problem(self, problem: str | None) -> None:
         """Show why there is nothing to sync with, in the status line."""
+        self._problem = problem
         self._status_line.show_problem(problem)
+        if self._sync_screen is not None:
+            self._sync_screen.show_problem(problem)
 
     def show_status(self, status: SyncStatus) -> None:
         """Show a state of synchronization."""
@@ -91,8 +104,20 @@ class MainScreen(Screen[None]):
             self.show_status(status)
 
     async def _follow_rejected(self) -> None:
-        async for count in self._store.watch_rejected_count(retried(self)):
-            self._status_line.show_rejected(count)
+        known: set[str] | None = None
+        async for rejected in self._store.report.watch_rejected(retried(self)):
+            self._status_line.show_rejected(len(rejected))
+            if known is not None:
+                self._tell_rejected([change for change in rejected if change.id not in known])
+            known = {change.id for change in rejected}
+
+    def _tell_rejected(self, fresh: list[RejectedChange]) -> None:
+        if not fresh or self._sync_screen in app_of(self).screen_stack:
+            return
+        what = ", ".join(fresh[-1].tried[:1]) if len(fresh) == 1 else f"{len(fresh):,} changes"
+        key = BY_ID["anywhere.sync"].shown_keys[0]
+        said = f"The backend rejected: {fit(what, _TOAST_CELLS)[0]}. Press {key} to see why."
+        app_of(self).notify(said, severity="warning", markup=False)
 
     # What is shown
 
@@ -197,6 +222,14 @@ class MainScreen(Screen[None]):
     def action_disconnect(self) -> None:
         """Stop syncing."""
         attempt(self, self._store.disconnect(), group="connect")
+
+    def action_sync(self) -> None:
+        """Show the state of syncing, and what was rejected."""
+        from app.tui.screens.sync import SyncScreen
+
+        self._sync_screen = SyncScreen(self._store, self._now)
+        self._sync_screen.show_problem(self._problem)
+        app_of(self).push_screen(self._sync_screen)
 
     def action_help(self) -> None:
         """Show all keys."""

@@ -24,6 +24,9 @@ from app.tui.words import StatusWords, status_words
 from sync import SyncStatus
 
 STATUS_REFRESH_SECONDS: Final = 15.0
+COUNTDOWN_SECONDS: Final = 1.0
+"""How often the words are looked at again: the age of the last sync, and the time until the next attempt."""
+
 _GAP: Final = 2
 _LEAST_REASON: Final = 24
 """In fewer cells, the beginning of a reason tells nothing."""
@@ -96,8 +99,9 @@ class StatusLine(Line):
         self._words: StatusWords | None = None
 
     def on_mount(self) -> None:
-        """Keep the age of the last sync true."""
+        """Keep the age of the last sync and the time until the next attempt true."""
         self.set_interval(STATUS_REFRESH_SECONDS, self._refresh_words)
+        self.set_interval(COUNTDOWN_SECONDS, self._count_down)
 
     def show(self, status: SyncStatus) -> None:
         """Show a status from now on."""
@@ -128,6 +132,10 @@ class StatusLine(Line):
             Segment(" " * gap, self.rich_style),
             Segment(right, self.part("status-line--right")),
         ]
+
+    def _count_down(self) -> None:
+        if self._status is not None and self._status.next_retry_at is not None:
+            self._refresh_words()
 
     def _refresh_words(self) -> None:
         if self._status is None:

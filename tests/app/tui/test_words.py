@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from app.tui.words import ago, state_of, status_words
-from sync import NetworkError, SyncStatus
+from sync import NetworkError, SyncProgress, SyncStatus
 from tests.app.conftest import NOW
 
 OFFLINE = SyncStatus(wanted=True, download_error=NetworkError("no route"))
@@ -79,6 +79,28 @@ def test_rejected_changes_are_told_in_every_length(status: SyncStatus, words: st
 )
 def test_the_reason(status: SyncStatus, problem: str | None, reason: str):
     assert status_words(status, NOW, problem).reason == reason
+
+
+def test_a_first_sync_tells_how_far_it_is():
+    downloading = SyncStatus(wanted=True, connected=True, downloading=True, download_progress=SyncProgress(45, 100))
+    assert status_words(downloading, NOW).left == ("Downloading 45%", "Downloading 45%")
+    assert "Downloading" not in status_words(replace(downloading, last_synced_at=NOW), NOW).left[0]
+
+
+@pytest.mark.parametrize(
+    ("status", "again"),
+    [
+        (replace(OFFLINE, download_retry_at=NOW + timedelta(seconds=11.2)), "trying again in 12 s · "),
+        (replace(OFFLINE, download_retry_at=NOW - timedelta(seconds=1)), "trying again in 1 s · "),
+        (replace(OFFLINE, download_retry_at=NOW + timedelta(seconds=9), connecting=True), ""),
+        (replace(CONNECTED, upload_retry_at=NOW + timedelta(seconds=3)), "trying again in 3 s · "),
+        (replace(OFFLINE, wanted=False, download_retry_at=NOW + timedelta(seconds=3)), ""),
+        (OFFLINE, ""),
+    ],
+)
+def test_the_next_attempt_is_told_where_there_is_room(status: SyncStatus, again: str):
+    ages = status_words(replace(status, download_retry_at=None, upload_retry_at=None), NOW).right
+    assert status_words(status, NOW).right == (*([again + ages[0]] if again else []), *ages)
 
 
 def test_wordings_get_shorter():

@@ -1,0 +1,216 @@
+"""What synchronization has to tell the user, and what the user can answer.
+
+Owns the explanation of the state, the changes that the backend refused for good, and the values that were replaced by
+those of others: how they are read with the names of what they are about, and what becomes of them. How a change is put
+into words is `app.changes`'; must not know how anything is shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from app.changes import KnownTexts, concerns_the_user, conflict_told, text_of, told
+from app.failures import RefusedError, Tell, explained, going_on, note
+from app.writes import Writes
+from sync import Conflict, PowerSyncDatabase, RejectedWrite
+from sync.errors import DatabaseClosedError
+
+_TEXT_QUERIES = (
+    ("lists", "SELECT id, name FROM lists WHERE id IN (SELECT value FROM json_each(?))"),
+    ("todos", "SELECT id, description FROM todos WHERE id IN (SELECT value FROM json_each(?))"),
+)
+
+_PAUSED = "Syncing is paused; nothing is sent or fetched until it is resumed."
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedChange:
+    """A change that the backend refused for good, and that is kept until the user decides.
+
+    Attributes:
+        id: unlike those of all others, growing with time.
+        tried: what was tried, one phrase each, in order; texts are in them as they were typed or synced.
+        reason: the backend's own words, any text.
+        rejected_at: when, in UTC.
+        attempts: how often it was rejected in all.
+    """
+
+    id: str
+    tried: tuple[str, ...]
+    reason: str
+    rejected_at: datetime
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplacedChange:
+    """A value that was written here, was accepted, and has been replaced by somebody else's.
+
+    Attributes:
+        id: unlike those of all others, growing with time.
+        about: what it is about; texts are in it as they were typed or synced.
+        mine: what was written here.
+        theirs: what is there instead.
+        found_at: when it was seen here, in UTC.
+    """
+
+    id: str
+    about: str
+    mine: str
+    theirs: str
+    found_at: datetime
+
+
+class SyncReport:
+    """What is to be told about the synchronization of one database. `Store` makes it.
+
+    Args:
+        database: open; its tables are those of `app.schema`.
+        writes: where what is decided here runs to its end.
+    """
+
+    def __init__(self, database: PowerSyncDatabase, writes: Writes) -> None:
+        self._database = database
+        self._writes = writes
+        self._rejected: dict[str, RejectedWrite] = {}
+        self._conflicts: dict[str, Conflict] = {}
+
+    async def explain(self) -> str:
+        """Why everything is, or is not, synced: a paragraph of any text.
+
+        Raises:
+            StoreError: the state cannot be read.
+        """
+        with explained("The state of syncing cannot be told"):
+            explanation = await self._database.explain_sync()
+        sentences = list(explanation.sentences)
+        if not explanation.status.wanted:
+            # The engine speaks to programmers, of calls.
+            sentences = [_PAUSED, *(sentence for sentence in sentences if "connect()" not in sentence)]
+        return " ".join(sentences)
+
+    def watch_rejected(self, tell: Tell = note) -> AsyncIterator[list[RejectedChange]]:
+        """Yield the changes that the backend refused, oldest first, now and after each change.
+
+        Ends when the database is closed.
+
+        Args:
+            tell: called once per trouble, when they cannot be read.
+        """
+        return going_on(self._follow_rejected, tell)
+
+    def watch_replaced(self, tell: Tell = note) -> AsyncIterator[list[ReplacedChange]]:
+        """Yield the values that others have replaced, oldest first; otherwise as `watch_rejected`."""
+        return going_on(self._follow_replaced, tell)
+
+    def retry(self, change_id: str) -> asyncio.Future[None]:
+        """Send a rejected change once more, after all that waits; its effect shows again until the answer is there.
+
+        Begins when it is called, and ends by itself.
+
+        Raises:
+            StoreError: it was not, for instance because it was decided in another window.
+        """
+        return self._begin("The change was not tried again", self._retry(change_id))
+
+    def discard(self, change_id: str) -> asyncio.Future[None]:
+        """Forget a rejected change for ever. As `retry`."""
+        return self._begin("The change was not discarded", self._discard(change_id))
+
+    def dismiss(self, up_to: str) -> asyncio.Future[None]:
+        """Forget a replaced value, and all that were found before it. As `retry`."""
+        return self._begin("They were not dismissed", self._dismiss(up_to))
+
+    def _begin(self, failed: str, work: Coroutine[Any, Any, None]) -> asyncio.Future[None]:
+        async def begun() -> None:
+            with explained(failed):
+                await work
+
+        return self._writes.begin(begun())
+
+    async def _retry(self, change_id: str) -> None:
+        if not await self._known(change_id).retry():
+            raise _decided()
+
+    async def _discard(self, change_id: str) -> None:
+        if not await self._known(change_id).discard():
+            raise _decided()
+
+    async def _dismiss(self, up_to: str) -> None:
+        conflict = self._conflicts.get(up_to)
+        if conflict is not None:
+            await self._database.dismiss_conflicts(conflict)
+
+    def _known(self, change_id: str) -> RejectedWrite:
+        write = self._rejected.get(change_id)
+        if write is None:
+            raise _decided()
+        return write
+
+    async def _follow_rejected(self) -> AsyncGenerator[list[RejectedChange]]:
+        with explained("The rejected changes cannot be shown"), suppress(DatabaseClosedError):
+            async for writes in self._database.watch_rejected_writes():
+                here = await self._texts_of_rows({row for write in writes for row in _rows_of(write)})
+                self._rejected = {f"rejected-{write.id}": write for write in writes}
+                texts = {**_added_texts(writes), **here}
+                yield [_rejected_change(change_id, write, texts) for change_id, write in self._rejected.items()]
+
+    async def _follow_replaced(self) -> AsyncGenerator[list[ReplacedChange]]:
+        with explained("What others have replaced cannot be shown"), suppress(DatabaseClosedError):
+            async for conflicts in self._database.watch_conflicts():
+                known = KnownTexts(await self._texts_of_rows({(each.table, each.row_id) for each in conflicts}))
+                self._conflicts = {f"replaced-{each.id}": each for each in conflicts if concerns_the_user(each)}
+                yield [
+                    ReplacedChange(change_id, *conflict_told(conflict, known), conflict.found_at)
+                    for change_id, conflict in self._conflicts.items()
+                ]
+
+    async def _texts_of_rows(self, rows: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+        ids = json.dumps([row_id for _, row_id in rows])
+        found: dict[tuple[str, str], str] = {}
+        for table, sql in _TEXT_QUERIES:
+            for row in await self._database.get_all(sql, [ids]):
+                if row[1] is not None:
+                    found[table, row["id"]] = row[1]
+        return found
+
+
+def _decided() -> RefusedError:
+    return RefusedError("it was retried or discarded elsewhere meanwhile")
+
+
+def _rows_of(write: RejectedWrite) -> Iterator[tuple[str, str]]:
+    """The rows that a write names: those it changes, and the lists of its to-dos."""
+    for entry in write.crud:
+        yield entry.table, entry.id
+        list_id = (entry.data or {}).get("list_id")
+        if isinstance(list_id, str):
+            yield "lists", list_id
+
+
+def _added_texts(writes: Iterable[RejectedWrite]) -> dict[tuple[str, str], str]:
+    """The texts of rows that exist in rejected changes only."""
+    return {
+        (entry.table, entry.id): text
+        for write in writes
+        for entry in write.crud
+        if entry.op == "PUT" and (text := text_of(entry.table, entry.data)) is not None
+    }
+
+
+def _rejected_change(change_id: str, write: RejectedWrite, texts: Mapping[tuple[str, str], str]) -> RejectedChange:
+    before = {
+        (entry.table, entry.id): text
+        for entry, server_row in zip(write.crud, write.server_rows, strict=True)
+        if (text := text_of(entry.table, entry.previous_values) or text_of(entry.table, server_row)) is not None
+    }
+    known = KnownTexts({**texts, **before})
+    return RejectedChange(
+        change_id, tuple(told(entry, known) for entry in write.crud), write.reason, write.rejected_at, write.attempts
+    )

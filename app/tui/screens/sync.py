@@ -1,0 +1,244 @@
+"""The sync screen: why it is or is not synced, what the backend rejected, and what others have replaced.
+
+Owns its layout, the rows and details of both, and what its keys do. What is told comes from the store's report.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from typing import ClassVar, Final
+
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import VerticalScroll
+from textual.screen import Screen
+from textual.widgets import Static
+
+from app.failures import StoreError
+from app.store import Store
+from app.sync_report import RejectedChange, ReplacedChange
+from app.tui.actions import Place, bindings, performs
+from app.tui.attempts import attempt, retried
+from app.tui.literal import visible
+from app.tui.messages import RowSelected
+from app.tui.typed import app_of
+from app.tui.widgets.lines import KeyBar, StatusLine, TitleLine
+from app.tui.widgets.row_list import DrawnRow, RowList
+from app.tui.words import ago
+
+EXPLAIN_SECONDS: Final = 2.0
+NOTHING: Final = ("All clear", "Nothing of yours was rejected or replaced.")
+_MOST_TOLD: Final = 50
+
+
+def headline(change: RejectedChange | ReplacedChange) -> str:
+    """A change in one line: any text."""
+    if isinstance(change, ReplacedChange):
+        return f"{change.about}: {change.mine} → {change.theirs}"
+    more = len(change.tried) - 1
+    return f"{change.tried[0] if change.tried else 'A change'}{f' and {more:,} more' if more > 0 else ''}"
+
+
+@performs(Place.SYNC)
+class SyncScreen(Screen[None]):
+    """Shows what synchronization has to tell, and takes the user's answers.
+
+    Args:
+        store: what is synced.
+        now: the clock, giving aware datetimes.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings(Place.SYNC)
+    CSS_PATH = "sync.tcss"
+    AUTO_FOCUS = "RowList"
+
+    def __init__(self, store: Store, now: Callable[[], datetime]) -> None:
+        super().__init__()
+        self._store = store
+        self._now = now
+        self._status = store.status
+        self._status_changed = asyncio.Event()
+        self._title = TitleLine("Sync")
+        self._explanation = Static(id="explanation", markup=False)
+        self._rows: RowList[RejectedChange | ReplacedChange] = RowList(self._draw)
+        self._detail = Static(id="detail", markup=False)
+        self._status_line = StatusLine(now)
+        self._rejected: list[RejectedChange] = []
+        self._replaced: list[ReplacedChange] = []
+
+    def compose(self) -> ComposeResult:
+        """The explanation, the rows, the details of the row under the cursor, and the lines below."""
+        yield self._title
+        with VerticalScroll(id="explaining"):
+            yield self._explanation
+        yield self._rows
+        with VerticalScroll(id="detailing"):
+            yield self._detail
+        yield self._status_line
+        yield KeyBar()
+
+    def on_mount(self) -> None:
+        """Follow everything for as long as the screen is open."""
+        attempt(self, self._follow_status(), group="follow")
+        attempt(self, self._follow_rejected(), group="follow")
+        attempt(self, self._follow_replaced(), group="follow")
+        attempt(self, self._follow_explanation(), group="follow")
+
+    async def _follow_status(self) -> None:
+        async for status in self._store.watch_status():
+            self._status = status
+            self._status_line.show(status)
+            self.refresh_bindings()
+            self._status_changed.set()
+
+    async def _follow_rejected(self) -> None:
+        async for rejected in self._store.report.watch_rejected(retried(self)):
+            self.show_changes(rejected, self._replaced)
+
+    async def _follow_replaced(self) -> None:
+        async for replaced in self._store.report.watch_replaced(retried(self)):
+            self.show_changes(self._rejected, replaced)
+
+    async def _follow_explanation(self) -> None:
+        """Explain anew when the status changes, and from time to time: it tells of time that has passed, too."""
+        while True:
+            self._status_changed.clear()
+            try:
+                words = await self._store.report.explain()
+            except StoreError as error:
+                words = str(error)
+            self._explanation.update(visible(words))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(EXPLAIN_SECONDS):
+                    await self._status_changed.wait()
+
+    def show_problem(self, problem: str | None) -> None:
+        """Show why there is nothing to sync with, in the status line."""
+        self._status_line.show_problem(problem)
+
+    def show_changes(self, rejected: list[RejectedChange], replaced: list[ReplacedChange]) -> None:
+        """Show these changes: the rejected ones first."""
+        self._rejected, self._replaced = rejected, replaced
+        self._status_line.show_rejected(len(rejected))
+        counts = [f"{len(rejected):,} rejected"] if rejected else []
+        counts += [f"{len(replaced):,} replaced"] if replaced else []
+        self._title.set("Sync", " · ".join(counts))
+        self._rows.set_empty(NOTHING)
+        self._rows.set_rows([*rejected, *replaced])
+        self._show_detail()
+
+    def _draw(self, change: RejectedChange | ReplacedChange) -> DrawnRow:
+        if isinstance(change, RejectedChange):
+            return DrawnRow(headline(change), mark="✗", tail=ago(change.rejected_at, self._now()))
+        return DrawnRow(headline(change), mark="≠", tail=ago(change.found_at, self._now()))
+
+    @on(RowSelected)
+    def _row_selected(self, event: RowSelected) -> None:
+        event.stop()
+        self._show_detail()
+
+    def _show_detail(self) -> None:
+        change = self._rows.selected
+        self.set_class(change is not None, "-changes")
+        if isinstance(change, RejectedChange):
+            self._detail.update(self._rejected_detail(change))
+        elif change is not None:
+            found = f"Seen {ago(change.found_at, self._now())}"
+            lines = [change.about, f"Yours: {change.mine}", f"Theirs: {change.theirs}", found]
+            self._detail.update(Text("\n".join(map(visible, lines))))
+        self.refresh_bindings()
+
+    def _rejected_detail(self, change: RejectedChange) -> Text:
+        times = f", {change.attempts:,} times in all" if change.attempts > 1 else ""
+        said = f"Reason: {change.reason or '(none was given)'}"
+        lines = [*change.tried[:1], said, f"Rejected {ago(change.rejected_at, self._now())}{times}"]
+        if rest := change.tried[1:]:
+            lines += ["Together with:", *rest[:_MOST_TOLD]]
+        if len(rest) > _MOST_TOLD:
+            lines.append(f"and {len(rest) - _MOST_TOLD:,} more")
+        return Text("\n".join(map(visible, lines)))
+
+    # Actions
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
+        """What can be done depends on the row under the cursor, and on whether syncing is paused."""
+        if action in {"retry_change", "discard_change"}:
+            return isinstance(self._rows.selected, RejectedChange)
+        if action == "dismiss_replaced":
+            return isinstance(self._rows.selected, ReplacedChange)
+        if action == "connect":
+            return not self._status.wanted
+        if action == "disconnect":
+            return self._status.wanted
+        return True
+
+    def action_retry_change(self) -> None:
+        """Send the rejected change once more."""
+        change = self._rows.selected
+        if isinstance(change, RejectedChange):
+            attempt(self, self._store.report.retry(change.id))
+
+    def action_discard_change(self) -> None:
+        """Ask whether to forget the rejected change."""
+        change = self._rows.selected
+        if not isinstance(change, RejectedChange):
+            return
+        from app.tui.screens.confirm import ConfirmScreen
+
+        def discard() -> None:
+            attempt(self, self._store.report.discard(change.id))
+
+        app_of(self).push_screen(
+            ConfirmScreen(
+                "Discard this rejected change?",
+                visible(headline(change)),
+                discard,
+                "It is kept nowhere else.",
+                yes="Discard",
+            )
+        )
+
+    def action_dismiss_replaced(self) -> None:
+        """Ask whether to forget the conflict, and those that were seen before it."""
+        change = self._rows.selected
+        if not isinstance(change, ReplacedChange):
+            return
+        from app.tui.screens.confirm import ConfirmScreen
+
+        count = 1 + self._replaced.index(change)
+        question = "Dismiss this conflict?" if count == 1 else f"Dismiss this and {count - 1:,} older conflicts?"
+
+        def dismiss() -> None:
+            attempt(self, self._store.report.dismiss(change.id))
+
+        consequence = "Theirs stays; yours is kept nowhere else."
+        app_of(self).push_screen(
+            ConfirmScreen(question, visible(headline(change)), dismiss, consequence, yes="Dismiss")
+        )
+
+    def action_connect(self) -> None:
+        """Start syncing."""
+        attempt(self, self._store.connect(), group="connect")
+
+    def action_disconnect(self) -> None:
+        """Stop syncing."""
+        attempt(self, self._store.disconnect(), group="connect")
+
+    def action_next_part(self) -> None:
+        """Go to the next part of the screen, to scroll it."""
+        self.focus_next()
+
+    def action_help(self) -> None:
+        """Show all keys."""
+        from app.tui.screens.help import HelpScreen
+
+        app_of(self).push_screen(HelpScreen())
+
+    def action_close_sync(self) -> None:
+        """Back to the lists."""
+        self.dismiss(None)
