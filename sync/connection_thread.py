@@ -154,7 +154,7 @@ class Loan(aiosqlite.Connection):
     async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         connection = self._connection
         if connection is None or not cast("Any", self._owner)._running:
-            raise ValueError("Connection closed")  # as aiosqlite itself has it
+            raise ValueError("no active connection")  # as aiosqlite itself has it, and as SQLAlchemy knows it
 
         def call() -> Any:
             try:
