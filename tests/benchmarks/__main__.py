@@ -15,7 +15,7 @@ from tests.benchmarks.service import write_body
 from tests.benchmarks.workload import Workload
 from tests.benchmarks.writes import measure as measure_writes
 
-KINDS = ("engine", "bare")
+KINDS = ("engine", "watched", "bare")
 
 
 def measure_first_sync(workload: Workload, rounds: int, kinds: tuple[str, ...] = KINDS) -> None:
