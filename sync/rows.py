@@ -68,10 +68,12 @@ def row_values(row: object) -> dict[str, Any]:
     elif isinstance(row, msgspec.Struct):
         encoded = {field.name: field.encode_name for field in msgspec.structs.fields(row)}
         values = {encoded[name]: value for name, value in msgspec.structs.asdict(row).items()}
+    elif hasattr(row, "__pydantic_fields__") and not isinstance(row, type):
+        from pydantic import TypeAdapter
+
+        values = cast("dict[str, Any]", TypeAdapter[Any](cast("Any", type(row))).dump_python(row, by_alias=True))
     elif dataclasses.is_dataclass(row) and not isinstance(row, type):
-        values = {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
-    elif hasattr(row, "__pydantic_fields__"):
-        values = cast("dict[str, Any]", cast("Any", row).model_dump(by_alias=True))
+        values = {field.name: getattr(row, field.name) for field in dataclasses.fields(row) if field.init}
     elif isinstance(row, tuple) and hasattr(cast("Any", row), "_asdict"):
         values = cast("dict[str, Any]", cast("Any", row)._asdict())
     else:
@@ -97,7 +99,9 @@ def _stored(value: Any) -> Any:
 
 def _encode_model(value: Any) -> Any:
     if hasattr(value, "__pydantic_fields__"):
-        return value.model_dump(mode="json")
+        from pydantic import TypeAdapter
+
+        return TypeAdapter[Any](cast("Any", type(value))).dump_python(value, mode="json")
     raise TypeError(f"A value of type {type(value).__name__} cannot be stored in a column: {value!r}")
 
 
@@ -197,10 +201,12 @@ def _converter(hint: Any) -> _Convert:
         return _text_to(_ISO[hint])
     if hint is type(None):
         return _to_none
+    if hasattr(hint, "__pydantic_fields__"):
+        from pydantic import TypeAdapter
+
+        return _text_to(TypeAdapter(hint).validate_json)
     if _is_json(hint):
         return _text_to(msgspec.json.Decoder(hint).decode)
-    if hasattr(hint, "__pydantic_fields__"):
-        return _text_to(hint.model_validate_json)
     return lambda value: msgspec.convert(value, hint)
 
 
@@ -267,8 +273,9 @@ def _text_to(parse: Callable[[str], Any]) -> _Convert:
 
 
 def _model_reader(model: Any) -> Callable[[Row], Any]:
-    from pydantic import ValidationError
+    from pydantic import TypeAdapter, ValidationError
 
+    validate = TypeAdapter(model).validate_python  # of models and pydantic's dataclasses alike
     nested: set[str] = set()
     for name, info in model.__pydantic_fields__.items():
         members = typing.get_args(info.annotation) if typing.get_origin(info.annotation) in _BOTH_UNIONS else ()
@@ -284,7 +291,7 @@ def _model_reader(model: Any) -> Callable[[Row], Any]:
                 except ValueError as error:
                     raise RowTypeError(model, column, _why(values[column], "JSON", error)) from error
         try:
-            return model.model_validate(values)
+            return validate(values)
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"]) or None

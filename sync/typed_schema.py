@@ -68,12 +68,12 @@ def _fields(model: Any) -> Iterator[tuple[str, Any]]:
     try:
         if _is_struct(model):
             yield from ((field.encode_name, field.type) for field in msgspec.structs.fields(model))
-        elif dataclasses.is_dataclass(model):
-            hints = typing.get_type_hints(model, include_extras=True)
-            yield from ((field.name, hints[field.name]) for field in dataclasses.fields(model) if field.init)
         elif isinstance(getattr(model, "__pydantic_fields__", None), dict):
             for attribute, field in model.__pydantic_fields__.items():
                 yield _pydantic_name(f"{name}.{attribute}", attribute, field), field.annotation
+        elif dataclasses.is_dataclass(model):
+            hints = typing.get_type_hints(model, include_extras=True)
+            yield from ((field.name, hints[field.name]) for field in dataclasses.fields(model) if field.init)
         elif typing.is_typeddict(model) or hasattr(model, "_field_defaults"):
             yield from typing.get_type_hints(model, include_extras=True).items()
         else:
