@@ -28,6 +28,8 @@ BUSY_TIMEOUT_SECONDS = 10.0
 
 _INTERRUPT_AGAIN_SECONDS = 0.01
 
+_WRITER_CACHE_KIB = 16 << 10  # what a large transaction changes outgrows SQLite's 2 MB, and is written and read twice
+
 
 class ConnectionThread(aiosqlite.Connection):
     """An aiosqlite connection on whose thread a whole function can run in one hop."""
@@ -152,7 +154,7 @@ class Loan(aiosqlite.Connection):
     async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         connection = self._connection
         if connection is None or not cast("Any", self._owner)._running:
-            raise ValueError("Connection closed")  # as aiosqlite itself has it
+            raise ValueError("no active connection")  # as aiosqlite itself has it, and as SQLAlchemy knows it
 
         def call() -> Any:
             try:
@@ -207,6 +209,7 @@ def set_up_writer(statements: Statements) -> None:
     statements.execute("PRAGMA recursive_triggers = OFF")
     # Debian's SQLite overwrites what is deleted, which doubles the writing.
     statements.execute("PRAGMA secure_delete = OFF")
+    statements.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}")
     _switch_to_wal(statements)
     statements.execute(f"PRAGMA journal_size_limit = {wal.KEPT_BYTES}")
     statements.execute("PRAGMA wal_autocheckpoint = 0")  # `sync.wal` does it, beside the writer

@@ -231,6 +231,10 @@ class LocalDatabase(WritingQueries):
         chosen = None if tables is None else names(tables)
         return self._watched.add(WindowWatch(self._pool, query, throttle, chosen))
 
+    async def source_tables(self, sql: str, parameters: Parameters = ()) -> frozenset[str]:
+        """The tables of the app that a query depends on, as SQLite says; the query is not run. Raises as `get_all`."""
+        return await self._watched.source_tables(sql, parameters)
+
     def on_change(self, tables: Iterable[str], *, throttle: float = THROTTLE_SECONDS) -> TableChanges:
         """Which of these tables changed, after each commit from here on, local or synced.
 

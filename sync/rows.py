@@ -68,8 +68,8 @@ def row_values(row: object) -> dict[str, Any]:
     elif isinstance(row, msgspec.Struct):
         encoded = {field.name: field.encode_name for field in msgspec.structs.fields(row)}
         values = {encoded[name]: value for name, value in msgspec.structs.asdict(row).items()}
-    elif hasattr(row, "__pydantic_fields__"):
-        adapter, no_columns = _model_adapter(type(row))
+    elif hasattr(row, "__pydantic_fields__") and not isinstance(row, type):
+        adapter, no_columns = _model_adapter(_class_of(row))
         values = cast("dict[str, Any]", adapter.dump_python(row, by_alias=True, exclude=no_columns))
     elif dataclasses.is_dataclass(row) and not isinstance(row, type):
         values = {field.name: getattr(row, field.name) for field in dataclasses.fields(row) if field.init}
@@ -105,9 +105,13 @@ def _model_adapter(model: Any) -> tuple[Any, frozenset[str]]:
     return TypeAdapter(model), frozenset(computed | model.__pydantic_decorators__.computed_fields.keys())
 
 
+def _class_of(value: Any) -> Any:
+    return value.__class__
+
+
 def _encode_model(value: Any) -> Any:
     if hasattr(value, "__pydantic_fields__"):
-        return _model_adapter(cast("type[Any]", type(value)))[0].dump_python(value, mode="json")
+        return _model_adapter(_class_of(value))[0].dump_python(value, mode="json")
     raise TypeError(f"A value of type {type(value).__name__} cannot be stored in a column: {value!r}")
 
 

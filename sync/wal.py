@@ -48,6 +48,7 @@ class WriteAheadLog:
         self._limit = LIMIT_BYTES
         self._last_length = 0
         self._checkpoint: asyncio.Task[None] | None = None
+        self._asked_again = False
         self._closed = False
 
     def is_due(self) -> bool:
@@ -56,7 +57,9 @@ class WriteAheadLog:
 
     def begin_checkpoint(self) -> None:
         """Move what is committed into the file, unless that is already going on. Called on the event loop."""
-        if not self._closed and (self._checkpoint is None or self._checkpoint.done()):
+        if self._checkpoint is not None and not self._checkpoint.done():
+            self._asked_again = True  # that one may have looked at the log before it grew to what it is
+        elif not self._closed:
             self._checkpoint = asyncio.create_task(self._run(), name="sync: WAL checkpoint")
 
     async def until_short(self) -> None:
@@ -91,6 +94,7 @@ class WriteAheadLog:
         return self._last_length
 
     async def _run(self) -> None:
+        self._asked_again = False
         try:
             length = await asyncio.to_thread(self._move)
         except sqlite3.Error as error:
@@ -98,6 +102,8 @@ class WriteAheadLog:
         else:
             if length > self._limit:
                 self._on_too_long()
+        if self._asked_again:
+            asyncio.get_running_loop().call_soon(self.begin_checkpoint)
 
     def _move(self) -> int:
         with closing(sqlite3.connect(self._path, isolation_level=None)) as connection:

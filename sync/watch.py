@@ -218,6 +218,10 @@ class WatchedQueries:
         """See `PowerSyncDatabase.on_change`."""
         return self.add(TableChanges(throttle, self._app_tables, None if tables is None else names(tables)))
 
+    async def source_tables(self, sql: str, parameters: Parameters) -> frozenset[str]:
+        """See `PowerSyncDatabase.source_tables`."""
+        return self._app_tables(await self._pool.read(lambda statements: statements.tables_read_by(sql, parameters)))
+
     def add(self, stream: S) -> S:
         """Tell it of each commit from here on."""
         self._streams.add(stream)

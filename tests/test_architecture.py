@@ -88,7 +88,7 @@ def loaded_by(statement: str) -> set[str]:
 @pytest.mark.parametrize(
     ("statement", "heavy"),
     [
-        ("import sync", {"textual", "httpx", "app", "starlette"}),
+        ("import sync", {"textual", "httpx", "app", "starlette", "sqlalchemy"}),
         ("import app.cli", {"textual", "httpx", "pydantic", "asyncio", "sqlite3"}),
         ("import app.backend", {"textual", "httpx", "starlette", "uvicorn", "joserfc"}),
         ("import app.store", {"textual", "httpx", "pydantic"}),

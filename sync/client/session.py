@@ -1,11 +1,14 @@
 """One session: the download loop and the upload loop of one connector, and the HTTP client that they share.
 
-Owns how the loops wake each other. Imported when a database first connects, since httpx takes a while to import.
+Owns how the loops wake each other. Imported when a database first connects, and in a thread, since httpx takes a while
+to import.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import importlib
 import ssl
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
@@ -26,6 +29,11 @@ from sync.raw_tables import RawTable
 from sync.status import StatusBoard
 from sync.storage import account
 from sync.storage.subscriptions import StreamKey
+
+# httpx would import these with its first request, on the event loop, and block it for 20 ms.
+for _late in ("httpcore", "anyio", "anyio._backends._asyncio"):
+    with contextlib.suppress(ImportError):
+        importlib.import_module(_late)
 
 
 class Session:

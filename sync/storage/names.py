@@ -18,8 +18,11 @@ TARGET = "target_checkpoint_request_id"
 LAST_SEEN = "last_seen_checkpoint_request_id"
 LAST_APPLIED = "last_applied_checkpoint_request_id"
 
-CUSTOM_CHECKPOINT = "last_custom_checkpoint"
-"""What the backend gave with its last answer, if it gives such; only this engine keeps it."""
+CUSTOM_CHECKPOINT = "custom_checkpoint"
+"""What the backend gave with its last answer, if it gives such; only this engine keeps it.
+
+Not to be named between the two keys above: the triggers delete all that is.
+"""
 
 USER_ID = "user_id"
 """The user whose file it is. Only this engine keeps it; official clients clear it when they clear the file."""

@@ -12,7 +12,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from sync.storage.names import IN_SYNC_OPERATION, LAST_APPLIED, LAST_SEEN, TARGET, TARGET_UNKNOWN, literal, quoted
+from sync.storage.names import (
+    IN_SYNC_OPERATION,
+    LAST_APPLIED,
+    LAST_REQUESTED,
+    LAST_SEEN,
+    TARGET,
+    TARGET_UNKNOWN,
+    literal,
+    quoted,
+)
 
 CHECK_ID = (
     "SELECT CASE WHEN NEW.id IS NULL THEN RAISE(ABORT, 'id is required')"
@@ -69,16 +78,22 @@ def queue(
 def close_gate(table: str, row: str) -> Iterator[str]:
     """No older checkpoint may take back or acknowledge this write.
 
-    None of these statements may meet a conflict: the OR clause of the app's own statement (OR IGNORE, say) would
-    decide it, whatever stands here. Nor do they read what they insert into, or compare with a list: SQLite would make
-    a temporary table for that each time, which takes longer than all the rest.
+    What may meet a conflict says itself what happens then: else the OR clause of the app's own statement (OR IGNORE,
+    say) would decide it. Nothing reads what it inserts into, or compares with a list: SQLite would make a temporary
+    table for that each time, which takes longer than all the rest.
     """
-    yield f"DELETE FROM ps_updated_rows WHERE row_type = {literal(table)} AND row_id = {row}.id"
-    yield f"INSERT INTO ps_updated_rows(row_type, row_id) VALUES ({literal(table)}, {row}.id)"
-    for key in (LAST_SEEN, LAST_APPLIED):
-        yield f"DELETE FROM ps_kv WHERE key = {literal(key)}"
-    yield f"UPDATE ps_kv SET value = {TARGET_UNKNOWN} WHERE key = {literal(TARGET)}"
-    yield f"INSERT INTO ps_kv(key, value) SELECT {literal(TARGET)}, {TARGET_UNKNOWN} WHERE changes() = 0"
+    yield (
+        f"INSERT INTO ps_updated_rows(row_type, row_id) VALUES ({literal(table)}, {row}.id)"
+        " ON CONFLICT(row_type, row_id) DO NOTHING"
+    )
+    yield (
+        f"DELETE FROM ps_kv WHERE key BETWEEN {literal(LAST_APPLIED)} AND {literal(LAST_SEEN)}"
+        f" AND key <> {literal(LAST_REQUESTED)}"
+    )
+    yield (
+        f"INSERT INTO ps_kv(key, value) VALUES ({literal(TARGET)}, {TARGET_UNKNOWN})"
+        " ON CONFLICT(key) DO UPDATE SET value = excluded.value WHERE value IS NOT excluded.value"
+    )
 
 
 def non_null_values(columns: Sequence[str]) -> str:

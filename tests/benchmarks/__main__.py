@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import statistics
 import subprocess
@@ -12,8 +13,9 @@ from pathlib import Path
 
 from tests.benchmarks.service import write_body
 from tests.benchmarks.workload import Workload
+from tests.benchmarks.writes import measure as measure_writes
 
-KINDS = ("engine", "bare")
+KINDS = ("engine", "watched", "bare")
 
 
 def measure_first_sync(workload: Workload, rounds: int, kinds: tuple[str, ...] = KINDS) -> None:
@@ -66,7 +68,10 @@ def main() -> None:
     parser.add_argument("--row-bytes", type=int, default=340)
     parser.add_argument("--ids", choices=("random", "ascending"), default="random")
     parser.add_argument("--only", choices=KINDS)
+    parser.add_argument("--no-writes", action="store_true", help="only first syncs")
     options = parser.parse_args()
+    if not options.no_writes:
+        asyncio.run(measure_writes(options.rounds))
     for rows in options.rows:
         workload = Workload(rows, options.buckets, options.tables, options.row_bytes, options.ids)
         measure_first_sync(workload, options.rounds, KINDS if options.only is None else (options.only,))

@@ -1,7 +1,7 @@
 """A first sync, from the opened stream to visible rows: the engine, and bare sqlite3 doing the least that it takes.
 
-Run as `python -m tests.benchmarks.first_sync engine|bare PORT TABLES`: one measurement in a process of its own, whose
-figures it prints as JSON (seconds, milliseconds, MB).
+Run as `python -m tests.benchmarks.first_sync engine|watched|bare PORT TABLES`: one measurement in a process of its own,
+whose figures it prints as JSON (seconds, milliseconds, MB). `watched` is the engine with three watched queries open.
 """
 
 from __future__ import annotations
@@ -39,20 +39,35 @@ class _Connector(BackendConnector):
         raise AssertionError("nothing is uploaded")
 
 
-async def _longest_block(longest: list[float]) -> None:
-    """How long the event loop was kept from running, at most, in seconds."""
+async def _longest_block(longest: dict[str, float]) -> None:
+    """How long the event loop was kept from running, at most, in milliseconds, and by its own thread's work alone."""
     while True:
-        before = time.perf_counter()
+        before, used = time.perf_counter(), time.thread_time()
         await asyncio.sleep(0.001)
-        longest[0] = max(longest[0], time.perf_counter() - before - 0.001)
+        longest["block_ms"] = max(longest["block_ms"], (time.perf_counter() - before - 0.001) * 1000)
+        longest["own_block_ms"] = max(longest["own_block_ms"], (time.thread_time() - used) * 1000)
 
 
-async def engine(path: Path, port: int, tables: list[str]) -> dict[str, float]:
+def watched_queries(table: str) -> list[str]:
+    return [
+        f'SELECT count(*) FROM "{table}"',
+        f'SELECT id, description FROM "{table}" ORDER BY position DESC LIMIT 100',
+        f'SELECT completed, count(*) FROM "{table}" GROUP BY completed',
+    ]
+
+
+async def engine(path: Path, port: int, tables: list[str], *, watched: bool) -> dict[str, float]:
     schema = Schema([Table(name, COLUMNS) for name in tables])
-    longest = [0.0]
+    longest = {"block_ms": 0.0, "own_block_ms": 0.0}
     wal = 0
+
+    async def watch(sql: str) -> None:
+        async for _ in database.watch(sql):
+            pass
+
     async with PowerSyncDatabase(path, schema) as database:
         ticker = asyncio.create_task(_longest_block(longest))
+        watching = [asyncio.create_task(watch(sql)) for sql in watched_queries(tables[0])] if watched else []
         began = time.perf_counter()
         await database.connect(_Connector(port), SyncOptions())
         first = asyncio.create_task(database.wait_for_first_sync())
@@ -60,9 +75,10 @@ async def engine(path: Path, port: int, tables: list[str]) -> dict[str, float]:
             await asyncio.wait({first}, timeout=0.02)
             wal = max(wal, Path(f"{path}-wal").stat().st_size)
         seconds = time.perf_counter() - began
-        ticker.cancel()
+        for task in (ticker, *watching):
+            task.cancel()
         rows = sum([(await database.get(f'SELECT count(*) FROM "{name}"'))[0] for name in tables])
-    return {"seconds": seconds, "rows": rows, "block_ms": longest[0] * 1000, "wal_mb": wal / 2**20}
+    return {"seconds": seconds, "rows": rows, "wal_mb": wal / 2**20} | longest
 
 
 def bare(path: Path, port: int, tables: list[str]) -> dict[str, float]:
@@ -117,7 +133,10 @@ def main() -> None:
     kind, port, *tables = sys.argv[1:]
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCHMARK_DIRECTORY")) as directory:
         path = Path(directory) / "first.db"
-        result = asyncio.run(engine(path, int(port), tables)) if kind == "engine" else bare(path, int(port), tables)
+        if kind == "bare":
+            result = bare(path, int(port), tables)
+        else:
+            result = asyncio.run(engine(path, int(port), tables, watched=kind == "watched"))
         usage = resource.getrusage(resource.RUSAGE_SELF)
         result["cpu_seconds"] = usage.ru_utime + usage.ru_stime
         result["memory_mb"] = usage.ru_maxrss / 1024

@@ -29,7 +29,7 @@ _QUERIES = {
     "ps_migration": "SELECT id, down_migrations IS NULL FROM ps_migration ORDER BY id",
     "ps_kv": (
         "SELECT key, typeof(value), value FROM ps_kv"
-        " WHERE key NOT IN ('client_id', 'keeps_records', 'last_custom_checkpoint', 'user_id') ORDER BY key"
+        " WHERE key NOT IN ('client_id', 'keeps_records', 'custom_checkpoint', 'user_id') ORDER BY key"
     ),
     "client_id": "SELECT count(*), min(length(value)) FROM ps_kv WHERE key = 'client_id'",
     "ps_oplog": (

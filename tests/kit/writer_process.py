@@ -53,9 +53,7 @@ async def main(file: str, url: str, name: str) -> None:
             await asyncio.to_thread(sys.stdin.read)
             for task in tasks:
                 task.cancel()
-        async for status in database.watch_status():
-            if status.upload_queue_count == 0:
-                break
+        await database.wait_for_upload(30)
         lateness.sort()
         count = len(lateness)
         figures = {"rows": count, "median": lateness[count // 2], "p95": lateness[count * 95 // 100]} if count else {}

@@ -75,11 +75,13 @@ async def test_a_rolled_back_transaction_leaves_nothing(database: PowerSyncDatab
 async def test_a_write_closes_the_gate_and_forgets_older_checkpoints(database: PowerSyncDatabase) -> None:
     await database.execute(
         "INSERT INTO ps_kv(key, value) VALUES ('target_checkpoint_request_id', 3),"
-        " ('last_seen_checkpoint_request_id', 3), ('last_applied_checkpoint_request_id', 3)"
+        " ('last_seen_checkpoint_request_id', 3), ('last_applied_checkpoint_request_id', 3),"
+        " ('last_requested_checkpoint_request_id', 3)"
     )
     await database.execute("INSERT INTO lists(id, name) VALUES ('l', 'Home')")
-    assert await rows(database, "SELECT key, value FROM ps_kv WHERE key <> 'client_id'") == [
-        ["target_checkpoint_request_id", UNKNOWN]
+    assert await rows(database, "SELECT key, value FROM ps_kv WHERE key <> 'client_id' ORDER BY key") == [
+        ["last_requested_checkpoint_request_id", 3],
+        ["target_checkpoint_request_id", UNKNOWN],
     ]
     assert await rows(database, "SELECT row_type, row_id FROM ps_updated_rows") == [["lists", "l"]]
 

@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any, Literal, NamedTuple, NotRequired, TypedDict
 
 import msgspec
+import pydantic
 import pydantic.dataclasses
 import pytest
 
@@ -84,6 +85,20 @@ class AsModelDataclass:
     kind: Literal["a", "b"]
     note: str = "none"
     length: int = pydantic.Field(init=False, default=0)
+
+
+@pydantic.dataclasses.dataclass(frozen=True)
+class AsPydanticDataclass:
+    id: str
+    done: bool
+    at: datetime
+    day: date | None
+    tags: list[str]
+    place: Place | None
+    colour: Colour
+    price: float
+    kind: Literal["a", "b"]
+    note: str = "none"
 
 
 class AsTypedDict(TypedDict):

@@ -1,0 +1,173 @@
+"""SQLAlchemy over the same file, the same leases and the same commit notifications (extra `sqlalchemy`).
+
+Owns the engine that draws its connections from the database's leases, and queries of the ORM that keep themselves
+current. Imported only by who wants it: `import sync` loads no SQLAlchemy. Must not know tables or the sync protocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack
+from typing import Any, cast
+
+import aiosqlite
+from sqlalchemy import event
+from sqlalchemy.dialects.sqlite.aiosqlite import SQLiteExecutionContext_aiosqlite
+from sqlalchemy.engine import Connection
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import create_async_engine as create_engine_of_sqlalchemy
+from sqlalchemy.orm import Mapper
+from sqlalchemy.pool import NullPool
+from sqlalchemy.sql import Select
+
+from sync.cancellation import to_the_end
+from sync.errors import DatabaseClosedError
+from sync.local_database import THROTTLE_SECONDS, LocalDatabase
+
+_closing: set[asyncio.Task[None]] = set()
+
+
+def create_async_engine(database: LocalDatabase, *, read_only: bool = False, **options: Any) -> AsyncEngine:
+    """A SQLAlchemy engine over an open database; its transactions are the database's own.
+
+    Each connection that SQLAlchemy takes is a lease: of the writing connection, which begins with BEGIN IMMEDIATE and
+    is the only one until commit, rollback or close, or, with `read_only`, of a reading one, of which there may be many;
+    each transaction on it sees one snapshot. What a transaction writes through the app's views is queued as one
+    transaction for upload, and told to watchers when it is committed. Cancelled, it is rolled back.
+
+    Map the views as tables, with text ids made in Python (`default=`). SQLite does not count the rows that a view's
+    triggers change: `rowcount` is -1 (unknown) then, and `version_id_col` cannot be used.
+
+    Args:
+        database: need not be open yet.
+        read_only: SQLite refuses to write.
+        options: of SQLAlchemy's own function of this name, but for its pool and how it connects.
+
+    Raises (what uses the engine):
+        NestedUseError: a writing connection is taken inside another use of the writing one by the same task, where it
+            would wait for itself; so does the database itself, used inside such a transaction.
+        DatabaseClosedError: the database is closed.
+    """
+
+    async def connect() -> aiosqlite.Connection:
+        return cast("aiosqlite.Connection", await _Lease.begin(database, read_only=read_only))
+
+    engine = create_engine_of_sqlalchemy("sqlite+aiosqlite://", async_creator=connect, poolclass=NullPool, **options)
+    dialect = engine.dialect
+    dialect.supports_sane_rowcount = dialect.supports_sane_multi_rowcount = False
+    dialect.execution_ctx_cls = _Execution
+    begin = "BEGIN" if read_only else "BEGIN IMMEDIATE"
+
+    def on_begin(connection: Connection) -> None:
+        if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+            connection.exec_driver_sql(begin)
+
+    event.listen(engine.sync_engine, "begin", on_begin)
+    return engine
+
+
+async def watch_select(
+    database: LocalDatabase, statement: Select[Any], *, throttle: float = THROTTLE_SECONDS
+) -> AsyncGenerator[list[Any]]:
+    """What a SELECT of one entity or column finds, now and after every commit that changes it, local or synced.
+
+    Entities come new with each result and detached from any session, with what the statement loads eagerly. Tables
+    that eager loading reads count as much as those of the statement itself. Ends when the database is closed.
+
+    Args:
+        database: the one that the entities' tables are views of.
+        statement: may eagerly load relationships in any way.
+        throttle: the shortest time between two runs, in seconds.
+    """
+    engine = create_async_engine(database, read_only=True)
+    changes = database.watch_all_updates(throttle=throttle)
+    before: Any = None
+    first = True
+    tables: frozenset[str] = frozenset()
+    try:
+        while True:
+            if not first and tables.isdisjoint(await anext(changes)):
+                continue
+            run: dict[str, Any] = {}
+            async with AsyncSession(engine, expire_on_commit=False) as session:
+                connection = await session.connection()
+                _note_statements(connection.sync_connection, run)
+                found = await session.execute(statement)
+                scalars = found.scalars()
+                result = list(scalars.unique() if _is_entity(statement) else scalars)
+            tables = frozenset[str]().union(*[await database.source_tables(*each) for each in run.items()])
+            values = [_values(each, {}) for each in result]
+            if first or values != before:
+                first, before = False, values
+                yield result
+    except (DatabaseClosedError, StopAsyncIteration):
+        return
+    finally:
+        await changes.aclose()
+
+
+def _note_statements(connection: Connection | None, statements: dict[str, Any]) -> None:
+    def note(_connection: Any, _cursor: Any, sql: str, parameters: Any, _context: Any, _many: Any) -> None:
+        statements[sql] = parameters
+
+    assert connection is not None
+    event.listen(connection, "before_cursor_execute", note)
+
+
+def _is_entity(statement: Select[Any]) -> bool:
+    described = statement.column_descriptions[0]
+    return described["entity"] is not None and described["expr"] is described["entity"]
+
+
+def _values(value: Any, seen: dict[int, int]) -> Any:
+    """What an entity holds, as plain values that can be compared; its relationships too, as far as they are loaded."""
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_values(each, seen) for each in cast("list[Any]", value)]
+    if not isinstance(getattr(cast("Any", type(value)), "__mapper__", None), Mapper):
+        return value
+    if id(value) in seen:
+        return ("seen", seen[id(value)])  # by a relationship back to where it came from
+    seen[id(value)] = len(seen)
+    loaded = vars(cast("object", value))
+    names = sorted(loaded.keys() - {"_sa_instance_state"})
+    return type(cast("object", value)), {name: _values(loaded[name], seen) for name in names}
+
+
+class _Execution(SQLiteExecutionContext_aiosqlite):
+    @property
+    def rowcount(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return super().rowcount or -1  # 0 is what SQLite says of a view, whatever its triggers changed
+
+
+class _Lease:
+    """A raw connection as SQLAlchemy wants it: closing it ends the lease, from whatever task."""
+
+    def __init__(self, connection: aiosqlite.Connection, stack: AsyncExitStack) -> None:
+        self._lent = connection
+        self._stack = stack
+        self._loop = asyncio.get_running_loop()
+
+    @classmethod
+    async def begin(cls, database: LocalDatabase, *, read_only: bool) -> _Lease:
+        stack = AsyncExitStack()
+        connection = await stack.enter_async_context(database.reader() if read_only else database.writer())
+        connection.row_factory = None
+        return cls(connection, stack)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._lent, name)
+
+    async def close(self) -> None:
+        await to_the_end(self._stack.aclose())
+
+    def stop(self) -> None:
+        """For a connection that was dropped without being closed; called by the garbage collector, on any thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(_in_background, self._stack.aclose)
+
+
+def _in_background(close: Callable[[], Any]) -> None:
+    task = asyncio.ensure_future(close())
+    _closing.add(task)
+    task.add_done_callback(_closing.discard)
