@@ -135,9 +135,6 @@ async def scripted_service(
             writer.close()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not server.is_serving():
-            writer.transport.abort()  # it came while the service closes
-            return
         # Known from here on: a task that is cancelled before its first step would leave its connection open.
         connections[asyncio.get_running_loop().create_task(serve(reader, writer))] = writer
 
@@ -146,6 +143,11 @@ async def scripted_service(
     try:
         yield service
     finally:
+        # First no more is accepted, and what was becomes a connection: asyncio (3.11) loses sockets that it accepted
+        # just before the server was closed.
+        for listening in server.sockets:
+            asyncio.get_running_loop().remove_reader(listening)
+        await _turns_of_the_loop()
         server.close()
         for task, writer in connections.items():
             task.cancel()
@@ -154,8 +156,15 @@ async def scripted_service(
         for writer in connections.values():
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
+        await _turns_of_the_loop()  # aborted connections are closed
     if service.broken:
         raise service.broken[0]
+
+
+async def _turns_of_the_loop() -> None:
+    """Let the loop go on with what it has begun; it needs a few turns for that, and nothing tells when it is done."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 async def _read_request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Exchange | None:
