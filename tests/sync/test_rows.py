@@ -87,20 +87,6 @@ class AsModelDataclass:
     length: int = pydantic.Field(init=False, default=0)
 
 
-@pydantic.dataclasses.dataclass(frozen=True)
-class AsPydanticDataclass:
-    id: str
-    done: bool
-    at: datetime
-    day: date | None
-    tags: list[str]
-    place: Place | None
-    colour: Colour
-    price: float
-    kind: Literal["a", "b"]
-    note: str = "none"
-
-
 class AsTypedDict(TypedDict):
     id: str
     done: bool
