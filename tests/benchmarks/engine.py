@@ -71,7 +71,7 @@ async def writes(database: PowerSyncDatabase, table: str, rows: dict[str, int]) 
 async def drain(database: PowerSyncDatabase) -> dict[str, float]:
     began = time.perf_counter()
     count = 0
-    while transaction := await database.next_crud_transaction():
+    async for transaction in database.crud_transactions():
         await transaction.complete()
         count += 1
     return {"seconds": time.perf_counter() - began, "transactions": count}

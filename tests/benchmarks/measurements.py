@@ -102,11 +102,10 @@ def files(rounds: int) -> dict[str, list[Figures]]:
             _run(kind, "open", directory / f"{kind}-table.db", rows={"id": "-"}, may_fail=True)
         for _ in range(rounds):
             for kind, figures in results.items():
-                copy = Path(shutil.copy(directory / f"{kind}-queue.db", directory / "copy.db"))
-                drained = _run(kind, "drain", copy)
+                with _directory() as own:
+                    drained = _run(kind, "drain", Path(shutil.copy(directory / f"{kind}-queue.db", own / "queue.db")))
                 if drained["transactions"] != QUEUED:
                     raise SystemExit(f"{kind} drained {drained['transactions']} transactions of {QUEUED}")
-                copy.unlink()
                 opened = _run(kind, "open", directory / f"{kind}-table.db", rows={"id": _first_id(table)})
                 figures.append({"drain": drained["seconds"], "open": opened["ms"]})
     return results

@@ -81,7 +81,10 @@ async function writes(database) {
 async function drain(database) {
   const began = now();
   let count = 0;
-  for (let next; (next = await database.getNextCrudTransaction()); count++) await next.complete();
+  for await (const transaction of database.getCrudTransactions()) {
+    await transaction.complete();
+    count++;
+  }
   return { seconds: milliseconds(began) / 1000, transactions: count };
 }
 
