@@ -56,7 +56,8 @@ class Goal:
         if self.reference is not None and results.get(self.reference):
             others = [figures[self.name] for figures in results[self.reference]]
             other = statistics.median(others)
-            compared = f"{_spread(others, self.unit)} ({self.reference}), {_times(value / other)}"
+            times = _times(value / other) if self.unit != "MB" else f"{value / other:.2f} times"
+            compared = f"{_spread(others, self.unit)} ({self.reference}), {times}"
             if self.ratio is not None:
                 goals.append(_times(self.ratio, at_most=True))
                 reached.append(value <= other * self.ratio)
