@@ -18,6 +18,7 @@ STEP_OPS = 1000
 _UINT32 = 0x1_0000_0000
 _SPARE_OPS = 256
 _CLEARED_OPS = 5000
+_WORTH_CLEARING = 2
 _MAKE_MOVE = (
     "UPDATE bucket_ops SET op = 'MOVE', object_type = NULL, object_id = NULL, subkey = NULL, data = NULL, target_op = ?"
     " WHERE op_id = ?"
@@ -90,16 +91,16 @@ def _move(connection: sqlite3.Connection, bucket: int, after: int, up_to: int) -
 def _clear(connection: sqlite3.Connection, bucket: int, up_to: int, *, limit: int = -1) -> bool:
     """Make one CLEAR of what stands before the first PUT, as far as `up_to`; False if there is nothing to do."""
     rows = connection.execute(
-        "SELECT op_id, op, checksum, target_op FROM bucket_ops WHERE bucket = :bucket AND op_id <= :up_to AND op_id <"
+        "SELECT op_id, checksum, target_op FROM bucket_ops WHERE bucket = :bucket AND op_id <= :up_to AND op_id <"
         " coalesce((SELECT min(op_id) FROM bucket_ops WHERE bucket = :bucket AND op = 'PUT'), :up_to + 1)"
         " ORDER BY op_id LIMIT :limit",
         {"bucket": bucket, "up_to": up_to, "limit": limit},
     ).fetchall()
-    if not rows or (len(rows) == 1 and rows[0][1] == "CLEAR"):
+    if len(rows) < _WORTH_CLEARING:
         return False
     last = rows[-1][0]
-    checksum = sum(row[2] for row in rows) % _UINT32
-    target = max((row[3] for row in rows if row[3] is not None), default=None)
+    checksum = sum(row[1] for row in rows) % _UINT32
+    target = max((row[2] for row in rows if row[2] is not None), default=None)
     connection.execute("DELETE FROM bucket_ops WHERE bucket = ? AND op_id < ?", [bucket, last])
     connection.execute(
         "UPDATE bucket_ops SET op = 'CLEAR', object_type = NULL, object_id = NULL, subkey = NULL, data = NULL,"

@@ -17,7 +17,7 @@ Tables = Mapping[str, tuple[str, ...]]
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<name>[A-Za-z_][A-Za-z0-9_]*)|\"(?P<quoted>[^\"]+)\"|'(?P<text>(?:[^']|'')*)'"
-    r"|(?P<number>-?[0-9]+)|(?P<sign>==|[=*().,;]))"
+    r"|(?P<number>-?[0-9]+)|(?P<sign>==|[=*().,;])|(?P<other>\S))"
 )
 _USER_IDS = {"auth.user_id()", "request.user_id()", "token_parameters.user_id"}
 _CONDITIONS = (
@@ -120,16 +120,10 @@ class _Reader:
         self._tables = tables
         self._tokens: list[_Token] = []
         self._index = 0
-        position = 0
-        while sql[position:].strip():
-            match = _TOKEN.match(sql, position)
-            if match is None:
-                at = len(sql) - len(sql[position:].lstrip())
-                raise QueryError(f"{sql[at : at + 20]!r} is not understood here.", at)
+        for match in _TOKEN.finditer(sql):
             kind = match.lastgroup or ""
             text = match[kind].replace("''", "'") if kind == "text" else match[kind]
             self._tokens.append(_Token(kind, text, match.start(kind)))
-            position = match.end()
         self._tokens.append(_Token("end", "the end of the query", len(sql)))
 
     def peek(self, ahead: int = 0) -> _Token:

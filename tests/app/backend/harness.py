@@ -201,6 +201,11 @@ class Replica:
         """What a request to resume says."""
         return [{"name": name, "after": str(self._after(name))} for name in self.ops]
 
+    def forget_target(self) -> None:
+        """Begin a new connection."""
+        self._open.clear()
+        self.last_op_id = 0
+
     def rows(self, table: str) -> dict[str, dict[str, Any]]:
         """The present rows of a table, by id: of the newest op of each row and bucket, the newest."""
         newest: dict[tuple[str, str, str], dict[str, Any]] = {}
