@@ -56,9 +56,11 @@ async def running(config: BackendConfig) -> AsyncGenerator[str]:
 
 
 @asynccontextmanager
-async def signed_in(url: str, user_id: str) -> AsyncGenerator[User]:
-    """A client with a fresh token of `user_id`."""
-    async with httpx.AsyncClient(base_url=url, timeout=WAIT_SECONDS) as http:
+async def signed_in(url: str, user_id: str, *, receive_buffer: int | None = None) -> AsyncGenerator[User]:
+    """A client with a fresh token of `user_id`, whose system takes `receive_buffer` bytes that it has not read yet."""
+    options = [] if receive_buffer is None else [(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)]
+    transport = httpx.AsyncHTTPTransport(socket_options=options)
+    async with httpx.AsyncClient(base_url=url, timeout=WAIT_SECONDS, transport=transport) as http:
         answer = await http.get("/api/auth/token", params={"user_id": user_id})
         assert answer.status_code == 200, answer.text
         token = answer.json()["token"]
