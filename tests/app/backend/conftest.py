@@ -14,7 +14,7 @@ from .harness import User, running, signed_in
 
 @pytest.fixture
 def config(tmp_path: Path) -> BackendConfig:
-    return BackendConfig(tmp_path / "data" / "backend.db", port=0)
+    return BackendConfig(tmp_path / "data" / "backend.db", port=0, open_to_all=True)
 
 
 @pytest.fixture

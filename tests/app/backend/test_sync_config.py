@@ -99,7 +99,7 @@ def with_config(config: BackendConfig, text: str) -> BackendConfig:
     config.database.parent.mkdir(exist_ok=True)
     path = config.database.with_name("rules.yaml")
     path.write_text(text)
-    return BackendConfig(config.database, port=0, sync_config=path)
+    return BackendConfig(config.database, port=0, sync_config=path, open_to_all=True)
 
 
 async def test_whole_database_rules_give_one_global_bucket(config: BackendConfig) -> None:

@@ -381,7 +381,7 @@ async def test_buckets_that_only_the_client_knows_are_left_out(ann: User) -> Non
 
 
 async def test_keepalives_come_by_the_clock_and_the_token_ends_the_stream(config: BackendConfig) -> None:
-    short = BackendConfig(config.database, port=0, keepalive_seconds=0.2, token_seconds=3)
+    short = BackendConfig(config.database, port=0, keepalive_seconds=0.2, token_seconds=3, open_to_all=True)
     async with running(short) as url, signed_in(url, "ann") as ann:
         replica = Replica()
         started = time.monotonic()
@@ -406,7 +406,7 @@ async def test_keepalives_come_by_the_clock_and_the_token_ends_the_stream(config
 
 
 async def test_one_more_keepalive_comes_20_seconds_before_the_end(config: BackendConfig) -> None:
-    slow = BackendConfig(config.database, port=0, keepalive_seconds=300, token_seconds=22)
+    slow = BackendConfig(config.database, port=0, keepalive_seconds=300, token_seconds=22, open_to_all=True)
     async with running(slow) as url, signed_in(url, "ann") as ann, ann.stream() as lines:
         await lines.checkpoint()
         assert await lines.next() == ("token_expires_in", 20)
