@@ -27,10 +27,10 @@ from app.backend.database import Database
 from app.backend.feed import Feed
 from app.backend.limits import OpenStreams
 from app.backend.oplog import OperationLog
-from app.backend.proof import SignInKey, make_local_key
 from app.backend.streams import SyncRules
 from app.backend.tables import LISTS, TODOS
 from app.backend.users import SignIn
+from app.proof import SignInKey, make_local_key
 
 _CONFIG_SECONDS = 2.0
 _TABLES = {table.name: table.row_names() for table in (LISTS, TODOS)}

@@ -20,9 +20,9 @@ from starlette.routing import Route
 from app.backend import checkpoints
 from app.backend.bodies import MEBIBYTE, convert, parse_json, read_body, read_json
 from app.backend.errors import RequestError
-from app.backend.proof import ANSWER_HEADER
 from app.backend.rows import CrudEntry, RowWriter
 from app.backend.service import Service
+from app.proof import ANSWER_HEADER
 
 _log = logging.getLogger(__name__)
 

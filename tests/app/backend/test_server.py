@@ -126,7 +126,7 @@ async def test_files_are_private(config: BackendConfig, ann: User) -> None:
     await ann.write(put("lists", "l", name="N"))
     assert config.database.parent.stat().st_mode & 0o777 == 0o700
     names = sorted(path.name for path in config.database.parent.iterdir())
-    assert names == ["backend.db", "backend.db-lock", "backend.db-shm", "backend.db-wal"]
+    assert names == ["backend.db", "backend.db-lock", "backend.db-shm", "backend.db-wal", "backend.db.key"]
     for path in config.database.parent.iterdir():
         assert path.stat().st_mode & 0o777 == 0o600
 
