@@ -12,7 +12,7 @@ import hashlib
 import sqlite3
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -101,6 +101,8 @@ class Page:
     next_after: int
     has_more: bool
     target_op: int
+    encoded: dict[Any, bytes] = field(default_factory=dict[Any, bytes])
+    """The line as those who send it have it, by what encodes it."""
 
 
 @dataclass(frozen=True)
