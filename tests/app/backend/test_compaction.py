@@ -16,7 +16,7 @@ from app.backend import BackendConfig
 from .harness import WAIT_SECONDS, Lines, Replica, User, delete, patch, put, running, signed_in, todos_of
 
 QUICK = 0.02
-STEPS = int(os.environ.get("TODO_TUI_COMPACTION_STEPS", "150"))
+STEPS = int(os.environ.get("COMPACTION_STEPS", "150"))
 
 
 def stored(config: BackendConfig) -> list[tuple[str, int, int]]:
@@ -106,7 +106,7 @@ async def test_clients_converge_through_writes_and_compactions_wherever_they_go_
 ) -> None:
     """Random writes, compaction all the time, clients that stop anywhere and go on later with what they had.
 
-    Set TODO_TUI_COMPACTION_STEPS for more than 150 steps.
+    Set COMPACTION_STEPS for more than 150 steps.
     """
     chance = random.Random(seed)
     quick = BackendConfig(config.database, port=0, compact_seconds=QUICK)

@@ -1,6 +1,6 @@
 """Many streams, and readers that stop: the memory of the backend stays bounded, and others are served.
 
-The backend runs in a process of its own, so that its memory is its own. Set TODO_TUI_IDLE_STREAMS for more than 1,000.
+The backend runs in a process of its own, so that its memory is its own. Set IDLE_STREAMS for more than 1,000.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pytest
 
 from .harness import WAIT_SECONDS, Replica, User, patch, put, signed_in, todos_of
 
-IDLE = int(os.environ.get("TODO_TUI_IDLE_STREAMS", "1000"))
+IDLE = int(os.environ.get("IDLE_STREAMS", "1000"))
 SERVE = """
 import asyncio, pathlib, sys
 from app.backend import BackendConfig, serve

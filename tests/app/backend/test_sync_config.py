@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,23 @@ def test_what_is_not_understood_is_refused_in_a_sentence(tmp_path: Path, text: s
     path.write_text(text)
     with pytest.raises(BackendError, match=f"rules.yaml, line {line}: "):
         load(path, TABLES)
+
+
+GUIDE = (Path(__file__).parents[3] / "docs" / "sync-config.md").read_text()
+
+
+def test_the_examples_of_the_guide_are_understood_and_the_last_is_refused_as_it_says(tmp_path: Path) -> None:
+    examples = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
+    assert len(examples) == 5
+    *understood, refused = examples
+    assert parse(understood[0], TABLES) == load(DEFAULT, TABLES)
+    for example in understood:
+        assert parse(example, TABLES).streams
+    path = tmp_path / "sync-config.yaml"
+    path.write_text(refused)
+    with pytest.raises(BackendError) as raised:
+        load(path, TABLES)
+    assert f"    {str(raised.value).removeprefix(f'{tmp_path}/')}\n" in GUIDE
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
