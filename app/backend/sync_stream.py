@@ -197,10 +197,10 @@ class SyncStream:
                         yield chunk
                         if self._feed.ended:
                             return
+                        if self._expires_at <= time.time():
+                            break
                         if (line := self._keepalive()) is not None:
                             yield line
-                            if self._expires_at <= time.time():
-                                return
             if (line := self._keepalive()) is not None:
                 yield line
             elif self._overtaking is None:
