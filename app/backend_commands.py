@@ -46,7 +46,7 @@ _ORPHAN_SECONDS = 8.0
     "--sync-config",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Who syncs what, in PowerSync's YAML.  [default: everybody their own lists]",
+    help="Who syncs what, as PowerSync's sync config says it.  [default: each user their own lists]",
 )
 @click.option("--allow-remote", is_flag=True, help="Allow addresses that other machines can reach.")
 @click.option("--open", "open_to_all", is_flag=True, help="Let anybody in as any user, without a sign-in key.")
@@ -84,6 +84,7 @@ def backend(
         settings = settings_of(context)
         port = settings.port if port is None else port
         database = settings.data_dir / "backend.db" if database is None else database
+        sync_config = settings.sync_config if sync_config is None else sync_config
     if open_to_all:
         click.echo("Anybody who can reach this backend is let in as any user (--open).", err=True)
     config = BackendConfig(

@@ -18,6 +18,17 @@ _INT32 = range(-(2**31), 2**31)
 _LENGTH = struct.Struct("<i")
 _DOUBLE = struct.Struct("<d")
 
+# The fields of an operation: kind and name.
+_OP_ID = b"\x02op_id\0"
+_OP = b"\x02op\0"
+_OBJECT_TYPE = b"\x02object_type\0"
+_OBJECT_ID = b"\x02object_id\0"
+_INT32_CHECKSUM = b"\x10checksum\0"
+_CHECKSUM = b"\x01checksum\0"
+_SUBKEY = b"\x02subkey\0"
+_DATA = b"\x02data\0"
+_NO_DATA = b"\x0adata\0"
+
 
 def encode(document: Mapping[str, Any]) -> bytes:
     """`document` as BSON. Raises TypeError for a value of another kind, ValueError for a key with a NUL in it."""
@@ -30,6 +41,8 @@ def _document(items: Iterable[tuple[str, Any]]) -> bytes:
 
 
 def _element(key: str, value: Any) -> bytes:
+    if isinstance(value, Operation):
+        return b"\x03" + key.encode() + b"\0" + _operation(value)
     name = key.encode()
     if b"\0" in name:
         raise ValueError("a key in BSON cannot contain NUL")
@@ -45,16 +58,30 @@ def _element(key: str, value: Any) -> bytes:
         return b"\x10" + name + _LENGTH.pack(value) if value in _INT32 else b"\x01" + name + _DOUBLE.pack(value)
     if isinstance(value, Mapping):
         return b"\x03" + name + _document(cast("Mapping[str, Any]", value).items())
-    if isinstance(value, Operation):
-        return b"\x03" + name + _document(_fields(value))
     if isinstance(value, list | tuple):
         elements = cast("list[Any] | tuple[Any, ...]", value)
         return b"\x04" + name + _document((str(index), element) for index, element in enumerate(elements))
     raise TypeError(f"a {type(value).__name__} has no place in a line of a stream")
 
 
-def _fields(operation: Operation) -> Iterable[tuple[str, Any]]:
-    for name in operation.__struct_fields__:
-        value = getattr(operation, name)
-        if value is not msgspec.UNSET:
-            yield name, value
+def _operation(operation: Operation) -> bytes:
+    """An operation as a document: there are so many of them that a way of their own is worth it."""
+    checksum = operation.checksum
+    number = _INT32_CHECKSUM + _LENGTH.pack(checksum) if checksum in _INT32 else _CHECKSUM + _DOUBLE.pack(checksum)
+    body = (
+        _text(_OP_ID, operation.op_id)
+        + _text(_OP, operation.op)
+        + _text(_OBJECT_TYPE, operation.object_type)
+        + _text(_OBJECT_ID, operation.object_id)
+        + number
+        + _text(_SUBKEY, operation.subkey)
+        + (_NO_DATA if operation.data is None else _text(_DATA, operation.data))
+    )
+    return _LENGTH.pack(len(body) + 5) + body + b"\0"
+
+
+def _text(name: bytes, value: str | msgspec.Raw | msgspec.UnsetType) -> bytes:
+    if not isinstance(value, str):
+        return b""
+    text = value.encode()
+    return name + _LENGTH.pack(len(text) + 1) + text + b"\0"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+from bisect import bisect_right
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ _KEPT_OPS = 256
 _KEPT_BYTES = 256 * 1024
 _TAIL_OPS = 2000
 _RETRY_SECONDS = 0.5
+_BUSY_SECONDS = 0.005
+_TURNS = 3
 
 K = TypeVar("K")
 
@@ -56,18 +59,37 @@ class _Recent:
 
     start: int
     operations: list[Operation] = field(default_factory=list[Operation])
+    ids: list[int] = field(default_factory=list[int])
     size: int = 0
+    pages: dict[tuple[int, int], Page] = field(default_factory=dict[tuple[int, int], Page])
+    """Those that were asked for since the last operation came: many streams ask for the same."""
 
     def extend(self, operations: Iterable[Operation]) -> None:
+        self.pages.clear()
         for operation in operations:
             self.operations.append(operation)
+            self.ids.append(int(operation.op_id))
             self.size += _size(operation)
         while len(self.operations) > _KEPT_OPS or (self.size > _KEPT_BYTES and self.operations):
             # From the first half on, so that this does not happen at each operation.
             half = (len(self.operations) + 1) // 2
-            self.start = int(self.operations[half - 1].op_id)
+            self.start = self.ids[half - 1]
             self.size -= sum(_size(operation) for operation in self.operations[:half])
-            del self.operations[:half]
+            del self.operations[:half], self.ids[:half]
+
+
+async def _let_others_run() -> None:
+    """Wait a share of the time that the woken streams take, so that many streams cannot keep writes from their turn.
+
+    What is committed meanwhile comes to them at once, which costs them less.
+    """
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
+    took = loop.time() - started
+    if took > _BUSY_SECONDS:
+        await asyncio.sleep(took / 2)
 
 
 def _size(operation: Operation) -> int:
@@ -114,6 +136,7 @@ class Feed:
                         watcher.last_op_id = tail.last_op_id
                         watcher.changed.set()
             users.clear()
+            await _let_others_run()
 
     def end(self) -> None:
         """Tell the streams of this feed to end. May be called again."""
@@ -156,10 +179,14 @@ class Feed:
         recent = self._recent.get(bucket)
         if recent is None or after < recent.start:
             return None
-        operations = [operation for operation in recent.operations if after < int(operation.op_id) <= up_to]
-        if not operations:
-            return None
-        return Page(bucket, after, operations, int(operations[-1].op_id), has_more=False, target_op=0)
+        page = recent.pages.get((after, up_to))
+        if page is None:
+            operations = recent.operations[bisect_right(recent.ids, after) : bisect_right(recent.ids, up_to)]
+            if not operations:
+                return None
+            last = int(operations[-1].op_id)
+            page = recent.pages[after, up_to] = Page(bucket, after, operations, last, has_more=False, target_op=0)
+        return page
 
     async def _look(self, users: set[str]) -> tuple[Tail, dict[tuple[str, str], WriteCheckpoint]]:
         def look(connection: sqlite3.Connection) -> tuple[Tail, dict[tuple[str, str], WriteCheckpoint]]:

@@ -10,11 +10,11 @@ import asyncio
 import logging
 import sqlite3
 import uuid
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 from joserfc.jwk import RSAKey
@@ -33,6 +33,7 @@ from app.backend.users import SignIn
 from app.proof import SignInKey, make_local_key
 
 _CONFIG_SECONDS = 2.0
+_COMPACTING_SECONDS = 0.02
 _TABLES = {table.name: table.row_names() for table in (LISTS, TODOS)}
 
 _log = logging.getLogger(__name__)
@@ -107,10 +108,10 @@ class Service:
         )
         sign_in = SignIn(local_key, open_to_all=self.config.open_to_all)
         self._opened = Opened(database, tokens, sign_in, log, feed, backend_id)
-        self._following = asyncio.create_task(feed.run())
-        self._tasks = [_running(self._compact())]
+        self._following = _follow(feed)
+        self._tasks = [asyncio.create_task(self._compact())]
         if self.config.sync_config is not None:
-            self._tasks.append(_running(self._watch_sync_config(self.config.sync_config, seen)))
+            self._tasks.append(asyncio.create_task(self._watch_sync_config(self.config.sync_config, seen)))
 
     async def close(self) -> None:
         """End the streams and close the database."""
@@ -131,13 +132,14 @@ class Service:
         """
         opened = self.opened
         await opened.database.write(lambda connection: _adopt(connection, opened.log, rules), user_id="")
-        opened.feed.end()
-        if self._following is not None:
-            self._following.cancel()
         feed = Feed(opened.database, opened.log, self.changes)
         await feed.start()
-        self._following = asyncio.create_task(feed.run())
+        if self._following is not None:
+            self._following.cancel()
+        self._following = _follow(feed)
         self._opened = replace(opened, feed=feed)
+        # Last: whose stream ends finds the new feed when it comes back.
+        opened.feed.end()
 
     async def _compact(self) -> None:
         """Keep the operation log in proportion to the rows, a step and a transaction at a time."""
@@ -180,20 +182,25 @@ async def compact(database: Database, *, forget_lookups_to: int) -> None:
     Raises sqlite3.Error if the database is in trouble. Cancelling leaves the rest for the next time.
     """
     await database.write(lambda connection: compaction.forget_lookups(connection, forget_lookups_to), user_id="")
-    while (position := await database.read(compaction.next_bucket)) is not None:
-        while position is not None:
-            work = _step_from(position)
-            position = await database.write(work, user_id="")
+    position: compaction.Position | None = None
+    while True:
+        work = partial(compaction.compact, position=position, seconds=_COMPACTING_SECONDS)
+        position = await database.write(work, user_id="")
+        if position is None:
+            return
 
 
-def _step_from(
-    position: compaction.Position,
-) -> Callable[[sqlite3.Connection], compaction.Position | None]:
-    return lambda connection: compaction.step(connection, position)
+def _follow(feed: Feed) -> asyncio.Task[None]:
+    """Run the feed; if it fails by a mistake its streams end, instead of staying silent for ever."""
 
+    def ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("The open streams end: what follows the log failed.", exc_info=error)
+            feed.end()
 
-def _running(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    return asyncio.create_task(work)
+    task = asyncio.create_task(feed.run())
+    task.add_done_callback(ended)
+    return task
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

@@ -197,10 +197,10 @@ class SyncStream:
                         yield chunk
                         if self._feed.ended:
                             return
+                        if self._expires_at <= time.time():
+                            break
                         if (line := self._keepalive()) is not None:
                             yield line
-                            if self._expires_at <= time.time():
-                                return
             if (line := self._keepalive()) is not None:
                 yield line
             elif self._overtaking is None:
@@ -283,7 +283,10 @@ class SyncStream:
                     is_whole = is_whole and page.target_op <= checkpoint.last_op_id
                     self._after[bucket.name] = page.next_after
                     sent += len(page.operations)
-                    yield self._encode(_data_line(page))
+                    line = page.encoded.get(self._encode)
+                    if line is None:
+                        line = page.encoded[self._encode] = self._encode(_data_line(page))
+                    yield line
                     if sent >= _YIELDING_OPS and watcher.changed.is_set() and await self._is_overtaken(watcher):
                         return
                 else:

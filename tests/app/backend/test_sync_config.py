@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +76,23 @@ def test_what_is_not_understood_is_refused_in_a_sentence(tmp_path: Path, text: s
     path.write_text(text)
     with pytest.raises(BackendError, match=f"rules.yaml, line {line}: "):
         load(path, TABLES)
+
+
+GUIDE = (Path(__file__).parents[3] / "docs" / "sync-config.md").read_text()
+
+
+def test_the_examples_of_the_guide_are_understood_and_the_last_is_refused_as_it_says(tmp_path: Path) -> None:
+    examples = re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)
+    assert len(examples) == 5
+    *understood, refused = examples
+    assert parse(understood[0], TABLES) == load(DEFAULT, TABLES)
+    for example in understood:
+        assert parse(example, TABLES).streams
+    path = tmp_path / "sync-config.yaml"
+    path.write_text(refused)
+    with pytest.raises(BackendError) as raised:
+        load(path, TABLES)
+    assert f"    {str(raised.value).removeprefix(f'{tmp_path}/')}\n" in GUIDE
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
@@ -215,3 +236,39 @@ async def test_a_config_with_a_mistake_keeps_the_backend_from_starting(config: B
     with pytest.raises(BackendError, match=r"rules.yaml, line 1: .*either streams or bucket_definitions"):
         async with running(with_config(config, "config: {}")):
             pass
+
+
+def command(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "app", "backend", "--open", "--port", "0", *arguments],
+        env={**os.environ, "TODO_TUI_DATA_DIR": str(tmp_path / "data"), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("how", ["option", "variable"])
+async def test_the_command_takes_a_sync_config(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "rules.yaml"
+    path.write_text(GLOBAL)
+    given = ("--sync-config", str(path)) if how == "option" else ()
+    environment = {"TODO_TUI_SYNC_CONFIG": str(path)} if how == "variable" else {}
+    with command(tmp_path, *given, **environment) as process:
+        try:
+            assert process.stdout is not None
+            url = (await asyncio.to_thread(process.stdout.readline)).strip()
+            async with signed_in(url, "ann") as ann:
+                assert (await ann.synced()).streams == ["global"]
+        finally:
+            process.kill()
+
+
+async def test_the_command_tells_a_mistake_in_the_sync_config_in_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "rules.yaml"
+    path.write_text(stream("SELECT * FROM notes"))
+    with command(tmp_path, "--sync-config", str(path)) as process:
+        async with asyncio.timeout(3 * WAIT_SECONDS):
+            output, errors = await asyncio.to_thread(process.communicate)
+    assert (process.returncode, output) == (1, "")
+    assert errors.splitlines() == [f"todo-tui: {path}, line 3: There is no table 'notes', only lists, todos."]
