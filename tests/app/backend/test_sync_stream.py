@@ -405,6 +405,28 @@ async def test_keepalives_come_by_the_clock_and_the_token_ends_the_stream(config
         assert answer.json()["error"]["code"] == "PSYNC_S2103"
 
 
+async def test_keepalives_come_and_the_token_ends_also_in_a_long_download(config: BackendConfig) -> None:
+    short = BackendConfig(config.database, port=0, keepalive_seconds=0.01, token_seconds=5)
+    async with running(config) as url, signed_in(url, "ann") as ann:
+        await ann.write(put("lists", "l", name="N"))
+        for start in range(0, 1500, 100):
+            await ann.write(
+                *(put("todos", f"t{n}", description="x" * 20_000, list_id="l") for n in range(start, start + 100))
+            )
+    async with running(short) as url, signed_in(url, "ann", receive_buffer=64 * 1024) as ann:
+        ann.http.headers["Accept-Encoding"] = "identity"
+        async with ann.stream(todos_of("l")) as lines:
+            keys = [(await lines.next())[0] for _ in range(5)]
+            assert "token_expires_in" in keys
+            # A client that reads so slowly that its token is over before it has all.
+            over = time.monotonic() + short.token_seconds
+            while time.monotonic() < over:
+                await asyncio.sleep(0.1)
+            rest = await lines.rest()
+        assert rest[-1] == ("token_expires_in", 0)
+        assert "checkpoint_complete" not in [key for key, _ in rest]
+
+
 async def test_one_more_keepalive_comes_20_seconds_before_the_end(config: BackendConfig) -> None:
     slow = BackendConfig(config.database, port=0, keepalive_seconds=300, token_seconds=22)
     async with running(slow) as url, signed_in(url, "ann") as ann, ann.stream() as lines:
