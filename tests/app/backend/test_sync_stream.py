@@ -458,3 +458,23 @@ async def test_many_streams_of_one_user_all_hear_of_a_commit(ann: User) -> None:
         await event.wait()
     await ann.write(put("lists", "l", name="N"))
     assert all(set(rows) == {"l"} for rows in await asyncio.gather(*followers))
+
+
+async def test_streams_that_open_while_another_writes_miss_nothing(ann: User) -> None:
+    """No commit falls between what a stream saw first and what it is told of later."""
+    await ann.write(put("lists", "l", name="N"))
+
+    async def follow(todo: str, delay: float) -> None:
+        await asyncio.sleep(delay)
+        replica = Replica()
+        async with ann.stream(todos_of("l")) as lines:
+            while todo not in replica.rows("todos"):
+                await replica.take_checkpoint(lines)
+
+    for number in range(25):
+        todo = f"t{number}"
+        # They open before, during and after the commit; nothing else is written that could put right what was missed.
+        followers = [asyncio.create_task(follow(todo, delay / 1000)) for delay in range(12)]
+        await asyncio.sleep(0.006)
+        await ann.write(put("todos", todo, description="D", list_id="l"))
+        await asyncio.gather(*followers)
