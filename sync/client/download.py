@@ -13,19 +13,18 @@ from collections.abc import Callable, Iterable
 from sync.cancellation import to_the_end
 from sync.client.backoff import Backoff
 from sync.client.credentials import RENEW_BEFORE_EXPIRY_SECONDS, CredentialsCache, credentials_expiry
+from sync.client.line_reader import lines_of
 from sync.client.options import SyncOptions
 from sync.client.service import SyncService, is_offline
 from sync.client.stream_connection import StreamConnection
 from sync.connection import ConnectionPool
-from sync.errors import AccountMismatchError, AuthError, ProtocolError, TokenExpiredError
+from sync.errors import AccountMismatchError, AuthError, TokenExpiredError
 from sync.protocol import KeepAlive
 from sync.raw_tables import RawTable
 from sync.status import StatusBoard
 from sync.storage.subscriptions import StreamKey
 
 logger = logging.getLogger("sync.download")
-
-_MAX_LINE_BYTES = 256 << 20
 
 _SUBSCRIPTION_CHANGES_GATHER_SECONDS = 0.05
 
@@ -161,14 +160,9 @@ class DownloadLoop:
             self._connection = connection
             async with self._service.open_stream(credentials, request) as chunks:
                 self._connected()
-                rest = bytearray()
-                async for chunk in chunks:
-                    rest += chunk
-                    if b"\n" in chunk:
-                        *lines, rest = rest.split(b"\n")
-                        await connection.take(lines)
-                    elif len(rest) > _MAX_LINE_BYTES:
-                        return ProtocolError("The service sent a line without an end.")
+                async with lines_of(chunks) as lines:
+                    async for several in lines:
+                        await connection.take(several)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is reported, and the loop goes on
             if isinstance(error, AuthError | TokenExpiredError):
                 self._credentials.discard(credentials)

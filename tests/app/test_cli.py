@@ -348,7 +348,7 @@ def test_closing_the_terminal_ends_the_interface_and_its_backend(
 def test_a_named_backend_is_used_and_nothing_is_started(environment: dict[str, str], tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     with (
-        backend_process(environment, "--port", 0, "--database", tmp_path / "b.db") as (_, url),
+        backend_process(environment, "--open", "--port", 0, "--database", tmp_path / "b.db") as (_, url),
         terminal(environment, PROGRAM, "--data-dir", data_dir, "--backend", url) as shown,
     ):
         until_remembered(shown, data_dir, "backend_url")
@@ -379,7 +379,7 @@ def test_lists_are_never_given_to_another_backend_or_user(
 ) -> None:
     named, inner = tmp_path / "named", tmp_path / "inner"
     other = "11111111-1111-4111-8111-111111111111"
-    with backend_process(environment, "--port", 0, "--database", tmp_path / "b.db") as (_, url):
+    with backend_process(environment, "--open", "--port", 0, "--database", tmp_path / "b.db") as (_, url):
         for data_dir, key, arguments in ((named, "backend_url", ("--backend", url)), (inner, "backend_id", ())):
             program = (PROGRAM, "--data-dir", data_dir, "--port", port, *arguments)
             with terminal(environment, *program) as shown:

@@ -148,7 +148,7 @@ async def test_the_key_outlives_a_restart(config: BackendConfig) -> None:
 
 
 async def test_two_backends_share_neither_tokens_nor_buckets(config: BackendConfig, backend: str, ann: User) -> None:
-    other_config = BackendConfig(config.database.with_name("other.db"), port=0)
+    other_config = BackendConfig(config.database.with_name("other.db"), port=0, open_to_all=True)
     async with running(other_config) as url, signed_in(url, "ann") as other:
         ours, theirs = await ann.synced("l"), await other.synced("l")
         assert not set(ours.target) & set(theirs.target)

@@ -44,7 +44,7 @@ async def until_smaller(config: BackendConfig, operations: int) -> None:
 
 async def test_the_log_of_rows_that_change_for_ever_stays_small(config: BackendConfig) -> None:
     """Also where a row that never changes stands before all that is superfluous."""
-    quick = BackendConfig(config.database, port=0, compact_seconds=QUICK)
+    quick = BackendConfig(config.database, port=0, compact_seconds=QUICK, open_to_all=True)
     async with running(quick) as url, signed_in(url, "ann") as ann:
         await ann.write(put("lists", "l", name="N"), put("todos", "first", description="Stays", list_id="l"))
         live = Replica(is_compacted=True)
@@ -78,7 +78,7 @@ async def until_alike(one: Replica, its: Lines, other: Replica, others: Lines) -
 
 
 async def test_a_deleted_lists_text_is_gone_for_good(config: BackendConfig) -> None:
-    quick = BackendConfig(config.database, port=0, compact_seconds=QUICK)
+    quick = BackendConfig(config.database, port=0, compact_seconds=QUICK, open_to_all=True)
     async with running(quick) as url, signed_in(url, "ann") as ann:
         for step in range(3):
             await ann.write(put("lists", "l", name="N"))
@@ -118,7 +118,7 @@ async def test_clients_converge_through_writes_and_compactions_wherever_they_go_
     Set COMPACTION_STEPS for more than 150 steps.
     """
     chance = random.Random(seed)
-    quick = BackendConfig(config.database, port=0, compact_seconds=QUICK)
+    quick = BackendConfig(config.database, port=0, compact_seconds=QUICK, open_to_all=True)
     async with running(quick) as url, signed_in(url, "ann") as ann:
         clients = [Replica(is_compacted=True) for _ in range(4)]
         for step in range(STEPS):
@@ -151,7 +151,7 @@ async def go_on(ann: User, replica: Replica, *, only_lines: int | None = None) -
 
 async def test_no_checkpoint_is_complete_without_rows_that_compaction_took_away(config: BackendConfig) -> None:
     """What the client waits for is made superfluous by what is newer than its checkpoint, and compacted."""
-    quick = BackendConfig(config.database, port=0, compact_seconds=QUICK)
+    quick = BackendConfig(config.database, port=0, compact_seconds=QUICK, open_to_all=True)
     # Too few operations for the newer checkpoint to overtake it, too much text to be sent before it is read.
     number = 900
     text = "x" * 20_000

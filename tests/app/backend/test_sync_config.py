@@ -120,7 +120,7 @@ def with_config(config: BackendConfig, text: str) -> BackendConfig:
     config.database.parent.mkdir(exist_ok=True)
     path = config.database.with_name("rules.yaml")
     path.write_text(text)
-    return BackendConfig(config.database, port=0, sync_config=path)
+    return BackendConfig(config.database, port=0, sync_config=path, open_to_all=True)
 
 
 async def test_whole_database_rules_give_one_global_bucket(config: BackendConfig) -> None:
@@ -240,7 +240,7 @@ async def test_a_config_with_a_mistake_keeps_the_backend_from_starting(config: B
 
 def command(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "app", "backend", "--port", "0", *arguments],
+        [sys.executable, "-m", "app", "backend", "--open", "--port", "0", *arguments],
         env={**os.environ, "TODO_TUI_DATA_DIR": str(tmp_path / "data"), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -271,4 +271,4 @@ async def test_the_command_tells_a_mistake_in_the_sync_config_in_one_sentence(tm
         async with asyncio.timeout(3 * WAIT_SECONDS):
             output, errors = await asyncio.to_thread(process.communicate)
     assert (process.returncode, output) == (1, "")
-    assert errors.splitlines() == [f"todo-tui: {path}, line 3: There is no table 'notes', only lists, todos."]
+    assert errors.splitlines()[1:] == [f"todo-tui: {path}, line 3: There is no table 'notes', only lists, todos."]
