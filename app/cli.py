@@ -124,6 +124,12 @@ def command_line(context: click.Context, config: Path | None, **options: str | N
     metavar="FILE",
     help="Keep the lists in this file.  [default: backend.db in the data directory]",
 )
+@click.option(
+    "--sync-config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Who syncs what, as PowerSync's sync config says it.  [default: each user their own lists]",
+)
 @click.option("--allow-remote", is_flag=True, help="Allow addresses that other machines can reach.")
 @click.option("--until-stdin-closes", is_flag=True, hidden=True)
 @click.pass_context
@@ -133,6 +139,7 @@ def backend(
     host: str,
     port: int | None,
     database: Path | None,
+    sync_config: Path | None,
     allow_remote: bool,
     until_stdin_closes: bool,
 ) -> int:
@@ -153,8 +160,11 @@ def backend(
         settings = _settings(context)
         port = settings.port if port is None else port
         database = settings.data_dir / "backend.db" if database is None else database
+        sync_config = settings.sync_config if sync_config is None else sync_config
 
-    return _serve(BackendConfig(database.absolute(), host=host, port=port), until_stdin_closes=until_stdin_closes)
+    rules = None if sync_config is None else sync_config.absolute()
+    config = BackendConfig(database.absolute(), host=host, port=port, sync_config=rules)
+    return _serve(config, until_stdin_closes=until_stdin_closes)
 
 
 def _settings(context: click.Context) -> Settings:

@@ -26,6 +26,10 @@ class BackendConfig:
     """Mean time between two keepalive lines of a sync stream; each is up to 10 % early or late."""
     token_seconds: int = 300
     """How long a token is valid, in seconds."""
+    sync_config: Path | None = None
+    """The file that says who syncs what; None for the one that comes with todo-tui."""
+    compact_seconds: float = 10.0
+    """How long after a commit the operation log is compacted."""
 
 
 def is_loopback(host: str) -> bool:

@@ -21,7 +21,7 @@ from app.backend.changes import Changes
 from app.backend.config import BackendError
 
 _APPLICATION_ID = 0x746F646F
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _BUSY_SECONDS = 1.0
 
 _SCHEMA = (
@@ -209,8 +209,12 @@ def _apply_schema(connection: sqlite3.Connection, path: Path) -> None:
             connection.execute("INSERT INTO meta VALUES ('backend_id', ?)", [str(uuid.uuid4())])
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-        elif not connection.execute("SELECT 1 FROM pragma_table_info('todos') WHERE name = 'photo_id'").fetchone():
-            connection.execute("ALTER TABLE todos ADD COLUMN photo_id TEXT")
+        else:
+            if not connection.execute("SELECT 1 FROM pragma_table_info('todos') WHERE name = 'photo_id'").fetchone():
+                connection.execute("ALTER TABLE todos ADD COLUMN photo_id TEXT")
+            if connection.execute("PRAGMA user_version").fetchone() == (1,):
+                oplog.upgrade(connection)
+                connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")

@@ -157,7 +157,7 @@ class WriteApi:
 
         def apply(connection: sqlite3.Connection) -> list[dict[str, Any]]:
             request = chain.from_iterable(transactions)
-            writer = RowWriter(connection, opened.log, request, prefix=opened.bucket_prefix, user_id=user_id)
+            writer = RowWriter(connection, opened.log, request, user_id=user_id)
             results: list[dict[str, Any]] = []
             for entries in transactions:
                 connection.execute("SAVEPOINT client_transaction")
@@ -205,6 +205,6 @@ class WriteApi:
         opened = self._service.opened
 
         def apply(connection: sqlite3.Connection) -> None:
-            RowWriter(connection, opened.log, entries, prefix=opened.bucket_prefix, user_id=user_id).apply(entries)
+            RowWriter(connection, opened.log, entries, user_id=user_id).apply(entries)
 
         await opened.database.write(apply, user_id=user_id)

@@ -153,7 +153,7 @@ async def test_a_restart_keeps_ids_data_and_checkpoints(config: BackendConfig) -
         resumed = Replica(ops=before.ops)
         async with ann.stream([], buckets=before.positions()) as lines:
             await resumed.take_checkpoint(lines)
-        assert resumed.last_op_id == before.last_op_id + 1
+        assert resumed.last_op_id == before.last_op_id + 2  # the list, and whose it is
         assert set(resumed.rows("lists")) == {"l", "n"}
 
 
