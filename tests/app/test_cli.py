@@ -32,13 +32,6 @@ IN_TERMINAL = (
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    """An environment with a home directory of its own and no settings."""
-    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(("TODO_TUI_", "XDG_"))}
-    return {**kept, "HOME": str(tmp_path / "home"), "TERM": "xterm-256color", "PYTHONWARNINGS": "default"}
-
-
-@pytest.fixture
 def port() -> int:
     return free_port()
 
