@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from sync.cancellation import to_the_end
 from sync.client.backoff import Backoff
 from sync.client.credentials import RENEW_BEFORE_EXPIRY_SECONDS, CredentialsCache, credentials_expiry
-from sync.client.line_reader import lines_of
+from sync.client.line_reader import Lines, lines_of
 from sync.client.options import SyncOptions
 from sync.client.service import SyncService, is_offline
 from sync.client.stream_connection import StreamConnection
@@ -58,6 +58,7 @@ class DownloadLoop:
         self._subscriptions_changed = asyncio.Event()
         self._turn = asyncio.Lock()
         self._connection: StreamConnection | None = None
+        self._lines: Lines | None = None
         self._fault: Exception | None = None
         self._was_refused = False
         self._said: str | None = None
@@ -160,8 +161,8 @@ class DownloadLoop:
             self._connection = connection
             async with self._service.open_stream(credentials, request) as chunks:
                 self._connected()
-                async with lines_of(chunks) as lines:
-                    async for several in lines:
+                async with lines_of(chunks) as self._lines:
+                    async for several in self._lines:
                         await connection.take(several)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is reported, and the loop goes on
             if isinstance(error, AuthError | TokenExpiredError):

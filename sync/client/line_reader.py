@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Self
 
 from sync.cancellation import end_task
 from sync.errors import ProtocolError
@@ -25,7 +26,7 @@ _AT_ONCE_BYTES = 256 << 10
 
 
 @asynccontextmanager
-async def lines_of(chunks: AsyncIterator[bytes]) -> AsyncGenerator[AsyncIterator[list[bytearray]]]:
+async def lines_of(chunks: AsyncIterator[bytes]) -> AsyncGenerator[Lines]:
     """Split a body into lines, without their line breaks. Nothing is read any more after the context.
 
     What was received before the body ended or broke is given first.
@@ -37,16 +38,20 @@ async def lines_of(chunks: AsyncIterator[bytes]) -> AsyncGenerator[AsyncIterator
         ProtocolError: a line without an end.
         Exception: whatever `chunks` raises.
     """
-    ahead = _Ahead()
+    ahead = Lines()
     reading = asyncio.create_task(ahead.read(chunks), name="sync: read ahead")
     try:
-        yield ahead.lines()
+        yield ahead
     finally:
         await end_task(reading)
 
 
-class _Ahead:
+class Lines:
+    """The lines of a body, as they come: an async iterator of several at once."""
+
     def __init__(self) -> None:
+        self._are_awaited = False
+        self._given = self._give()
         self._lines: deque[bytearray] = deque()
         self._size = 0
         self._error: Exception | None = None
@@ -77,10 +82,23 @@ class _Ahead:
             self._ended = True
             self._came.set()
 
-    async def lines(self) -> AsyncGenerator[list[bytearray]]:
-        """Lines that are there, at least one at a time, and not so many that they would block the event loop."""
+    @property
+    def are_all_taken(self) -> bool:
+        """Whether whoever takes them has dealt with all that came, and waits for more."""
+        return self._are_awaited and not self._came.is_set()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[bytearray]:
+        """Lines that are there, at least one, and not so many that they would block the event loop."""
+        return await anext(self._given)
+
+    async def _give(self) -> AsyncGenerator[list[bytearray]]:
         while True:
+            self._are_awaited = True
             await self._came.wait()
+            self._are_awaited = False
             self._came.clear()
             while self._lines:
                 several: list[bytearray] = []

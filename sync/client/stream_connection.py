@@ -136,23 +136,27 @@ class StreamConnection:
         received, unreadable = _decoded(lines)
         before, changes, after = _around_changes(received)
         async with self._turn:
-            for line in before:
-                await self._take_line(*line)
-            if changes and self._are_in_place(changes):
-                await self._publish_newest(changes)
-            else:
-                after = [*changes, *after]
-            for line in after:
-                await self._take_line(*line)
-            if unreadable is not None:
-                raise unreadable
-            if self._gathered_bytes >= _TAKE_IN_BYTES:
-                gathered = self._take_gathered()
-                self._is_staging = True
-                await self._pool.write_in_bulk(
-                    lambda statements: oplog.take_in(statements, gathered, more_follows=True)
-                )
-            self._board.update_download(self._progress, downloading=self._downloading)
+            try:
+                for line in before:
+                    await self._take_line(*line)
+                if changes and self._are_in_place(changes):
+                    await self._publish_newest(changes)
+                else:
+                    after = [*changes, *after]
+                for line in after:
+                    await self._take_line(*line)
+                if unreadable is not None:
+                    raise unreadable
+                if self._gathered_bytes >= _TAKE_IN_BYTES:
+                    await self._take_in_gathered()
+            finally:
+                # Also when one of the lines ends the connection: what the ones before it did is shown.
+                self._board.update_download(self._progress, downloading=self._downloading)
+
+    async def _take_in_gathered(self) -> None:
+        gathered = self._take_gathered()
+        self._is_staging = True
+        await self._pool.write_in_bulk(lambda statements: oplog.take_in(statements, gathered, more_follows=True))
 
     async def uploads_completed(self) -> None:
         """Publish what was held back, if the gate is open now.
