@@ -38,6 +38,7 @@ _EXPECTED = {
     "service_url": _ADDRESS,
     "user_id": f"a UUID such as {DEFAULT_USER_ID}, or the whole number of a user",
     "port": "a whole number from 1 to 65535",
+    "sync_config": "the path of a file",
 }
 _OPTIONS = {
     "data_dir": "--data-dir",
@@ -61,6 +62,7 @@ class Settings(BaseSettings):
         service_url: base URL of the sync service, or None for what the backend says; in one spelling.
         user_id: whose lists are shown and synced; a number where the backend counts its users.
         port: loopback TCP port of the demo backend inside todo-tui.
+        sync_config: the sync config of a demo backend that runs alone, or None for the one that comes along; absolute.
     """
 
     model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
@@ -71,10 +73,13 @@ class Settings(BaseSettings):
     service_url: str | None = None
     user_id: UUID | _UserNumber = DEFAULT_USER_ID
     port: int = Field(default=6161, ge=1, le=65535)
+    sync_config: Path | None = None
 
-    @field_validator("data_dir", mode="before")
+    @field_validator("data_dir", "sync_config", mode="before")
     @classmethod
     def _absolute(cls, path: object) -> object:
+        if path is None:
+            return None
         text = str(path)
         if not text or "\0" in text:
             raise ValueError("not a path")
@@ -163,10 +168,10 @@ def _read_file(path: Path, *, required: bool) -> dict[str, Any]:
             raise SettingsError(f"Config file {path} has an unknown key {key!r}{_nearest(key, Settings.model_fields)}")
         if type(value) is not (int if key == "port" else str):
             raise SettingsError(f"Config file {path}: {key} must be {_EXPECTED[key]}, not {_toml_type(value)}.")
-    if "data_dir" in values:
-        # Relative to the file, so that the same file means the same directory wherever todo-tui is started.
-        directory = os.path.expanduser(values["data_dir"])  # noqa: PTH111 - pathlib's fails for an unknown user
-        values["data_dir"] = directory and str(path.parent.absolute() / directory)
+    for key in {"data_dir", "sync_config"} & values.keys():
+        # Relative to the file, so that the same file means the same place wherever todo-tui is started.
+        place = os.path.expanduser(values[key])  # noqa: PTH111 - pathlib's fails for an unknown user
+        values[key] = place and str(path.parent.absolute() / place)
     return values
 
 

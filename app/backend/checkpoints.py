@@ -7,7 +7,10 @@ connection whose transaction the caller holds.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 from typing import NamedTuple
+
+import msgspec
 
 MAX_CHECKPOINT = 2**63 - 1
 
@@ -46,3 +49,13 @@ def raise_to(connection: sqlite3.Connection, user_id: str, client_id: str, check
         [user_id, client_id, checkpoint],
     ).fetchone()
     return int(row[0])
+
+
+def of_users(connection: sqlite3.Connection, user_ids: Iterable[str]) -> dict[tuple[str, str], WriteCheckpoint]:
+    """The present write checkpoints of all clients of these users, by user and client."""
+    rows = connection.execute(
+        "SELECT user_id, client_id, checkpoint, requests FROM write_checkpoints"
+        " WHERE user_id IN (SELECT value FROM json_each(?))",
+        [msgspec.json.encode(list(user_ids)).decode()],
+    )
+    return {(user_id, client_id): WriteCheckpoint(*values) for user_id, client_id, *values in rows}

@@ -16,12 +16,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from app.backend import oplog
+from app.backend import oplog, users
 from app.backend.changes import Changes
 from app.backend.config import BackendError
 
 _APPLICATION_ID = 0x746F646F
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _BUSY_SECONDS = 1.0
 
 _SCHEMA = (
@@ -58,6 +58,7 @@ _SCHEMA = (
     ) STRICT, WITHOUT ROWID
     """,
     *oplog.SCHEMA,
+    users.SCHEMA,
 )
 
 T = TypeVar("T")
@@ -209,8 +210,13 @@ def _apply_schema(connection: sqlite3.Connection, path: Path) -> None:
             connection.execute("INSERT INTO meta VALUES ('backend_id', ?)", [str(uuid.uuid4())])
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-        elif not connection.execute("SELECT 1 FROM pragma_table_info('todos') WHERE name = 'photo_id'").fetchone():
-            connection.execute("ALTER TABLE todos ADD COLUMN photo_id TEXT")
+        else:
+            users.create_table(connection)
+            if not connection.execute("SELECT 1 FROM pragma_table_info('todos') WHERE name = 'photo_id'").fetchone():
+                connection.execute("ALTER TABLE todos ADD COLUMN photo_id TEXT")
+            if connection.execute("PRAGMA user_version").fetchone() == (1,):
+                oplog.upgrade(connection)
+                connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")

@@ -15,7 +15,6 @@ import msgspec
 
 from app.backend.errors import RequestError
 from app.backend.oplog import OperationLog
-from app.backend.streams import lists_bucket, todos_bucket
 from app.backend.tables import LISTS, TODOS, Row, Table, now, table_named
 
 
@@ -37,12 +36,10 @@ class RowWriter:
         log: OperationLog,
         request: Iterable[CrudEntry],
         *,
-        prefix: str,
         user_id: str,
     ) -> None:
         self._connection = connection
         self._log = log
-        self._prefix = prefix
         self._user_id = user_id
         self._position = -1
         self._last_deletions = {
@@ -82,7 +79,7 @@ class RowWriter:
             raise self._forbidden("list", entry.id)
         if entry.op == "DELETE":
             if before is not None:
-                self._delete_list(entry.id)
+                self._delete_list(before)
             return
         after = self._merge(LISTS, entry, before, values)
         if after is None:
@@ -91,7 +88,7 @@ class RowWriter:
             raise RequestError(403, "forbidden", "A list must belong to the user who writes it.", name="OwnershipError")
         if after != before:
             self._store(LISTS, after)
-            self._log.put(self._connection, self._lists_bucket(), "lists", after)
+            self._log.record(self._connection, "lists", before, after)
 
     def _apply_to_todo(self, entry: CrudEntry, values: Row) -> None:
         before = self._fetch(TODOS, entry.id)
@@ -99,9 +96,9 @@ class RowWriter:
         if old_list is not None and self._owner(old_list) != self._user_id:
             raise self._forbidden("to-do", entry.id)
         if entry.op == "DELETE":
-            if old_list is not None:
+            if before is not None:
                 self._connection.execute("DELETE FROM todos WHERE id = ?", [entry.id])
-                self._log.remove(self._connection, self._todos_bucket(old_list), "todos", entry.id)
+                self._log.record(self._connection, "todos", before, None)
             return
         after = self._merge(TODOS, entry, before, values)
         if after is None:
@@ -113,9 +110,7 @@ class RowWriter:
         if after == before:
             return
         self._store(TODOS, after)
-        if old_list is not None and old_list != new_list:
-            self._log.remove(self._connection, self._todos_bucket(old_list), "todos", entry.id)
-        self._log.put(self._connection, self._todos_bucket(new_list), "todos", after)
+        self._log.record(self._connection, "todos", before, after)
 
     def _list_for(self, entry: CrudEntry, wanted: str, old_list: str | None) -> str | None:
         """The list that a to-do is stored in after `entry` asked for `wanted`; None if nothing is stored.
@@ -156,15 +151,16 @@ class RowWriter:
         empty: Row = dict.fromkeys(table.row_names())
         return {**(before or empty), **values, "id": entry.id}
 
-    def _delete_list(self, list_id: str) -> None:
-        deleted = self._connection.execute("SELECT id FROM todos WHERE list_id = ? ORDER BY rowid", [list_id])
-        todo_ids = [row[0] for row in deleted]
-        self._connection.execute("DELETE FROM lists WHERE id = ?", [list_id])
-        self._connection.execute("DELETE FROM todos WHERE list_id = ?", [list_id])
-        self._log.remove(self._connection, self._lists_bucket(), "lists", list_id)
-        bucket = self._todos_bucket(list_id)
-        for todo_id in todo_ids:
-            self._log.remove(self._connection, bucket, "todos", todo_id)
+    def _delete_list(self, the_list: Row) -> None:
+        names = TODOS.row_names()
+        todos = self._connection.execute(
+            f"SELECT {', '.join(names)} FROM todos WHERE list_id = ? ORDER BY rowid", [the_list["id"]]
+        ).fetchall()
+        self._connection.execute("DELETE FROM lists WHERE id = ?", [the_list["id"]])
+        self._connection.execute("DELETE FROM todos WHERE list_id = ?", [the_list["id"]])
+        self._log.record(self._connection, "lists", the_list, None)
+        for todo in todos:
+            self._log.record(self._connection, "todos", dict(zip(names, todo, strict=True)), None)
 
     def _fetch(self, table: Table, row_id: str) -> Row | None:
         names = table.row_names()
@@ -185,12 +181,6 @@ class RowWriter:
     def _owner(self, list_id: str) -> str | None:
         found = self._connection.execute("SELECT owner_id FROM lists WHERE id = ?", [list_id]).fetchone()
         return None if found is None else str(found[0])
-
-    def _lists_bucket(self) -> str:
-        return lists_bucket(self._prefix, self._user_id)
-
-    def _todos_bucket(self, list_id: str) -> str:
-        return todos_bucket(self._prefix, list_id, self._user_id)
 
     @staticmethod
     def _forbidden(kind: str, row_id: str) -> RequestError:

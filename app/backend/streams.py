@@ -1,24 +1,28 @@
-"""The streams that this backend offers, and the buckets between rows and subscriptions.
+"""The streams of a sync config as values: which buckets a row belongs to, and which a request asks for.
 
-Both directions live here, so that they cannot drift apart: which bucket a row belongs to, and
-which buckets a request asks for. Pure; no SQL, no HTTP.
+Both directions live here, so that they cannot drift apart. Pure; no SQL, no HTTP, no YAML: `sync_config` makes
+these values, `oplog` asks for the buckets of a row, and `sync_stream` for those of a request.
 
-Every bucket name carries the user whom it is for. What one user's bucket holds is therefore out
-of reach for any other token, even if a deleted list's id is used again by somebody else.
+The shapes follow PowerSync's Sync Streams. What a query compares with values of the request becomes the parameters of
+a bucket; a comparison with other rows (`IN (SELECT …)`) is a lookup, made when a client asks and again when it changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from itertools import product
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
 from app.backend.errors import RequestError
 
 MAX_BUCKETS = 1000
-_DEFAULT_PRIORITY = 3
+_INT64 = range(-(2**63), 2**63)
+
+Value = str | int | float | None
 
 
 class Subscription(msgspec.Struct):
@@ -52,86 +56,316 @@ class SyncRequest(msgspec.Struct):
     streams: StreamSelection | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
+class UserId:
+    """The user whose token the request carries: `auth.user_id()`."""
+
+
+@dataclass(frozen=True)
+class StreamParameter:
+    """A value that the subscription gives: `subscription.parameter('name')`."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class ListParameter:
+    """Each of the values of a list that the subscription gives: `IN subscription.parameter('name')`."""
+
+    name: str
+
+
+Scalar = UserId | StreamParameter
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Values found in other rows: `IN (SELECT column FROM table WHERE …)`."""
+
+    table: str
+    column: str
+    conditions: tuple[tuple[str, Scalar], ...]
+    constants: tuple[tuple[str, Value], ...]
+
+
+@dataclass(frozen=True)
+class RowQuery:
+    """Rows of a table, parted by the values of `columns`; only those whose `constants` hold."""
+
+    table: str
+    columns: tuple[str, ...]
+    constants: tuple[tuple[str, Value], ...]
+
+    def parameters_of(self, row: Mapping[str, Any]) -> tuple[Value, ...] | None:
+        """The values that part `row` from others; None if the query does not have it."""
+        if any(row[column] != value for column, value in self.constants):
+            return None
+        values = tuple(row[column] for column in self.columns)
+        # As in SQL, null equals nothing.
+        return None if None in values else values
+
+
+@dataclass(frozen=True)
+class BucketSource:
+    """Queries whose rows share buckets; `name` is what the names of its buckets begin with."""
+
+    name: str
+    queries: tuple[RowQuery, ...]
+
+    def bucket(self, parameters: Iterable[Value]) -> str:
+        """The name of the bucket with these parameters."""
+        return f"{self.name}{encode(tuple(parameters))}"
+
+
+@dataclass(frozen=True)
+class Querier:
+    """How a stream asks for the buckets of `source`: for each parameter, what must all hold."""
+
+    source: BucketSource
+    operands: tuple[tuple[Scalar | ListParameter | Lookup, ...], ...]
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether other rows decide which buckets these are."""
+        return any(isinstance(operand, Lookup) for parameter in self.operands for operand in parameter)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A stream that clients can subscribe to, or that all have who do not refuse the default ones."""
+
+    name: str
+    is_default: bool
+    priority: int
+    queriers: tuple[Querier, ...]
+
+
+class LookupEntry(NamedTuple):
+    """That a lookup (its number) finds `value` for `parameters`; both as JSON."""
+
+    lookup: int
+    parameters: str
+    value: str
+
+
+def encode(value: Any) -> str:
+    """`value` as the JSON text that names of buckets and of lookups are made of."""
+    return msgspec.json.encode(value).decode()
+
+
+@dataclass(frozen=True)
+class SyncRules:
+    """All streams of a sync config, and what a row means to them."""
+
+    streams: tuple[Stream, ...]
+    sources: tuple[BucketSource, ...] = field(init=False)
+    lookups: tuple[Lookup, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        queriers = [querier for stream in self.streams for querier in stream.queriers]
+        object.__setattr__(self, "sources", tuple(dict.fromkeys(querier.source for querier in queriers)))
+        operands = [operand for querier in queriers for parameter in querier.operands for operand in parameter]
+        object.__setattr__(self, "lookups", tuple(dict.fromkeys(it for it in operands if isinstance(it, Lookup))))
+
+    def buckets_of(self, table: str, row: Mapping[str, Any]) -> tuple[str, ...]:
+        """The names, without a prefix, of all buckets that `row` of `table` belongs to."""
+        found: dict[str, None] = {}
+        for source in self.sources:
+            for query in source.queries:
+                parameters = query.parameters_of(row) if query.table == table else None
+                if parameters is not None:
+                    found[source.bucket(parameters)] = None
+        return tuple(found)
+
+    def lookup_entries_of(self, table: str, row: Mapping[str, Any]) -> frozenset[LookupEntry]:
+        """What lookups find in `row` of `table`. As in SQL, null equals nothing."""
+        found: set[LookupEntry] = set()
+        for number, lookup in enumerate(self.lookups):
+            if lookup.table != table or any(row[column] != value for column, value in lookup.constants):
+                continue
+            parameters = [row[column] for column, _ in lookup.conditions]
+            value = row[lookup.column]
+            if value is not None and None not in parameters:
+                found.add(LookupEntry(number, encode(parameters), encode(value)))
+        return frozenset(found)
+
+    def buckets_behind(self, entry: LookupEntry) -> list[tuple[Querier, int]]:
+        """The queriers that get to buckets through `entry`, and which parameter of these is its value."""
+        lookup = self.lookups[entry.lookup]
+        return [
+            (querier, position)
+            for stream in self.streams
+            for querier in stream.queriers
+            for position, parameter in enumerate(querier.operands)
+            if lookup in parameter
+        ]
+
+
+@dataclass(frozen=True)
 class BucketDescription:
     """A bucket of a connection: priority (0 first) and the subscriptions that it serves."""
 
     name: str
     priority: int
-    subscriptions: list[dict[str, int]] = field(default_factory=list[dict[str, int]])
+    subscriptions: tuple[dict[str, int | str], ...]
 
 
 @dataclass(frozen=True)
+class LookupCall:
+    """A lookup with the values of a request; only results that are `among` these matter, if given."""
+
+    number: int
+    lookup: Lookup
+    parameters: tuple[Value, ...]
+    among: tuple[Value, ...] | None
+
+    def is_changed_by(self, entry: LookupEntry) -> bool:
+        """Whether the result may be another when `entry` has come or gone."""
+        if entry.lookup != self.number or entry.parameters != encode(self.parameters):
+            return False
+        return self.among is None or entry.value in {encode(value) for value in self.among}
+
+
+RunLookup = Callable[[LookupCall], list[Value]]
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """One subscription to one querier of a stream."""
+
+    querier: Querier
+    priority: int
+    subscription: dict[str, int | str]
+    values: Mapping[str, Any]
+    user_id: str
+
+
 class Target:
-    """What a connection syncs: its buckets in the order of their streams, and those streams."""
+    """What a connection syncs: the streams, and the buckets, which may change when other rows do."""
 
-    buckets: tuple[BucketDescription, ...]
-    streams: tuple[dict[str, Any], ...]
+    def __init__(self, rules: SyncRules, streams: list[dict[str, Any]], wishes: list[_Wish], prefix: str) -> None:
+        self.streams = tuple(streams)
+        self._rules = rules
+        self._prefix = prefix
+        self._dynamic = [wish for wish in wishes if wish.querier.is_dynamic]
+        self._static = self._describe([wish for wish in wishes if not wish.querier.is_dynamic], _no_lookup)
+
+    @property
+    def lookup_calls(self) -> list[LookupCall]:
+        """The lookups on which the buckets depend."""
+        calls: list[LookupCall] = []
+
+        def note(call: LookupCall) -> list[Value]:
+            calls.append(call)
+            return []
+
+        self._describe(self._dynamic, note)
+        return calls
+
+    def buckets(self, run: RunLookup) -> tuple[BucketDescription, ...]:
+        """The present buckets in the order of their streams, with `run` for lookups.
+
+        One that is asked for with and without a lookup comes twice, as the service has it: the second one counts.
+
+        Raises RequestError 500 PSYNC_S2305 for more than 1,000 buckets, as the service does.
+        """
+        found = (*self._static, *self._describe(self._dynamic, run)) if self._dynamic else self._static
+        _check_number(len({bucket.name for bucket in found}))
+        return found
+
+    def _describe(self, wishes: list[_Wish], run: RunLookup) -> tuple[BucketDescription, ...]:
+        found: dict[str, BucketDescription] = {}
+        for wish in wishes:
+            for parameters in _parameter_sets(self._rules, wish, run):
+                name = f"{self._prefix}#{wish.querier.source.bucket(parameters)}"
+                bucket = found.get(name) or BucketDescription(name, wish.priority, ())
+                served = (*bucket.subscriptions, wish.subscription)
+                found[name] = BucketDescription(name, min(bucket.priority, wish.priority), served)
+            _check_number(len(found))
+        return tuple(found.values())
 
 
-@dataclass(frozen=True)
-class _Stream:
-    name: str
-    is_default: bool
-    parameters: tuple[str, ...]
+def _no_lookup(_call: LookupCall) -> list[Value]:
+    raise AssertionError("a static bucket needs no lookup")
 
 
-_STREAMS = (_Stream("lists", is_default=True, parameters=()), _Stream("todos", is_default=False, parameters=("list",)))
+def _check_number(buckets: int) -> None:
+    if buckets > MAX_BUCKETS:
+        description = f"Too many buckets on one connection: {buckets}, at most {MAX_BUCKETS}."
+        raise RequestError(500, "PSYNC_S2305", description, name="ServiceError")
 
 
-def _bucket_name(prefix: str, stream: str, *parameters: Any) -> str:
-    return f"{prefix}#{stream}|0{msgspec.json.encode(parameters).decode()}"
+def _comparable(value: Any) -> Value:
+    """A value of a request as SQL would compare it with a column."""
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+        return int(value)
+    if value is None or isinstance(value, str | float) or (isinstance(value, int) and value in _INT64):
+        return value
+    return encode(value)
 
 
-def lists_bucket(prefix: str, user_id: str) -> str:
-    """The bucket of all lists that `user_id` owns."""
-    return _bucket_name(prefix, "lists", user_id)
+def _scalar(operand: Scalar, wish: _Wish) -> Value:
+    return wish.user_id if isinstance(operand, UserId) else _comparable(wish.values.get(operand.name))
 
 
-def todos_bucket(prefix: str, list_id: str, user_id: str) -> str:
-    """The bucket of the to-dos in `list_id`, which `user_id` owns."""
-    return _bucket_name(prefix, "todos", list_id, user_id)
+def _parameter_sets(rules: SyncRules, wish: _Wish, run: RunLookup) -> list[tuple[Value, ...]]:
+    """The parameters of all buckets that `wish` asks for."""
+    candidates: list[tuple[Value, ...]] = []
+    for parameter in wish.querier.operands:
+        # What the request itself says goes first, so that a lookup need only tell which of that is there.
+        values: tuple[Value, ...] | None = None
+        for operand in sorted(parameter, key=lambda it: isinstance(it, Lookup)):
+            if isinstance(operand, Lookup):
+                given = tuple(_scalar(condition, wish) for _, condition in operand.conditions)
+                found = tuple(run(LookupCall(rules.lookups.index(operand), operand, given, values)))
+            elif isinstance(operand, ListParameter):
+                elements = [_comparable(value) for value in wish.values[operand.name]]
+                found = tuple(dict.fromkeys(value for value in elements if value is not None))
+            else:
+                found = (_scalar(operand, wish),)
+            values = found if values is None else tuple(value for value in values if value in found)
+        candidates.append(values or ())
+    _check_number(math.prod(len(values) for values in candidates))
+    return list(product(*candidates))
 
 
-def _subscribed_bucket(prefix: str, stream: _Stream, parameters: Mapping[str, Any] | None, user_id: str) -> str:
-    # A parameter that is missing or no text equals no row's value: null names a bucket that stays empty.
-    given = [(parameters or {}).get(name) for name in stream.parameters]
-    texts = [value if isinstance(value, str) else None for value in given]
-    return _bucket_name(prefix, stream.name, *texts, user_id)
+def _error_of(querier: Querier, values: Mapping[str, Any]) -> str | None:
+    for parameter in querier.operands:
+        for operand in parameter:
+            if isinstance(operand, ListParameter) and not isinstance(values.get(operand.name), list):
+                return f"The parameter {operand.name!r} must be a list."
+    return None
 
 
-def resolve(request: SyncRequest, *, prefix: str, user_id: str) -> Target:
-    """The buckets and streams that `request` selects for `user_id`; unknown streams are left out.
+def resolve(rules: SyncRules, request: SyncRequest, *, prefix: str, user_id: str) -> Target:
+    """What `request` selects for `user_id`; unknown streams are left out.
 
     Raises RequestError 500 PSYNC_S2305 for more than 1,000 buckets, as the service does.
     """
     selection = request.streams or StreamSelection()
-    buckets: dict[str, BucketDescription] = {}
     streams: list[dict[str, Any]] = []
-    for stream in _STREAMS:
-        by_default = stream.is_default and selection.include_defaults
-        subscribed = [
-            (index, subscription)
+    wishes: list[_Wish] = []
+    for stream in rules.streams:
+        # A subscription to a default stream stands before the default one.
+        asked: list[tuple[dict[str, int | str], int | None, Mapping[str, Any]]] = [
+            ({"sub": index}, subscription.override_priority, subscription.parameters or {})
             for index, subscription in enumerate(selection.subscriptions)
             if subscription.stream == stream.name
         ]
-        if not by_default and not subscribed:
+        if stream.is_default and selection.include_defaults:
+            asked.append(({"default": len(streams)}, None, {}))
+        if not asked:
             continue
-        for index, subscription in subscribed:
-            name = _subscribed_bucket(prefix, stream, subscription.parameters, user_id)
-            priority = subscription.override_priority
-            _serve(buckets, name, _DEFAULT_PRIORITY if priority is None else priority, {"sub": index})
-        if by_default:
-            name = _subscribed_bucket(prefix, stream, None, user_id)
-            _serve(buckets, name, _DEFAULT_PRIORITY, {"default": len(streams)})
-        streams.append({"name": stream.name, "is_default": stream.is_default, "errors": []})
-    if len(buckets) > MAX_BUCKETS:
-        description = f"Too many buckets on one connection: {len(buckets)}, at most {MAX_BUCKETS}."
-        raise RequestError(500, "PSYNC_S2305", description, name="ServiceError")
-    return Target(tuple(buckets.values()), tuple(streams))
-
-
-def _serve(buckets: dict[str, BucketDescription], name: str, priority: int, source: dict[str, int]) -> None:
-    bucket = buckets.setdefault(name, BucketDescription(name, priority))
-    bucket.priority = min(bucket.priority, priority)
-    bucket.subscriptions.append(source)
+        errors: list[dict[str, Any]] = []
+        for source, priority, values in asked:
+            problems = [_error_of(querier, values) for querier in stream.queriers]
+            errors += [{"subscription": source.get("sub", "default"), "message": it} for it in problems if it]
+            wishes += [
+                _Wish(querier, stream.priority if priority is None else priority, source, values, user_id)
+                for querier, problem in zip(stream.queriers, problems, strict=True)
+                if problem is None
+            ]
+        streams.append({"name": stream.name, "is_default": stream.is_default, "errors": errors})
+    return Target(rules, streams, wishes, prefix)

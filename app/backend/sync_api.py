@@ -7,11 +7,10 @@ end when the backend stops. What the lines say is not known here.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import sqlite3
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from typing import Annotated
 
 import msgspec
@@ -20,12 +19,11 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from app.backend import checkpoints
+from app.backend import checkpoints, encodings
 from app.backend.bodies import read_json, read_json_object_or_empty
 from app.backend.changes import Changes
 from app.backend.errors import RequestError
-from app.backend.hosts import LOOPBACK_NAMES, host_name
-from app.backend.service import Service, version
+from app.backend.service import Service
 from app.backend.streams import SyncRequest, resolve
 from app.backend.sync_stream import SyncStream
 from app.backend.write_api import json_answer
@@ -56,7 +54,6 @@ class SyncApi:
             Route("/sync/stream", self.stream, methods=["POST"]),
             Route("/write-checkpoint2.json", self.write_checkpoint, methods=["GET"]),
             Route("/sync/checkpoint-request", self.checkpoint_request, methods=["POST"]),
-            Route("/probes/liveness", self.liveness, methods=["GET"]),
         ]
 
     async def stream(self, request: Request) -> Response:
@@ -64,9 +61,27 @@ class SyncApi:
         opened = self._service.opened
         credentials = opened.tokens.authenticate(request)
         body = await read_json_object_or_empty(request, SyncRequest)
-        target = resolve(body, prefix=opened.bucket_prefix, user_id=credentials.user_id)
-        stream = SyncStream(self._service, credentials, body, target)
-        return _LinesResponse(stream.lines(), self._service.changes)
+        log, feed = opened.log, opened.feed
+        target = resolve(log.rules, body, prefix=log.prefix, user_id=credentials.user_id)
+        kind = encodings.media_type(request.headers.get("accept"))
+        stream = SyncStream(
+            opened.database,
+            log,
+            feed,
+            target,
+            credentials,
+            body,
+            encode=encodings.encoder(kind, raw_data=bool(body.raw_data)),
+            keepalive_seconds=self._service.config.keepalive_seconds,
+        )
+        with ExitStack() as watching:
+            watching.enter_context(self._service.streams.one_of(credentials.user_id))
+            watcher = watching.enter_context(feed.watch(credentials.user_id, body.client_id or ""))
+            # What is wrong with the request must be known before the answer begins.
+            await stream.first_look(watcher)
+            watching = watching.pop_all()
+        encoding = encodings.content_encoding(request.headers.get("accept-encoding"))
+        return _LinesResponse(stream.chunks(watcher), watching, kind, encoding, self._service.changes)
 
     async def write_checkpoint(self, request: Request) -> Response:
         """Count up the client's write checkpoint."""
@@ -97,65 +112,50 @@ class SyncApi:
         value = await self._service.opened.database.write(raise_to, user_id=user_id)
         return json_answer({"data": {"checkpoint_request_id": str(value)}})
 
-    async def liveness(self, request: Request) -> Response:
-        """That the backend lives and which one it is; where its file is, only to this machine."""
-        answer = {
-            "ready": True,
-            "name": "todo-tui backend",
-            "version": version(),
-            "backend_id": str(self._service.opened.backend_id),
-        }
-        if _is_from_this_machine(request):
-            answer["database"] = str(self._service.config.database.absolute())
-        return json_answer(answer)
-
-
-def _is_from_this_machine(request: Request) -> bool:
-    if request.client is None or any(name in request.headers for name in _PROXY_HEADERS):
-        return False
-    if host_name(request.headers.get("host", "")) not in LOOPBACK_NAMES:
-        # A browser that a foreign page has sent here under a name of its own.
-        return False
-    try:
-        address = ipaddress.ip_address(request.client.host)
-    except ValueError:
-        return False
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback
-
 
 class _LinesResponse(StreamingResponse):
     """Sends lines until they end, the peer leaves or stops reading, or the backend stops."""
 
-    def __init__(self, lines: AsyncGenerator[bytes], changes: Changes) -> None:
-        super().__init__(lines, media_type="application/x-ndjson", headers={"Cache-Control": "no-store"})
-        self._lines = lines
+    def __init__(
+        self, chunks: AsyncGenerator[bytes], watching: ExitStack, kind: str, encoding: str | None, changes: Changes
+    ) -> None:
+        # No proxy may hold back what is already there.
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Vary": "Accept, Accept-Encoding"}
+        if encoding is not None:
+            headers["Content-Encoding"] = encoding
+        super().__init__(chunks, media_type=kind, headers=headers)
+        self._chunks = chunks
+        self._watching = watching
+        self._compress = encodings.compressor(encoding)
         self._changes = changes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the response. Cancelling closes the lines."""
         del scope
-        async with asyncio.TaskGroup() as tasks:
-            sending = tasks.create_task(self._send_lines(send))
-            leaving = tasks.create_task(self.listen_for_disconnect(receive))
-            stopping = tasks.create_task(self._changes.wait_closed())
-            await asyncio.wait({sending, leaving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if stopping.done() and not sending.done():
-                # The lines end by themselves now, unless the peer does not take them.
-                await asyncio.wait({sending, leaving}, timeout=_STOP_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            for task in (sending, leaving, stopping):
-                task.cancel()
+        with self._watching:
+            async with asyncio.TaskGroup() as tasks:
+                sending = tasks.create_task(self._send_lines(send))
+                leaving = tasks.create_task(self.listen_for_disconnect(receive))
+                stopping = tasks.create_task(self._changes.wait_closed())
+                await asyncio.wait({sending, leaving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                if stopping.done() and not sending.done():
+                    # The lines end by themselves now, unless the peer does not take them.
+                    await asyncio.wait({sending, leaving}, timeout=_STOP_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                for task in (sending, leaving, stopping):
+                    task.cancel()
 
     async def _send_lines(self, send: Send) -> None:
-        async with aclosing(self._lines) as lines:
+        async with aclosing(self._chunks) as chunks:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             try:
-                async for line in lines:
+                async for chunk in chunks:
                     async with asyncio.timeout(_SEND_SECONDS):
-                        await send({"type": "http.response.body", "body": line, "more_body": True})
+                        await send({"type": "http.response.body", "body": self._compress(chunk), "more_body": True})
             except TimeoutError:
                 _log.warning("A sync stream ends: its client did not read for %d seconds.", _SEND_SECONDS)
                 return
             except sqlite3.Error as error:
                 _log.warning("A sync stream ends: the database cannot be read: %s", error)
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            except RequestError as error:
+                _log.warning("A sync stream ends: %s", error)
+            await send({"type": "http.response.body", "body": self._compress.end(), "more_body": False})

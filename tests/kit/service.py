@@ -108,17 +108,21 @@ class ScriptedService:
     handler: Handler
     requests: list[Exchange] = field(default_factory=list)
     broken: list[BaseException] = field(default_factory=list)
+    address: str = "127.0.0.1"
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.address}:{self.port}"
 
 
 @asynccontextmanager
 async def scripted_service(
-    handler: Handler, port: int = 0, tls: ssl.SSLContext | None = None
+    handler: Handler, port: int = 0, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1"
 ) -> AsyncGenerator[ScriptedService]:
-    """Serve `handler` on loopback, over TLS if asked to. An exception in the handler fails the test at the end."""
+    """Serve `handler`, on loopback if nothing else is said, over TLS if asked to.
+
+    An exception in the handler fails the test at the end.
+    """
 
     connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
@@ -138,8 +142,8 @@ async def scripted_service(
         # Known from here on: a task that is cancelled before its first step would leave its connection open.
         connections[asyncio.get_running_loop().create_task(serve(reader, writer))] = writer
 
-    server = await asyncio.start_server(accept, "127.0.0.1", port, ssl=tls)
-    service = ScriptedService(server.sockets[0].getsockname()[1], handler)
+    server = await asyncio.start_server(accept, address, port, ssl=tls)
+    service = ScriptedService(server.sockets[0].getsockname()[1], handler, address=address)
     try:
         yield service
     finally:

@@ -159,7 +159,8 @@ class Upload:
 class SmallService:
     """See the module. Made by `small_service`."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1") -> None:
+        self._address = address
         self.rows: dict[tuple[str, str], dict[str, Any]] = {}
         self.uploads: list[Upload] = []
         self.requests: Counter[str] = Counter()
@@ -187,7 +188,7 @@ class SmallService:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://{self._address}:{self._port}"
 
     @property
     def streams(self) -> int:
@@ -211,7 +212,9 @@ class SmallService:
 
     async def start(self) -> None:
         """Listen, at the same port as ever."""
-        self._running = await self._server.enter_async_context(scripted_service(self._serve, self._port))
+        self._running = await self._server.enter_async_context(
+            scripted_service(self._serve, self._port, address=self._address)
+        )
         self._port = self._running.port
 
     async def stop(self) -> None:
