@@ -25,6 +25,7 @@ class Place(Enum):
     TODOS = "In the to-dos"
     ROWS = "Moving"
     ENTRY = "While typing"
+    FILTER = "While filtering"
     CONFIRM = "When asked"
     SYNC = "In the sync screen"
     HELP = "In this help"
@@ -63,6 +64,7 @@ class Action:
 
 _SHOWN_KEYS: Final = {
     "question_mark": "?",
+    "slash": "/",
     "escape": "esc",
     "up": "↑",
     "down": "↓",
@@ -74,10 +76,14 @@ _SHOWN_KEYS: Final = {
 }
 
 ACTIONS: Final[tuple[Action, ...]] = (
-    Action("new_todo", Place.TODOS, ("a", "n"), "Add", "Add to-dos, one after the other", 9),
+    Action("new_todo", Place.TODOS, ("a",), "Add", "Add to-dos, one after the other", 9),
     Action("toggle_todo", Place.TODOS, ("space", "x"), "Done", "Mark the to-do as done, or as open again", 8),
     Action("edit_todo", Place.TODOS, ("e", "enter", "f2"), "Edit", "Change the text of the to-do", 5),
+    Action("edit_in_editor", Place.TODOS, ("E",), "", "Change the whole text, with its notes, in $EDITOR"),
     Action("delete_todo", Place.TODOS, ("d", "delete"), "Delete", "Delete the to-do (asks first)", 4),
+    Action("next_match", Place.TODOS, ("n",), "", "While filtered: the next match"),
+    Action("previous_match", Place.TODOS, ("N",), "", "While filtered: the match before"),
+    Action("clear_filter", Place.TODOS, ("escape",), "Show all", "While filtered: show all to-dos again", 8),
     Action("leave_todos", Place.TODOS, ("left", "h", "escape"), "Lists", "Go to the lists", 7),
     Action("open_list", Place.LISTS, ("enter", "right", "l"), "Open", "Go to the to-dos of the list", 8),
     Action("new_list", Place.LISTS, ("n",), "New", "Add a list", 7),
@@ -87,6 +93,8 @@ ACTIONS: Final[tuple[Action, ...]] = (
     Action("add_list", Place.ANYWHERE, ("L",), "New list", "Add a list", 1),
     Action("add_first_list", Place.ANYWHERE, ("L", "n"), "New list", "Add a first list, while there is none", 9),
     Action("add_sample", Place.ANYWHERE, ("s",), "Sample list", "Add a short sample list, while there is none", 9),
+    Action("filter", Place.ANYWHERE, ("slash",), "Filter", "Filter the to-dos by typing", 3),
+    Action("toggle_details", Place.ANYWHERE, ("i",), "Details", "Show or hide all about the to-do, with its notes", 2),
     Action("switch_pane", Place.ANYWHERE, ("tab", "shift+tab"), "", "Go to the other side"),
     Action("connect", Place.ANYWHERE, ("c",), "Connect", "Start syncing", 2),
     Action("disconnect", Place.ANYWHERE, ("c",), "Pause", "Pause syncing; you can carry on editing", 2),
@@ -104,6 +112,9 @@ ACTIONS: Final[tuple[Action, ...]] = (
     Action("submit", Place.ENTRY, ("enter",), "Save", "Save; a paste of several lines adds several to-dos", 2),
     Action("close", Place.ENTRY, ("escape",), "Close", "Close without saving", 1),
     Action("copy", Place.ENTRY, ("ctrl+c",), "", "Copy the selected text"),
+    Action("submit", Place.FILTER, ("enter", "down"), "Keep", "Keep the filter and go to what matches", 2),
+    Action("close", Place.FILTER, ("escape",), "Show all", "Show all to-dos again", 1),
+    Action("copy", Place.FILTER, ("ctrl+c",), "", "Copy the selected text"),
     Action("confirm", Place.CONFIRM, ("y",), "", "Do it"),
     Action("decline", Place.CONFIRM, ("n", "escape", "q"), "", "Leave everything as it is"),
     Action("next_answer", Place.CONFIRM, ("tab", "right", "left", "shift+tab"), "", "Go to the other answer"),

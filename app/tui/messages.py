@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from textual.message import Message
 
 if TYPE_CHECKING:
-    from app.store import TodoList
+    from app.store import Todo, TodoList
     from app.tui.widgets.row_list import RowList
 
 
@@ -72,6 +72,23 @@ class ListOpened(Message):
     def can_replace(self, message: Message) -> bool:
         """Only the newest list matters."""
         return isinstance(message, ListOpened)
+
+
+@dataclass
+class TodoSelected(Message):
+    """The cursor is on another to-do, or that to-do has changed.
+
+    Attributes:
+        todo: the to-do, or None if there is none.
+        list_name: the name of its list, or None.
+    """
+
+    todo: Todo | None
+    list_name: str | None
+
+    def can_replace(self, message: Message) -> bool:
+        """Only the newest selection matters."""
+        return isinstance(message, TodoSelected)
 
 
 @dataclass

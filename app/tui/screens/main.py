@@ -20,9 +20,11 @@ from app.sync_report import RejectedChange
 from app.tui.actions import BY_ID, Place, bindings, performs
 from app.tui.attempts import attempt, retried
 from app.tui.literal import fit
-from app.tui.messages import ListOpened, ListsCounted
+from app.tui.messages import ListOpened, ListsCounted, TodoSelected
 from app.tui.typed import app_of
+from app.tui.widgets.detail_pane import DetailPane
 from app.tui.widgets.entry import QUIT_KEYS, Entry
+from app.tui.widgets.filter_bar import FilterBar
 from app.tui.widgets.lines import KeyBar, StatusLine
 from app.tui.widgets.lists_pane import ListsPane
 from app.tui.widgets.todos_pane import TodosPane
@@ -54,10 +56,13 @@ class MainScreen(Screen[None]):
         self._now = now
         self._entry = Entry(self._focus_rows)
         self._lists_pane = ListsPane(store, self._entry.ask, self._show_todos)
-        self._todos_pane = TodosPane(store, self._entry.ask, self._show_lists)
+        self._todos_pane = TodosPane(store, self._entry.ask, self._show_lists, self._clear_filter)
+        self._detail_pane = DetailPane(now)
+        self._filter_bar = FilterBar(self._todos_pane.filter, self._show_todos)
         self._welcome = Welcome()
         self._status_line = StatusLine(now)
         self._list_count: int | None = None
+        self._open_list_id: str | None = None
         self._status = store.status
         self._todos_active = False
         self._problem: str | None = None
@@ -68,7 +73,9 @@ class MainScreen(Screen[None]):
         with Horizontal(id="panes"):
             yield self._lists_pane
             yield self._todos_pane
+            yield self._detail_pane
         yield self._welcome
+        yield self._filter_bar
         yield self._entry
         yield self._status_line
         yield KeyBar()
@@ -147,8 +154,19 @@ class MainScreen(Screen[None]):
 
     @on(ListOpened)
     def _list_opened(self, event: ListOpened) -> None:
-        self._store.open_list(event.todo_list.id if event.todo_list is not None else None)
+        list_id = event.todo_list.id if event.todo_list is not None else None
+        if list_id != self._open_list_id:
+            self._open_list_id = list_id
+            self._filter_bar.close()
+        self._store.open_list(list_id)
         self._todos_pane.show_list(event.todo_list)
+
+    @on(TodoSelected)
+    def _todo_selected(self, event: TodoSelected) -> None:
+        self._detail_pane.show(event.todo, event.list_name)
+
+    def _clear_filter(self) -> None:
+        self._filter_bar.close()
 
     # Which pane has the keyboard
 
@@ -177,7 +195,7 @@ class MainScreen(Screen[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
         """Letters are letters while something is typed; and some actions have their moments."""
-        if self._entry.has_keyboard:
+        if self._entry.has_keyboard or self._filter_bar.has_keyboard:
             return False
         if action == "connect":
             return not self._status.wanted
@@ -187,7 +205,7 @@ class MainScreen(Screen[None]):
             return self._welcoming and not self._expecting
         if action == "add_first_list":
             return self._welcoming
-        if action in {"add_todo", "add_list", "switch_pane"}:
+        if action in {"add_todo", "add_list", "switch_pane", "filter", "toggle_details"}:
             return not self._welcoming
         return True
 
@@ -210,6 +228,15 @@ class MainScreen(Screen[None]):
     def action_add_sample(self) -> None:
         """Add the sample list."""
         self._lists_pane.add_sample()
+
+    def action_filter(self) -> None:
+        """Filter the to-dos by typing."""
+        self._activate(todos=True)
+        self._filter_bar.ask()
+
+    def action_toggle_details(self) -> None:
+        """Show or hide the details, which need no key where there is much room."""
+        self.toggle_class("-no-details" if self.has_class("-wide") else "-details")
 
     def action_switch_pane(self) -> None:
         """Go to the other pane."""

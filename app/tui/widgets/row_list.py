@@ -19,6 +19,7 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from app.tui.actions import Place, bindings, performs
+from app.tui.filtering import Filter
 from app.tui.literal import fit
 from app.tui.messages import RowActivated, RowMarked, RowSelected
 
@@ -78,6 +79,7 @@ class RowList(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
         "row-list--done",
         "row-list--faint",
         "row-list--tail",
+        "row-list--match",
         "row-list--empty-title",
         "row-list--empty-text",
     }
@@ -89,6 +91,7 @@ class RowList(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
         self._rows: Sequence[R] = ()
         self._cursor = 0
         self._awaited: str | None = None
+        self._matching = Filter(())
         self._part_styles: dict[str, Style] = {}
 
     # What it shows
@@ -153,6 +156,12 @@ class RowList(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
             if not self._rows:
                 self.refresh()
 
+    def set_matching(self, matching: Filter) -> None:
+        """Make visible from now on where a filter matches; which rows there are is up to `set_rows`."""
+        if matching != self._matching:
+            self._matching = matching
+            self.refresh()
+
     # Painting
 
     def notify_style_update(self) -> None:
@@ -184,10 +193,21 @@ class RowList(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
             segments.append(Segment(" ", base))
         tail, tail_cells = fit(drawn.tail, max(0, room // 2))
         text, cells = fit(drawn.text, room - (tail_cells + 1 if tail else 0))
-        segments.append(Segment(text, base if drawn.kind == "plain" else base + self._part(drawn.kind)))
+        segments += self._marked_text(text, base if drawn.kind == "plain" else base + self._part(drawn.kind))
         segments.append(Segment(" " * max(0, room - cells - tail_cells), base))
         segments.append(Segment(tail + " " * _RIGHT_MARGIN, base + self._part("tail")))
         return Strip(segments).adjust_cell_length(width, base)
+
+    def _marked_text(self, text: str, style: Style) -> list[Segment]:
+        """A text with the places that the filter matches standing out."""
+        segments: list[Segment] = []
+        done = 0
+        for start, end in self._matching.spans(text):
+            segments.append(Segment(text[done:start], style))
+            segments.append(Segment(text[start:end], style + self._part("match")))
+            done = end
+        segments.append(Segment(text[done:], style))
+        return segments
 
     def _empty_line(self, y: int, width: int) -> Strip:
         number = y - max(0, (self._page - len(self._empty)) // 3)
@@ -269,6 +289,11 @@ class RowList(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
     def action_cursor_up(self) -> None:
         """Go to the previous row."""
         self._move_to(self._cursor - 1)
+
+    def go_round(self, step: int) -> None:
+        """Go that many rows on, from the last to the first and back."""
+        if self._rows:
+            self._move_to((self._cursor + step) % len(self._rows))
 
     def action_page_down(self) -> None:
         """Go one page down."""
