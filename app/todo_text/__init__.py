@@ -1,7 +1,7 @@
 """The grammar of a to-do: what is typed, what is stored in its description, and what that means.
 
-`understand` reads what a user types, `read` what is stored; the rest changes one part of a stored description. All of it
-is pure: no clock, no database. Must not know where descriptions are kept, nor how anything is shown.
+`understand` reads what a user types, `read` what is stored; the rest changes one part of a stored description. All of
+it is pure: no clock, no database. Must not know where descriptions are kept, nor how anything is shown.
 
 A description holds todo.txt-style words in its first line, notes in the lines after it:
 

@@ -16,8 +16,8 @@ def next_due(due: Due | None, recurrence: Recurrence, completed_on: date) -> Due
     """When a to-do is due next, at the same time of day; None if that is after the year 9999.
 
     `rec:1m` steps from the due date, and on until the date lies after the completion: what was missed is not made up
-    for, and a to-do that is done early or late keeps its day. `rec:+1m` is strict: one step from the due date, even into
-    the past. Without a due date both count from the completion. A day that a month does not have becomes its last.
+    for, and a to-do that is done early or late keeps its day. `rec:+1m` is strict: one step from the due date, even
+    into the past. Without a due date both count from the completion. A day that a month does not have becomes its last.
 
     Args:
         due: when it was due.

@@ -1,6 +1,7 @@
 """Descriptions as they are stored: what their words mean, and how one part is changed.
 
-Owns the reading of a description, and changes that leave all else in it byte for byte. Must not know how a to-do is typed.
+Owns the reading of a description, and changes that leave all else in it byte for byte. Must not know how a to-do is
+typed.
 """
 
 from __future__ import annotations

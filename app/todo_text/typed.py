@@ -64,9 +64,9 @@ class _Natural:
 def understand(text: str, now: datetime, rejected: Collection[str] = ()) -> Understood:
     """Read what was typed; any text has a reading.
 
-    `due:` and `rec:` words that are typed as such go before dates and repetitions in plain words. Of each kind the first
-    counts. A weekday is the next one after today, `next fri` the one of next week; a day without a year is the next
-    such day; a time without a date is its next occurrence.
+    `due:` and `rec:` words that are typed as such go before dates and repetitions in plain words. Of each kind the
+    first counts. A weekday is the next one after today, `next fri` the one of next week; a day without a year is the
+    next such day; a time without a date is its next occurrence.
 
     Args:
         text: what was typed; only its first line is read, the lines after it are notes.
@@ -75,12 +75,8 @@ def understand(text: str, now: datetime, rejected: Collection[str] = ()) -> Unde
     """
     line, line_break, notes = split(text)
     refused = {phrase.lower() for phrase in rejected}
-    words = [
-        (start, end, kind, value)
-        for start, end, kind, value in found_words(line)
-        if line[start:end].lower() not in refused
-    ]
-    kinds = {kind for _, _, kind, _ in words}
+    words = [found for found in found_words(line) if line[found[0] : found[1]].lower() not in refused]
+    kinds = {found[2] for found in words}
     natural = _natural(line, now.date(), refused, kinds)
     if not _without(line, [(start, end) for start, end, _, _ in words] + [(n.start, n.end) for n in natural]).strip():
         natural = []
@@ -168,9 +164,11 @@ def _stored(line: str, natural: list[_Natural], due: Due | None, refused: set[st
         if isinstance(part.value, Recurrence):
             words.append(part.value.word)
         changes.append((part.start, part.end, " ".join(words)))
-    for word in words_of(line):
-        if word[0].lower() in refused and value_of(word[0]) is not None:
-            changes.append((word.start(), word.end(), escaped(word[0])))
+    changes += [
+        (word.start(), word.end(), escaped(word[0]))
+        for word in words_of(line)
+        if word[0].lower() in refused and value_of(word[0]) is not None
+    ]
     for start, end, word in sorted(changes, reverse=True):
         line = line[:start] + word + line[end:] if word else cut(line, start, end)
     return line
