@@ -76,7 +76,7 @@ def understand(text: str, now: datetime, rejected: Collection[str] = ()) -> Unde
     line, line_break, notes = split(text)
     refused = {phrase.lower() for phrase in rejected}
     words = [found for found in found_words(line) if line[found[0] : found[1]].lower() not in refused]
-    kinds = {found[2] for found in words}
+    kinds: set[PartKind] = {found[2] for found in words}
     natural = _natural(line, now.date(), refused, kinds)
     if not _without(line, [(start, end) for start, end, _, _ in words] + [(n.start, n.end) for n in natural]).strip():
         natural = []

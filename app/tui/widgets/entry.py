@@ -50,7 +50,7 @@ class EntryRequest:
     """
 
     label: str
-    submit: Callable[[list[str]], Awaitable[None]]
+    submit: Callable[[list[str]], Awaitable[object]]
     value: str = ""
     repeats: bool = False
 
@@ -241,7 +241,7 @@ class Entry(Vertical):
                 self._field.text = ""
             self.run_worker(self._save(request, texts, request.submit(texts)), group="save")
 
-    async def _save(self, request: EntryRequest, texts: list[str], storing: Awaitable[None]) -> None:
+    async def _save(self, request: EntryRequest, texts: list[str], storing: Awaitable[object]) -> None:
         try:
             await storing
         except StoreError as error:

@@ -108,7 +108,7 @@ class ListsPane(Vertical):
         if todo_list is None:
             return
 
-        def rename(names: list[str]) -> Awaitable[None]:
+        def rename(names: list[str]) -> Awaitable[object]:
             return self._store.rename_list(todo_list.id, names[0])
 
         self._ask(EntryRequest("Rename list", rename, value=todo_list.name or ""))

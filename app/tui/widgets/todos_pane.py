@@ -201,7 +201,7 @@ class TodosPane(Vertical):
         if todo is None:
             return
 
-        def edit(texts: list[str]) -> Awaitable[None]:
+        def edit(texts: list[str]) -> Awaitable[object]:
             return self._store.edit_first_line(todo.id, texts[0])
 
         self._ask(EntryRequest("Edit to-do", edit, value=first_line(todo.description or "")[0]))
@@ -246,13 +246,13 @@ class TodosPane(Vertical):
         from app.tui.screens.confirm import ConfirmScreen
 
         def delete() -> None:
-            attempt(self, self._store.delete_todo(todo.id))
+            attempt(self, self._store.delete_todos([todo.id]))
 
         text = visible(todo.description or WORDLESS)
         app_of(self).push_screen(ConfirmScreen("Delete this to-do?", text, delete))
 
     def _toggle(self, todo: Todo) -> None:
-        attempt(self, self._store.set_completed(todo.id, completed=not todo.completed))
+        attempt(self, self._store.set_completed([todo.id], completed=not todo.completed))
 
     @on(RowSelected)
     def _row_selected(self, event: RowSelected) -> None:

@@ -119,6 +119,6 @@ async def filled(store: Store) -> dict[str, str]:
     texts = ["Milk", "Bread from the bakery on the corner", "Apples, the red ones", "Eggs", "Butter"]
     ids |= dict(zip(texts, await store.add_todos(ids["Groceries"], texts), strict=True))
     for text in ("Eggs", "Butter"):
-        await store.set_completed(ids[text], completed=True)
+        await store.set_completed([ids[text]], completed=True)
     await store.add_todos(ids["House and garden"], ["Fix the tap", "Plant the tomatoes"])
     return ids

@@ -74,7 +74,7 @@ async def test_lists_show_their_open_counts_and_follow_the_todos(store: Store):
     ids = await filled(store)
     async with running(store) as run:
         assert painted(run.lists)[:3] == ["▌ Groceries          3", "  House and garden   2", "  Reading"]
-        await store.set_completed(ids["Milk"], completed=True)
+        await store.set_completed([ids["Milk"]], completed=True)
         await run.until(lambda: painted(run.lists)[0].endswith(" 2"))
 
 
@@ -320,11 +320,11 @@ async def test_the_cursor_stays_on_its_row_while_a_hundred_changes_arrive(store:
             if texts[number] == selected:
                 continue
             if number % 3 == 0:
-                await store.set_completed(todo_id, completed=True)
+                await store.set_completed([todo_id], completed=True)
             elif number % 3 == 1:
                 await store.edit_todo(todo_id, f"Changed {number}")
             else:
-                await store.delete_todo(todo_id)
+                await store.delete_todos([todo_id])
         await store.add_todos(ids["Groceries"], [f"More {number}" for number in range(40)])
         await run.until(lambda: "More 39" in run.texts)
         assert run.selected_text == selected

@@ -96,7 +96,7 @@ async def test_an_edit_that_could_not_be_stored_stays_open(store: Store):
     ids = await filled(store)
     async with running(store) as run:
         await run.press("right", "e", *"!")
-        await store.delete_todo(ids["Milk"])
+        await store.delete_todos([ids["Milk"]])
         await run.press("enter")
         await run.until(lambda: run.toasts == ["The to-do was not changed: it has been deleted."])
         assert run.entry.is_open
