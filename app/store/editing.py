@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import time
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
@@ -28,14 +29,17 @@ T = TypeVar("T")
 
 SAMPLE_NAME: Final = "First steps"
 SAMPLE_TODOS: Final = (
-    "Press space to mark this one as done",
-    "Press a to add a to-do, e to edit, d to delete",
+    "Press x to mark this one as done, u to undo that",
+    "Press a to add a to-do, such as: Pay rent tomorrow 9am p1 #home",
+    "Press e to edit, d to delete, space to choose several",
     "Press L for a new list, tab to switch sides",
     "Work offline: changes wait here and sync later",
     "Press ? for all keys, then delete this list",
 )
 
 _LONGEST_LABEL: Final = 60
+_OWN_SECONDS: Final = 5.0
+_MOST_OWN: Final = 1_000
 
 
 def _write(
@@ -61,7 +65,8 @@ class Editing:
         self._database = database
         self._user_id = user_id
         self._now = now
-        self._journal = Journal(database)
+        self._journal = Journal(database, self._note_own)
+        self._own: dict[str, float] = {}
         self._last_stamp = datetime.min.replace(tzinfo=UTC)
         self.writes: Final = Writes()
 
@@ -71,6 +76,16 @@ class Editing:
         Those are still unfinished, or failed when nobody may have been left to be told.
         """
         return await self.writes.flush(seconds)
+
+    def wrote_lately(self, row_id: str) -> bool:
+        """Whether this store wrote a row in the last seconds: what changes then needs no telling."""
+        return time.monotonic() - self._own.get(row_id, -_OWN_SECONDS) < _OWN_SECONDS
+
+    def _note_own(self, row_ids: Iterable[str]) -> None:
+        now = time.monotonic()
+        if len(self._own) > _MOST_OWN:
+            self._own = {row_id: at for row_id, at in self._own.items() if now - at < _OWN_SECONDS}
+        self._own.update(dict.fromkeys(row_ids, now))
 
     # Undoing
 

@@ -65,6 +65,11 @@ class Recording:
         self.transaction: Final = transaction
         self._changes: list[_Change] = []
 
+    @property
+    def row_ids(self) -> list[str]:
+        """The rows that were written so far."""
+        return [change.row_id for change in self._changes]
+
     async def insert(self, table: str, rows: Sequence[Values]) -> None:
         """Insert rows, each with its `id`; they are known not to be there."""
         if not rows:
@@ -139,10 +144,12 @@ class Journal:
 
     Args:
         database: open; its tables are those of `app.schema`.
+        wrote: told of the ids of rows before a transaction that changes them is committed.
     """
 
-    def __init__(self, database: PowerSyncDatabase) -> None:
+    def __init__(self, database: PowerSyncDatabase, wrote: Callable[[Iterable[str]], object]) -> None:
         self._database = database
+        self._wrote = wrote
 
     async def record(self, step: Step, write: Callable[[Recording], Awaitable[Any]]) -> Any:
         """Carry out a write in a transaction, as a part of a step; returns what it returns."""
@@ -150,6 +157,7 @@ class Journal:
             recording = Recording(transaction)
             result = await write(recording)
             await recording.write_down(step)
+            self._wrote(recording.row_ids)
             return result
 
     async def undo(self) -> Undone | None:
@@ -181,6 +189,7 @@ class Journal:
                     break
                 label = part["label"]
                 changes = [_Change(*fields) for fields in json.loads(part["changes"])]
+                self._wrote(change.row_id for change in changes)
                 kept += await _apply(transaction, changes, backwards=undone)
                 await transaction.execute("UPDATE undo_journal SET undone = ? WHERE id = ?", [int(undone), part["id"]])
         return None if label is None else Undone(label, kept)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, suppress
 from datetime import date, datetime
 from typing import Any, Final, TypeVar
 
@@ -94,10 +95,21 @@ class Store(Editing):
         sql, parameters = views.todos_query(view, chosen, self.today())
         return going_on(lambda: self._follow("The to-dos cannot be shown", sql, parameters, todo_of_row), tell)
 
+    def watch_view(self, view: View, tell: Tell = note) -> AsyncIterator[tuple[Arrangement, list[Todo]]]:
+        """Yield the to-dos of a view as it is arranged on this device when this begins, with that arrangement.
+
+        Otherwise as `watch_todos`.
+        """
+        return going_on(lambda: self._follow_view(view), tell)
+
     def watch_counts(self, tell: Tell = note) -> AsyncIterator[ViewCounts]:
         """Yield how many to-dos are in the views across lists; otherwise as `watch_todos`."""
         parameters = {"today": self.today().isoformat()}
         return going_on(lambda: self._follow_counts(parameters), tell)
+
+    def watch_waiting(self, tell: Tell = note) -> AsyncIterator[frozenset[str]]:
+        """Yield the ids of the to-dos whose changes wait to be uploaded; otherwise as `watch_todos`."""
+        return going_on(self._follow_waiting, tell)
 
     async def arrangement(self, view: View) -> Arrangement:
         """How a view is arranged on this device.
@@ -105,7 +117,7 @@ class Store(Editing):
         Raises:
             StoreError: it cannot be read.
         """
-        with explained("How the view is arranged cannot be read"):
+        with explained("The to-dos cannot be shown"):
             row = await self._database.get_optional(
                 "SELECT sort, shows_done FROM arrangements WHERE id = ?", [_view_id(view)]
             )
@@ -188,6 +200,18 @@ class Store(Editing):
                 return
             finally:
                 await watch.aclose()
+
+    async def _follow_view(self, view: View) -> AsyncGenerator[tuple[Arrangement, list[Todo]]]:
+        arrangement = await self.arrangement(view)
+        sql, parameters = views.todos_query(view, arrangement, self.today())
+        async with aclosing(self._follow("The to-dos cannot be shown", sql, parameters, todo_of_row)) as results:
+            async for todos in results:
+                yield arrangement, todos
+
+    async def _follow_waiting(self) -> AsyncGenerator[frozenset[str]]:
+        with explained("Which changes wait cannot be shown"), suppress(DatabaseClosedError):
+            async for waiting in self._database.watch_queued_rows("todos", throttle=0.1):
+                yield waiting
 
     async def _follow_counts(self, parameters: dict[str, Any]) -> AsyncGenerator[ViewCounts]:
         with explained("The counts cannot be shown"):

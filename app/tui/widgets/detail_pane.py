@@ -14,7 +14,9 @@ from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
-from app.store import Todo, first_line
+from app.store import Todo
+from app.todo_text import TodoText
+from app.tui.badges import due_words, read_cached
 from app.tui.literal import visible
 from app.tui.widgets.lines import TitleLine
 from app.tui.words import moment
@@ -22,7 +24,7 @@ from app.tui.words import moment
 _MOST_CHARACTERS: Final = 20_000
 """Of a longer text only the beginning is shown: nobody scrolls through more, and wrapping it would take a while."""
 
-_FIELD_CELLS: Final = 8
+_FIELD_CELLS: Final = 10
 
 
 class DetailText(Static):
@@ -82,23 +84,30 @@ class DetailPane(VerticalScroll, can_focus=False):
             for part in ("title", "notes", "field", "value")
         )
         description = todo.description or ""
-        head, rest = first_line(description[:_MOST_CHARACTERS])
-        text = Text.assemble((visible(head), title), overflow="fold")
-        lines = [visible(line) for line in rest.splitlines()[1:]]
+        reading = read_cached(description[:_MOST_CHARACTERS])
+        text = Text.assemble((visible(reading.title), title), overflow="fold")
+        lines = [visible(line) for line in reading.notes.splitlines()]
         if any(lines):
             text.append("\n\n" + "\n".join(lines), notes)
         if len(description) > _MOST_CHARACTERS:
             text.append(f"\n… and {len(description) - _MOST_CHARACTERS:,} characters more", field)
         text.append("\n")
-        for name, told in self._fields(todo):
+        for name, told in self._fields(todo, reading):
             text.append(f"\n{name:<{_FIELD_CELLS}}", field)
             text.append(told, value)
         return text
 
-    def _fields(self, todo: Todo) -> list[tuple[str, str]]:
+    def _fields(self, todo: Todo, reading: TodoText) -> list[tuple[str, str]]:
         now = self._now()
-        fields = [("List", visible(self._list_name or ""))]
-        fields.append(("Made", moment(todo.created_at, now)))
-        if todo.completed:
-            fields.append(("Done", moment(todo.completed_at, now)))
+        due, recurrence = reading.due, reading.recurrence
+        clock = f" {due.time:%H:%M}" if due is not None and due.time is not None else ""
+        fields = [
+            ("Due", f"{due_words(due, now)} ({due.date}{clock})" if due is not None else ""),
+            ("Priority", f"{reading.priority}" if reading.priority is not None else ""),
+            ("Tags", visible(" ".join(f"#{tag}" for tag in reading.tags))),
+            ("Repeats", recurrence.text if recurrence is not None else ""),
+            ("List", visible(self._list_name or "")),
+            ("Made", moment(todo.created_at, now)),
+            ("Done", moment(todo.completed_at, now) if todo.completed else ""),
+        ]
         return [(name, told) for name, told in fields if told]

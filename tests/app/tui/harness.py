@@ -15,12 +15,12 @@ from app.tui.app import TodoApp
 from app.tui.screens.main import MainScreen
 from app.tui.widgets.entry import Entry, EntryField
 from app.tui.widgets.lines import KeyBar, Line, StatusLine, TitleLine
-from app.tui.widgets.lists_pane import ListsPane
+from app.tui.widgets.lists_pane import ListsPane, PlaceRow
 from app.tui.widgets.row_list import RowList
 from app.tui.widgets.todos_pane import TodosPane
 from tests.app.conftest import NOW
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 3.0
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Running:
         return cast("MainScreen", self.app.screen_stack[0])
 
     @property
-    def lists(self) -> RowList[TodoList]:
+    def lists(self) -> RowList[PlaceRow]:
         return self.main.query_one(ListsPane).rows
 
     @property
@@ -48,11 +48,11 @@ class Running:
 
     @property
     def field(self) -> EntryField:
-        return self.main.query_one(EntryField)
+        return self.entry.query_one(EntryField)
 
     @property
     def names(self) -> list[str | None]:
-        return [todo_list.name for todo_list in self.lists.rows]
+        return [row.name for row in self.lists.rows if isinstance(row, TodoList)]
 
     @property
     def texts(self) -> list[str | None]:
