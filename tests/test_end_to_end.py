@@ -15,7 +15,9 @@ from app.connector import DemoConnector
 from app.memory import BackendMemory
 from app.schema import APP_SCHEMA
 from app.store import Store, Todo, TodoList
+from app.tui.badges import FRESH
 from sync import PowerSyncDatabase, SyncOptions, SyncStatus
+from tests.app.tui.harness import painted, running
 
 USER = "7c2a9c1e-4d55-4b7c-9a5e-0c8a4f1d2b3c"
 OPTIONS = SyncOptions(retry_delay=0.05, max_retry_delay=0.2)
@@ -282,3 +284,23 @@ asyncio.run(main())
         assert kept == list(range(len(kept)))
         assert database.status.upload_queue_count == len(kept)
         assert (await database.get("PRAGMA integrity_check"))[0] == "ok"
+
+
+async def test_what_another_terminal_changed_is_pointed_out_for_a_moment(tmp_path: Path) -> None:
+    async with (
+        backend_process(tmp_path / "backend.db") as backend,
+        Client(tmp_path / "one.db", backend) as one,
+        Client(tmp_path / "two.db", backend) as two,
+    ):
+        list_id = await one.store.add_list("Groceries")
+        milk, _ = await one.store.add_todos(list_id, ["Milk", "Bread"])
+        await two.until_todos(list_id, lambda todos: len(todos) == 2)
+        async with running(two.store) as run:
+            assert not any(FRESH.text in line for line in painted(run.todos))
+            await one.store.edit_todo(milk, "Oat milk")
+            await run.until(lambda: "Oat milk" in (run.texts[0] or ""))
+            assert [FRESH.text in line for line in painted(run.todos)[:2]] == [True, False]
+            await run.press("right", "j", "e", *" rolls", "enter")
+            await run.until(lambda: run.texts[1] == "Bread rolls")
+            assert FRESH.text not in painted(run.todos)[1]
+            await run.until(lambda: FRESH.text not in painted(run.todos)[0])

@@ -19,7 +19,6 @@ from textual.widgets import Input
 
 from app.tui.actions import Place, bindings, performs
 from app.tui.filtering import Filter
-from app.tui.messages import RowActivated
 from app.tui.widgets.drawn_row import DrawnRow
 from app.tui.widgets.entry import EntryField
 from app.tui.widgets.lines import TitleLine
@@ -47,6 +46,24 @@ def _draw(choice: Choice) -> DrawnRow:
     return DrawnRow(choice.text, choice.mark, tail=choice.tail)
 
 
+class PickRows(RowList[Choice]):
+    """The rows: a click picks one.
+
+    Args:
+        picked: called once the row under the pointer has the cursor.
+    """
+
+    def __init__(self, picked: Callable[[], object]) -> None:
+        super().__init__(_draw, empty=("Nothing matches",))
+        self._when_picked = picked
+
+    def on_click(self, event: events.Click) -> None:
+        """Pick the row under the pointer; the cursor goes there first."""
+        super().on_click(event)
+        event.prevent_default()
+        self._when_picked()
+
+
 @performs(Place.PICK)
 class PickScreen(ModalScreen[None]):
     """Offers choices, and filters them by what is typed.
@@ -69,7 +86,7 @@ class PickScreen(ModalScreen[None]):
         self._picked = picked
         self._selected = selected
         self._field = EntryField(self.action_pick, self.action_close_pick)
-        self._rows: RowList[Choice] = RowList(_draw, empty=("Nothing matches",))
+        self._rows = PickRows(self.action_pick)
 
     def compose(self) -> ComposeResult:
         """A title, the field, and what matches."""
@@ -95,16 +112,9 @@ class PickScreen(ModalScreen[None]):
         self._rows.set_rows([choice for choice in self._choices if matching.matches(choice.text)])
         self._rows.action_first()
 
-    @on(RowActivated)
-    def _row_activated(self, event: RowActivated) -> None:
-        event.stop()
-        self.action_pick()
-
     def on_click(self, event: events.Click) -> None:
-        """A click on a row picks it; one beside the palette closes it."""
-        if event.widget is self._rows and self._rows.selected is not None:
-            self.action_pick()
-        elif event.widget is self:
+        """A click beside the palette closes it."""
+        if event.widget is self:
             self.action_close_pick()
 
     def action_pick(self) -> None:

@@ -20,7 +20,7 @@ from app.tui.widgets.row_list import RowList
 from app.tui.widgets.todos_pane import TodosPane
 from tests.app.conftest import NOW
 
-WAIT_SECONDS = 3.0
+WAIT_SECONDS = 20.0
 
 
 @dataclass
