@@ -39,6 +39,7 @@ class RejectedChange:
         reason: the backend's own words, any text.
         rejected_at: when, in UTC.
         attempts: how often it was rejected in all.
+        row_ids: the lists and to-dos that it changes.
     """
 
     id: str
@@ -46,6 +47,7 @@ class RejectedChange:
     reason: str
     rejected_at: datetime
     attempts: int
+    row_ids: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,5 +214,10 @@ def _rejected_change(change_id: str, write: RejectedWrite, texts: Mapping[tuple[
     }
     known = KnownTexts({**texts, **before})
     return RejectedChange(
-        change_id, tuple(told(entry, known) for entry in write.crud), write.reason, write.rejected_at, write.attempts
+        change_id,
+        tuple(told(entry, known) for entry in write.crud),
+        write.reason,
+        write.rejected_at,
+        write.attempts,
+        frozenset(entry.id for entry in write.crud),
     )

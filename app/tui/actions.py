@@ -25,6 +25,8 @@ class Place(Enum):
     TODOS = "In the to-dos"
     ROWS = "Moving"
     ENTRY = "While typing"
+    FILTER = "While filtering"
+    PICK = "When picking"
     CONFIRM = "When asked"
     SYNC = "In the sync screen"
     HELP = "In this help"
@@ -63,6 +65,10 @@ class Action:
 
 _SHOWN_KEYS: Final = {
     "question_mark": "?",
+    "shift+up": "⇧↑",
+    "shift+down": "⇧↓",
+    "ctrl+r": "^r",
+    "slash": "/",
     "escape": "esc",
     "up": "↑",
     "down": "↓",
@@ -74,10 +80,31 @@ _SHOWN_KEYS: Final = {
 }
 
 ACTIONS: Final[tuple[Action, ...]] = (
-    Action("new_todo", Place.TODOS, ("a", "n"), "Add", "Add to-dos, one after the other", 9),
-    Action("toggle_todo", Place.TODOS, ("space", "x"), "Done", "Mark the to-do as done, or as open again", 8),
+    Action("new_todo", Place.TODOS, ("a",), "Add", "Add to-dos, one after the other", 9),
+    Action("toggle_todo", Place.TODOS, ("x",), "Done", "Mark as done, or as open again", 8),
     Action("edit_todo", Place.TODOS, ("e", "enter", "f2"), "Edit", "Change the text of the to-do", 5),
-    Action("delete_todo", Place.TODOS, ("d", "delete"), "Delete", "Delete the to-do (asks first)", 4),
+    Action("edit_in_editor", Place.TODOS, ("E",), "", "Change the whole text, with its notes, in $EDITOR"),
+    Action("delete_todo", Place.TODOS, ("d", "delete"), "Delete", "Delete", 4),
+    Action("due_todo", Place.TODOS, ("w",), "When", "Set or take away when it is due", 2),
+    Action("set_priority(1)", Place.TODOS, ("1",), "", "Give priority 1, the highest"),
+    Action("set_priority(2)", Place.TODOS, ("2",), "", "Give priority 2"),
+    Action("set_priority(3)", Place.TODOS, ("3",), "", "Give priority 3"),
+    Action("set_priority(4)", Place.TODOS, ("4",), "", "Give priority 4"),
+    Action("set_priority(0)", Place.TODOS, ("0",), "", "Take the priority away"),
+    Action("tag_todo", Place.TODOS, ("t",), "Tag", "Add tags, or take them away", 1),
+    Action("move_todo", Place.TODOS, ("m",), "Move", "Move to another list", 3),
+    Action("move_row_up", Place.TODOS, ("K", "shift+up"), "", "Put it one place up, on this device"),
+    Action("move_row_down", Place.TODOS, ("J", "shift+down"), "", "Put it one place down, on this device"),
+    Action("copy_todo", Place.TODOS, ("y",), "", "Copy the text"),
+    Action("choose", Place.TODOS, ("space",), "Choose", "Choose it, to do something with several", 2),
+    Action("choose_range", Place.TODOS, ("v",), "", "Choose while moving, until pressed again"),
+    Action("choose_all", Place.TODOS, ("V",), "", "Choose all that are shown, or none"),
+    Action("choose_none", Place.TODOS, ("escape",), "Choose none", "While some are chosen: choose none", 8),
+    Action("sort", Place.TODOS, ("s",), "Sort", "Sort otherwise", 1),
+    Action("toggle_done_shown", Place.TODOS, ("H",), "", "Hide what is done, or show it"),
+    Action("next_match", Place.TODOS, ("n",), "", "While filtered: the next match"),
+    Action("previous_match", Place.TODOS, ("N",), "", "While filtered: the match before"),
+    Action("clear_filter", Place.TODOS, ("escape",), "Show all", "While filtered: show all to-dos again", 8),
     Action("leave_todos", Place.TODOS, ("left", "h", "escape"), "Lists", "Go to the lists", 7),
     Action("open_list", Place.LISTS, ("enter", "right", "l"), "Open", "Go to the to-dos of the list", 8),
     Action("new_list", Place.LISTS, ("n",), "New", "Add a list", 7),
@@ -87,9 +114,14 @@ ACTIONS: Final[tuple[Action, ...]] = (
     Action("add_list", Place.ANYWHERE, ("L",), "New list", "Add a list", 1),
     Action("add_first_list", Place.ANYWHERE, ("L", "n"), "New list", "Add a first list, while there is none", 9),
     Action("add_sample", Place.ANYWHERE, ("s",), "Sample list", "Add a short sample list, while there is none", 9),
+    Action("undo", Place.ANYWHERE, ("u",), "Undo", "Take the last step back, also after a restart", 3),
+    Action("redo", Place.ANYWHERE, ("U", "ctrl+r"), "", "Do again what was undone"),
+    Action("jump", Place.ANYWHERE, ("o",), "Go to", "Go to a list by a part of its name", 2),
+    Action("filter", Place.ANYWHERE, ("slash",), "Filter", "Filter the to-dos by typing", 3),
+    Action("toggle_details", Place.ANYWHERE, ("i",), "Details", "Show or hide all about the to-do, with its notes", 2),
     Action("switch_pane", Place.ANYWHERE, ("tab", "shift+tab"), "", "Go to the other side"),
-    Action("connect", Place.ANYWHERE, ("c",), "Connect", "Start syncing", 2),
-    Action("disconnect", Place.ANYWHERE, ("c",), "Pause", "Pause syncing; you can carry on editing", 2),
+    Action("connect", Place.ANYWHERE, ("c",), "Connect", "Start syncing", 4),
+    Action("disconnect", Place.ANYWHERE, ("c",), "Pause", "Pause syncing; you can carry on editing", 4),
     Action("sync", Place.ANYWHERE, ("S",), "Sync", "Show the state of syncing, and what was rejected", 3),
     Action("help", Place.ANYWHERE, ("question_mark", "f1"), "Help", "Show all keys", 10),
     Action("quit", Place.ANYWHERE, ("q",), "Quit", "Quit; changes that wait are uploaded next time", 6),
@@ -104,6 +136,13 @@ ACTIONS: Final[tuple[Action, ...]] = (
     Action("submit", Place.ENTRY, ("enter",), "Save", "Save; a paste of several lines adds several to-dos", 2),
     Action("close", Place.ENTRY, ("escape",), "Close", "Close without saving", 1),
     Action("copy", Place.ENTRY, ("ctrl+c",), "", "Copy the selected text"),
+    Action("submit", Place.FILTER, ("enter", "down"), "Keep", "Keep the filter and go to what matches", 2),
+    Action("close", Place.FILTER, ("escape",), "Show all", "Show all to-dos again", 1),
+    Action("copy", Place.FILTER, ("ctrl+c",), "", "Copy the selected text"),
+    Action("pick", Place.PICK, ("enter",), "", "Take it"),
+    Action("close_pick", Place.PICK, ("escape",), "", "Take nothing"),
+    Action("next_choice", Place.PICK, ("down", "ctrl+n"), "", "Next"),
+    Action("previous_choice", Place.PICK, ("up", "ctrl+p"), "", "Previous"),
     Action("confirm", Place.CONFIRM, ("y",), "", "Do it"),
     Action("decline", Place.CONFIRM, ("n", "escape", "q"), "", "Leave everything as it is"),
     Action("next_answer", Place.CONFIRM, ("tab", "right", "left", "shift+tab"), "", "Go to the other answer"),

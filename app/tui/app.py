@@ -13,7 +13,7 @@ from typing import ClassVar, Final
 from textual.app import App
 from textual.binding import BindingType
 
-from app.store import Store, utc_now
+from app.store import Store, local_now
 from app.tui.actions import Place, bindings, performs
 from app.tui.attempts import retried, tell_failure
 from app.tui.literal import visible
@@ -43,7 +43,7 @@ class TodoApp(App[None], inherit_bindings=False):
     HORIZONTAL_BREAKPOINTS = _WIDTHS
     VERTICAL_BREAKPOINTS = _HEIGHTS
 
-    def __init__(self, store: Store, *, now: Callable[[], datetime] = utc_now, connect: bool = True) -> None:
+    def __init__(self, store: Store, *, now: Callable[[], datetime] = local_now, connect: bool = True) -> None:
         super().__init__()
         self._store = store
         self._now = now

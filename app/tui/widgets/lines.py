@@ -75,8 +75,8 @@ class TitleLine(Line):
             self.refresh()
 
     def segments(self, width: int) -> list[Segment]:
-        """Title and tail; the tail only if at least half of the line is left for the title."""
-        tail, tail_cells = fit(self._tail, width // 2)
+        """Title and tail; the tail gets what the title leaves, and half of the line at least."""
+        tail, tail_cells = fit(self._tail, max(width // 2, width - cell_len(self._title[:width]) - _GAP))
         title, cells = fit(self._title, width - (tail_cells + _GAP if tail else 0))
         return [
             Segment(title, self.rich_style),
