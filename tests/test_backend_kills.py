@@ -1,6 +1,6 @@
 """The backend is killed again and again amid random writes: none that it acknowledged is lost, and all clients agree.
 
-`TODO_TUI_BACKEND_WRITES=1000` makes as many writes; the everyday number is small.
+`BACKEND_WRITES=1000` makes as many writes; the everyday number is small.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import httpx
 from app import todo_text
 from tests.test_end_to_end import BackendProcess, Client, backend_process, is_settled
 
-WRITES = int(os.environ.get("TODO_TUI_BACKEND_WRITES", "120"))
+WRITES = int(os.environ.get("BACKEND_WRITES", "120"))
 KILLS = max(3, WRITES // 50)
 SECONDS = 60 + WRITES // 4
 

@@ -1,6 +1,6 @@
 """Thousands of requests that are not what they should be, to a backend of its own: each is answered, none does harm.
 
-`TODO_TUI_MALFORMED=10000` sends as many; the everyday number is small. The same seed sends the same requests.
+`MALFORMED=10000` sends as many; the everyday number is small. The same seed sends the same requests.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from app.backend import BackendConfig, Limits
 
 from .harness import User, put, running, signed_in
 
-COUNT = int(os.environ.get("TODO_TUI_MALFORMED", "400"))
-SEED = int(os.environ.get("TODO_TUI_SEED", "7"))
+COUNT = int(os.environ.get("MALFORMED", "400"))
+SEED = int(os.environ.get("SEED", "7"))
 
 ANN, BOB = "ann", "bob"
 SQL = [
