@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_POSTGRES = ("postgresql://", "postgres://")
-
 # Longer than the backend takes to end on its own; an orphan that hangs must not keep the port.
 _ORPHAN_SECONDS = 8.0
 
@@ -41,7 +39,6 @@ _ORPHAN_SECONDS = 8.0
 @click.option(
     "--database",
     metavar="FILE|URL",
-    envvar="TODO_TUI_DATABASE",
     help="Keep the lists in this file, or in the PostgreSQL database postgresql://…  "
     "[default: backend.db in the data directory]",
 )
@@ -77,8 +74,7 @@ def backend(
 
     A todo-tui of the same account on this machine is let in; all others need a sign-in key (`backend user add`).
     """
-    postgres = database if database is not None and database.startswith(_POSTGRES) else None
-    file = None if database is None or postgres is not None else Path(database)
+    file, postgres = _places(context, database)
     context.obj = file  # for the commands below
     if context.invoked_subcommand is not None:
         return None
@@ -95,15 +91,13 @@ def backend(
         raise click.UsageError(
             f"Other machines may reach {host}, and the demo backend {who}; add --allow-remote if that is wanted."
         )
-    if port is None or file is None:
-        settings = settings_of(context)
-        port = settings.port if port is None else port
-        file = settings.data_dir / "backend.db" if file is None else file
-        sync_config = settings.sync_config if sync_config is None else sync_config
+    settings = settings_of(context)
+    port = settings.port if port is None else port
+    sync_config = settings.sync_config if sync_config is None else sync_config
     if open_to_all:
         click.echo("Anybody who can reach this backend is let in as any user (--open).", err=True)
     config = BackendConfig(
-        file.absolute(),
+        file,
         postgres=postgres,
         powersync_url=powersync_url.rstrip("/") if powersync_url else None,
         audience=audience,
@@ -115,6 +109,17 @@ def backend(
         access_log=not until_stdin_closes,
     )
     return _serve(config, until_stdin_closes=until_stdin_closes)
+
+
+def _places(context: click.Context, database: str | None) -> tuple[Path, str | None]:
+    """The backend's own file, and the address of PostgreSQL if that keeps the lists."""
+    from app.settings import POSTGRES
+
+    settings = settings_of(context, **({} if database is None else {"database": database}))
+    own = settings.data_dir / "backend.db"
+    if settings.database is None:
+        return own, None
+    return (own, settings.database) if settings.database.startswith(POSTGRES) else (Path(settings.database), None)
 
 
 def _initialize(postgres: str | None) -> int:
@@ -200,11 +205,10 @@ def _on_database(context: click.Context, work: Callable[[sqlite3.Connection], T]
     from app.backend.changes import Changes
     from app.backend.database import Database
 
-    given: Path | None = context.obj
-    path = settings_of(context).data_dir / "backend.db" if given is None else given
+    path: Path = context.obj
 
     async def run() -> T:
-        database = await Database.open(path.absolute(), Changes())
+        database = await Database.open(path, Changes())
         try:
             return await database.write(work, user_id="")
         finally:

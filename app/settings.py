@@ -29,6 +29,9 @@ DEFAULT_USER_ID = UUID("6f0d5c1e-8a43-4d0b-9d0e-3c1b7a52e4f9")
 _ADDRESS = (
     "an http:// or https:// address such as http://127.0.0.1:6161, without user name, password, query or fragment"
 )
+POSTGRES = ("postgresql://", "postgres://")
+"""How the address of a PostgreSQL database begins."""
+
 _UserNumber = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,17}$")]
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _EXPECTED = {
@@ -39,12 +42,14 @@ _EXPECTED = {
     "user_id": f"a UUID such as {DEFAULT_USER_ID}, or the whole number of a user",
     "port": "a whole number from 1 to 65535",
     "sync_config": "the path of a file",
+    "database": "the path of a file, or an address postgresql://…",
 }
 _OPTIONS = {
     "data_dir": "--data-dir",
     "backend_url": "--backend",
     "user_id": "--user",
     "port": "--port",
+    "database": "--database",
 }
 
 
@@ -62,6 +67,8 @@ class Settings(BaseSettings):
         service_url: base URL of the sync service, or None for what the backend says; in one spelling.
         user_id: whose lists are shown and synced; a number where the backend counts its users.
         port: loopback TCP port of the demo backend inside todo-tui.
+        database: where a demo backend that runs alone keeps the lists: an absolute path, a postgresql:// address, or
+            None for a file in the data directory. An address may hold a password.
         sync_config: the sync config of a demo backend that runs alone, or None for the one that comes along; absolute.
     """
 
@@ -73,7 +80,17 @@ class Settings(BaseSettings):
     service_url: str | None = None
     user_id: UUID | _UserNumber = DEFAULT_USER_ID
     port: int = Field(default=6161, ge=1, le=65535)
+    database: str | None = Field(default=None, repr=False)
     sync_config: Path | None = None
+
+    @field_validator("database")
+    @classmethod
+    def _file_or_address(cls, text: str | None) -> str | None:
+        if text is None or text.startswith(POSTGRES):
+            return text
+        if not text or "\0" in text:
+            raise ValueError("not a path")
+        return os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111 -- as below
 
     @field_validator("data_dir", "sync_config", mode="before")
     @classmethod
@@ -168,7 +185,9 @@ def _read_file(path: Path, *, required: bool) -> dict[str, Any]:
             raise SettingsError(f"Config file {path} has an unknown key {key!r}{_nearest(key, Settings.model_fields)}")
         if type(value) is not (int if key == "port" else str):
             raise SettingsError(f"Config file {path}: {key} must be {_EXPECTED[key]}, not {_toml_type(value)}.")
-    for key in {"data_dir", "sync_config"} & values.keys():
+    for key in {"data_dir", "sync_config", "database"} & values.keys():
+        if key == "database" and values[key].startswith(POSTGRES):
+            continue
         # Relative to the file, so that the same file means the same place wherever todo-tui is started.
         place = os.path.expanduser(values[key])  # noqa: PTH111 - pathlib's fails for an unknown user
         values[key] = place and str(path.parent.absolute() / place)
