@@ -18,8 +18,8 @@ _KEYS_HEAD = """# Keys
 
 ## Other keys
 
-In the [config file](../config.example.toml), `keymap` chooses a set of keys to begin with: `default`, `vim`, or `plain`,
-which moves with arrows and function keys instead of letters. The table `[keys]` changes single actions:
+In the [config file](../config.example.toml), `keymap` chooses a set of keys to begin with: `default`, `vim` or
+`plain`, which moves with arrows and function keys instead of letters. The table `[keys]` changes single actions:
 
 ```toml
 keymap = "vim"
@@ -31,8 +31,8 @@ keymap = "vim"
 ```
 
 A key is named as in `d`, `ctrl+k`, `shift+up`, `f5` or `pageup`; an empty list leaves an action without a key. An
-action that does not exist, a key that does not exist, and a key that would mean two things in one place are refused with
-a sentence.
+action that does not exist, a key that does not exist, and a key that would mean two things in one place are refused
+with a sentence.
 
 ## All actions
 

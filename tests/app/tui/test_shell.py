@@ -63,8 +63,9 @@ async def test_the_help_filters_while_typing(store: Store):
         await run.press("question_mark")
         await run.until(lambda: isinstance(run.app.screen, HelpScreen))
         assert [action.id for action in ACTIONS if action.help[:25] not in told(run)] == []
-        await run.press(*"undo")
+        await run.press(*"last step")
         await run.until(lambda: "Do again" not in told(run))
+        assert "Take the last step back" in told(run)
         await run.press(*"zzz")
         await run.until(lambda: "Nothing matches" in told(run))
         await run.press("escape")
