@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from app.appearance import Appearance
 from app.embedded import EmbeddedBackend
 from app.memory import BackendMemory, RunError
 from app.sign_in import SignInFile
@@ -265,6 +266,7 @@ async def _show(
 ) -> None:
     from rich.console import Console
 
+    from app.keymap import Keymap
     from app.store import Store
     from app.tui.app import TodoApp
     from sync import SyncOptions
@@ -288,7 +290,14 @@ async def _show(
         raise RunError("todo-tui needs a terminal to show its lists.")
     memory.claim(str(settings.user_id), None)
     store = Store(database, str(settings.user_id), connect)
-    app = TodoApp(store)
+    appearance = Appearance(settings.data_dir)
+    app = TodoApp(
+        store,
+        keymap=Keymap.of(settings.keymap, settings.keys),
+        theme=appearance.theme(),
+        remember_theme=appearance.remember_theme,
+        still=settings.reduced_motion,
+    )
     mistakes = io.StringIO()
     app.error_console = Console(file=mistakes, markup=False, highlight=False)
     # Not before the first screen is up: taken apart while it is being built, it would fail.

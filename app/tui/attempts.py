@@ -13,7 +13,7 @@ from textual.widget import Widget
 from textual.worker import Worker
 
 from app.failures import StoreError
-from app.tui.actions import BY_ID
+from app.tui.actions import keymap_of
 from app.tui.literal import visible
 
 DONE_SECONDS: Final = 3.0
@@ -52,5 +52,5 @@ async def tell_done(widget: Widget, work: Awaitable[str]) -> None:
     """
     done = await work
     if done:
-        key = BY_ID["anywhere.undo"].shown_keys[0]
+        key = keymap_of(widget).first("anywhere.undo")
         widget.notify(f"{visible(done)}. Press {key} to undo.", timeout=DONE_SECONDS, markup=False)

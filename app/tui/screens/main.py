@@ -15,15 +15,16 @@ from textual.binding import BindingType
 from textual.containers import Horizontal
 from textual.screen import Screen
 
+from app.keymap import Place
 from app.store import SmartView, Store, TodoList, Undone
 from app.sync_report import RejectedChange
-from app.tui.actions import BY_ID, Place, bindings, performs
+from app.tui.actions import bindings, keymap_of, performs
 from app.tui.attempts import DONE_SECONDS, attempt, retried
 from app.tui.literal import fit, visible
 from app.tui.messages import ListsCounted, TodoSelected, ViewOpened
 from app.tui.typed import app_of
 from app.tui.widgets.detail_pane import DetailPane
-from app.tui.widgets.entry import QUIT_KEYS, Entry
+from app.tui.widgets.entry import Entry, quit_keys
 from app.tui.widgets.filter_bar import FilterBar
 from app.tui.widgets.lines import KeyBar, StatusLine
 from app.tui.widgets.lists_pane import LIST_MARK, UNTITLED, VIEW_NAMES, ListsPane
@@ -135,7 +136,7 @@ class MainScreen(Screen[None]):
         if not fresh or self._sync_screen in app_of(self).screen_stack:
             return
         what = ", ".join(fresh[-1].tried[:1]) if len(fresh) == 1 else f"{len(fresh):,} changes"
-        key = BY_ID["anywhere.sync"].shown_keys[0]
+        key = keymap_of(self).first("anywhere.sync")
         said = f"The backend rejected: {fit(what, _TOAST_CELLS)[0]}. Press {key} to see why."
         app_of(self).notify(said, severity="warning", markup=False)
 
@@ -261,7 +262,7 @@ class MainScreen(Screen[None]):
             rows = "1 row was" if undone.kept == 1 else f"{undone.kept:,} rows were"
             said += f" {rows} changed elsewhere since, and left alone."
         else:
-            said += f" Press {BY_ID[back].shown_keys[0]} to turn back."
+            said += f" Press {keymap_of(self).first(back)} to turn back."
         self.notify(said, timeout=DONE_SECONDS, markup=False)
 
     def action_jump(self) -> None:
@@ -324,4 +325,4 @@ class MainScreen(Screen[None]):
 
     def action_tell_quit(self) -> None:
         """Tell how to quit: this key does so in other programs, and copies in others still."""
-        app_of(self).notify(QUIT_KEYS, markup=False)
+        app_of(self).notify(quit_keys(self), markup=False)

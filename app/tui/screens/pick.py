@@ -17,8 +17,10 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input
 
-from app.tui.actions import Place, bindings, performs
+from app.keymap import Place
+from app.tui.actions import bindings, performs
 from app.tui.filtering import Filter
+from app.tui.messages import RowSelected
 from app.tui.widgets.drawn_row import DrawnRow
 from app.tui.widgets.entry import EntryField
 from app.tui.widgets.lines import TitleLine
@@ -73,19 +75,32 @@ class PickScreen(ModalScreen[None]):
         choices: in the order in which they are offered.
         picked: called with the id of the picked one; not if nothing is picked.
         selected: where the cursor is at first.
+        moved: called with the id of each choice that the cursor comes to.
+        closed: called if nothing is picked.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(Place.PICK)
 
     def __init__(
-        self, title: str, choices: Sequence[Choice], picked: Callable[[str], object], selected: str | None = None
+        self,
+        title: str,
+        choices: Sequence[Choice],
+        picked: Callable[[str], object],
+        selected: str | None = None,
+        *,
+        moved: Callable[[str], object] = lambda _: None,
+        closed: Callable[[], object] = lambda: None,
     ) -> None:
         super().__init__()
+        self._when_moved = moved
+        self._when_closed = closed
         self._title = title
         self._choices = choices
         self._picked = picked
         self._selected = selected
         self._field = EntryField(self.action_pick, self.action_close_pick)
+        self._field.submit_action = "pick.pick"
+        self._field.close_action = "pick.close_pick"
         self._rows = PickRows(self.action_pick)
 
     def compose(self) -> ComposeResult:
@@ -127,6 +142,13 @@ class PickScreen(ModalScreen[None]):
     def action_close_pick(self) -> None:
         """Pick nothing."""
         self.dismiss()
+        self._when_closed()
+
+    @on(RowSelected)
+    def _row_selected(self, event: RowSelected) -> None:
+        event.stop()
+        if event.row_id is not None and self.is_current:
+            self._when_moved(event.row_id)
 
     def action_next_choice(self) -> None:
         """Go to the next one."""

@@ -20,9 +20,10 @@ from textual.screen import Screen
 from textual.widgets import Static
 
 from app.failures import StoreError
+from app.keymap import Place
 from app.store import Store
 from app.sync_report import RejectedChange, ReplacedChange
-from app.tui.actions import Place, bindings, performs
+from app.tui.actions import bindings, performs
 from app.tui.attempts import attempt, retried
 from app.tui.literal import visible
 from app.tui.messages import RowSelected

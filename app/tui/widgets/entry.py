@@ -21,25 +21,22 @@ from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Vertical
 from textual.strip import Strip
+from textual.widget import Widget
 from textual.widgets import Input
 
 from app.failures import StoreError
+from app.keymap import Place
 from app.todo_text import Understood, phrases_to_keep, understand
-from app.tui.actions import BY_ID, Place, bindings, performs
+from app.tui.actions import bindings, keymap_of, performs
 from app.tui.literal import StandIns, visible
 from app.tui.typed import app_of, screen_of
 from app.tui.widgets.lines import TitleLine
 
-_SUBMIT_KEYS: Final = frozenset(BY_ID["entry.submit"].keys)
-QUIT_KEYS: Final = (
-    f"Press {BY_ID['anywhere.quit'].shown_keys[0]} to quit, or {BY_ID['always.quit'].shown_keys[0]} while typing."
-)
-"""How to quit, in a sentence."""
 
-_QUIT_AGAIN: Final = (
-    f"This text is not saved: press enter to save it, or {BY_ID['always.quit'].shown_keys[0]} to quit without it."
-)
-_CLOSE_KEYS: Final = frozenset(BY_ID["entry.close"].keys)
+def quit_keys(widget: Widget) -> str:
+    """How to quit, in a sentence."""
+    keymap = keymap_of(widget)
+    return f"Press {keymap.first('anywhere.quit')} to quit, or {keymap.first('always.quit')} while typing."
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +80,8 @@ class EntryField(Input):
         takes_lines: whether a paste of several lines is several texts.
         understand: reads the parts of a text, given those that are to stay plain; None if it is not to be read.
         rejected: what is to stay plain.
+        submit_action: the action whose keys submit the text.
+        close_action: the action whose keys leave the field.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(Place.ENTRY)
@@ -93,6 +92,8 @@ class EntryField(Input):
         self.takes_lines = False
         self.understand: Callable[[str, Sequence[str]], Understood] | None = None
         self.rejected: tuple[str, ...] = ()
+        self.submit_action = "entry.submit"
+        self.close_action = "entry.close"
         self._read: tuple[str, tuple[str, ...], Understood] | None = None
         self._when_submitted = submitted
         self._when_closed = closed
@@ -146,9 +147,9 @@ class EntryField(Input):
         """Act on the field's own keys here and now; a binding would act after letters that are typed ahead."""
         if screen_of(self).focused is not self:
             app_of(self).simulate_key(event.key)  # typed ahead, after the key that left the field
-        elif event.key in _SUBMIT_KEYS:
+        elif event.key in keymap_of(self).of_action(self.submit_action):
             self._when_submitted()
-        elif event.key in _CLOSE_KEYS:
+        elif event.key in keymap_of(self).of_action(self.close_action):
             self._when_closed()
         elif event.key == "backspace" and self._reject_part():
             pass
@@ -173,7 +174,7 @@ class EntryField(Input):
         try:
             super().action_copy()
         except SkipAction:
-            self.notify(QUIT_KEYS, markup=False)
+            self.notify(quit_keys(self), markup=False)
 
     def on_paste(self, event: events.Paste) -> None:
         """Take several lines as several texts, where that is wanted, and have them stored."""
@@ -264,7 +265,10 @@ class Entry(Vertical):
         if request is None or self._saving or not text.strip() or text in {request.value, self._held_back}:
             return False
         self._held_back = text
-        self.notify(_QUIT_AGAIN, severity="warning", markup=False)
+        keymap = keymap_of(self)
+        save, leave = keymap.first("entry.submit"), keymap.first("always.quit")
+        said = f"This text is not saved: press {save} to save it, or {leave} to quit without it."
+        self.notify(said, severity="warning", markup=False)
         screen_of(self).set_focus(self._field)
         return True
 

@@ -14,7 +14,8 @@ from textual.binding import BindingType
 from textual.containers import Horizontal
 from textual.widgets import Input
 
-from app.tui.actions import Place, bindings, performs
+from app.keymap import Place
+from app.tui.actions import bindings, performs
 from app.tui.filtering import Filter
 from app.tui.typed import screen_of
 from app.tui.widgets.entry import EntryField
@@ -39,6 +40,8 @@ class FilterBar(Horizontal):
     def __init__(self, changed: Callable[[Filter], None], leave: Callable[[], None]) -> None:
         super().__init__()
         self._field = FilterField(self._keep, self.close)
+        self._field.submit_action = "filter.submit"
+        self._field.close_action = "filter.close"
         self._changed = changed
         self._leave = leave
         self._filter = Filter(())

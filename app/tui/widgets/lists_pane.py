@@ -15,8 +15,9 @@ from textual.binding import BindingType
 from textual.containers import Vertical
 from textual.worker import Worker
 
+from app.keymap import Place
 from app.store import SmartView, Store, TodoList, ViewCounts
-from app.tui.actions import Place, bindings, performs
+from app.tui.actions import bindings, performs
 from app.tui.attempts import attempt, retried, tell_done
 from app.tui.literal import visible
 from app.tui.messages import ListsCounted, RowActivated, RowMarked, RowSelected, ViewOpened

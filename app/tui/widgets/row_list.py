@@ -17,7 +17,8 @@ from textual.geometry import Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from app.tui.actions import Place, bindings, performs
+from app.keymap import Place
+from app.tui.actions import bindings, performs
 from app.tui.filtering import Filter
 from app.tui.literal import fit
 from app.tui.messages import RowActivated, RowDropped, RowMarked, RowsChosen, RowSelected

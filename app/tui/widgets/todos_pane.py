@@ -17,8 +17,9 @@ from textual.binding import BindingType
 
 from app import todo_text
 from app.failures import StoreError
+from app.keymap import Place
 from app.store import SmartView, Sort, Store, Todo, TodoList, first_line
-from app.tui.actions import Place, bindings, performs
+from app.tui.actions import bindings, performs
 from app.tui.attempts import attempt, tell_done
 from app.tui.editor import EditorError, edited, editor_command
 from app.tui.literal import visible

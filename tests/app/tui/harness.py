@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from textual.pilot import Pilot
 
@@ -103,9 +103,11 @@ def painted(rows: RowList[Todo] | RowList[TodoList]) -> list[str]:
 
 
 @asynccontextmanager
-async def running(store: Store, size: tuple[int, int] = (80, 24), *, connect: bool = False) -> AsyncGenerator[Running]:
+async def running(
+    store: Store, size: tuple[int, int] = (80, 24), *, connect: bool = False, **options: Any
+) -> AsyncGenerator[Running]:
     """Run the app until its lists are on the screen; the cursor does not blink."""
-    app = TodoApp(store, now=lambda: NOW, connect=connect)
+    app = TodoApp(store, now=lambda: NOW, connect=connect, **options)
     async with app.run_test(size=size) as pilot:
         run = Running(app, pilot)
         run.field.cursor_blink = False

@@ -7,7 +7,8 @@ from collections import defaultdict
 import pytest
 from textual.binding import BindingsMap
 
-from app.tui.actions import ACTIONS, BY_ID, Place, bindings, performs
+from app.keymap import ACTIONS, BY_ID, Place
+from app.tui.actions import bindings, performs
 
 
 def test_ids_are_unique():
