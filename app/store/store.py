@@ -6,8 +6,9 @@ written is `app.store.editing`'s, what is read `app.store.views`'.
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from datetime import date, datetime
 from typing import Any, Final, TypeVar
@@ -137,6 +138,16 @@ class Store(Editing):
                 {"id": _view_id(view), "sort": arrangement.sort.value, "shows_done": int(arrangement.shows_done)},
             )
 
+    async def find_todos(self, *, id_prefix: str = "", words: Sequence[str] = ()) -> list[Todo]:
+        """To-dos by the beginning of their id and by words in their text, oldest first; at most a hundred.
+
+        Raises:
+            StoreError: they cannot be read.
+        """
+        with explained("The to-dos cannot be read"):
+            rows = await self._database.get_all(views.FOUND, [id_prefix, id_prefix, json.dumps(list(words))])
+        return [todo_of_row(row) for row in rows]
+
     # Syncing
 
     @property
@@ -180,6 +191,24 @@ class Store(Editing):
         """
         async for _ in going_on(self._subscriptions.keep, tell):
             pass
+
+    async def subscribe_known(self) -> None:
+        """Subscribe the to-dos of the lists that are here, once.
+
+        Raises:
+            StoreError: the subscriptions cannot be stored.
+        """
+        with explained("Some lists may not sync"):
+            await self._subscriptions.subscribe_known()
+
+    async def wait_for_todos(self) -> None:
+        """Wait until the to-dos of all lists that are here have come; while syncing.
+
+        Raises:
+            StoreError: the subscriptions cannot be stored, or the database is closed.
+        """
+        with explained("The to-dos did not come"):
+            await self._subscriptions.wait_for_first_sync()
 
     async def _follow(
         self, failed: str, sql: str, parameters: Any, make: Callable[[sqlite3.Row], T]

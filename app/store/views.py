@@ -107,6 +107,17 @@ PLACE: Final = """
                   THEN (SELECT position FROM todo_positions WHERE todo_positions.id = todos.id) END,
              todos.created_at, '')"""
 
+FOUND: Final = f"""
+    SELECT todos.id AS id, todos.list_id AS list_id, todos.description AS description, NOT {_OPEN} AS completed,
+           todos.created_at AS created_at, todos.completed_at AS completed_at,
+           (SELECT name FROM lists WHERE lists.id = todos.list_id) AS list_name
+      FROM todos
+     WHERE substr(todos.id, 1, length(?)) = ?
+       AND NOT EXISTS (SELECT 1 FROM json_each(?) WHERE instr(lower(todos.description), lower(value)) = 0)
+     ORDER BY todos.created_at, todos.id
+     LIMIT 100"""
+"""The to-dos whose id begins with the first parameter, given twice, and that have all words of a JSON array."""
+
 _KEYS: Final = {
     Sort.MANUAL: PLACE,
     Sort.DUE: f"coalesce({DUE}, '9999-99')",
