@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app.command_context import ExitCode
-from app.commands.opened import SHORT_ID, Lists, list_named, on_lists, one_line, print_json, tell, todo_named
+from app.commands.opened import SHORT_ID, Lists, list_named, on_lists, print_json, tell, todo_named
 
 if TYPE_CHECKING:
     from app.store import Todo, TodoList
@@ -113,22 +113,26 @@ def list_todos(
     if as_json:
         print_json([_as_data(todo) for todo in todos])
         return ExitCode.OK
-    lines = [_as_line(todo) for todo in todos]
-    if lines:
-        click.echo("\n".join(lines))
+    if todos:
+        click.echo("\n".join(_as_lines(todos)))
     return ExitCode.OK
 
 
-def _as_line(todo: Todo) -> str:
+def _as_lines(todos: Sequence[Todo]) -> list[str]:
     from app.literal import visible
     from app.store import local_now
     from app.todo_text import read
     from app.tui.badges import badges_of
 
-    mark = "x" if todo.completed else " "
-    text = read(todo.description or "")
-    badges = badges_of(text, local_now(), completed=todo.completed, list_name=todo.list_name)
-    return visible("  ".join([f"{todo.id[:SHORT_ID]} [{mark}] {one_line(todo)}", *(badge.text for badge in badges)]))
+    now = local_now()
+    lines: list[str] = []
+    for todo in todos:
+        text = read(todo.description or "")
+        badges = badges_of(text, now, completed=todo.completed, list_name=todo.list_name)
+        title = text.title.strip() or "(no text)"
+        head = f"{todo.id[:SHORT_ID]} [{'x' if todo.completed else ' '}] {title}"
+        lines.append(visible("  ".join([head, *(badge.text for badge in badges)])))
+    return lines
 
 
 def _as_data(todo: Todo) -> dict[str, Any]:

@@ -27,6 +27,9 @@ __all__ = ["SUBSCRIPTION_TTL", "Store"]
 
 T = TypeVar("T")
 
+_COUNT_SECONDS = 0.25
+"""How often the views across lists are counted at most: all to-dos are read for it."""
+
 View = SmartView | str
 """What is looked at: a view across lists, or the id of a list."""
 
@@ -244,7 +247,7 @@ class Store(Editing):
 
     async def _follow_counts(self, parameters: dict[str, Any]) -> AsyncGenerator[ViewCounts]:
         with explained("The counts cannot be shown"):
-            watch = self._database.watch(views.COUNTS, parameters, row_type=ViewCounts)
+            watch = self._database.watch(views.COUNTS, parameters, row_type=ViewCounts, throttle=_COUNT_SECONDS)
             try:
                 async for rows in watch:
                     yield rows[0]
