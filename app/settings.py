@@ -179,6 +179,13 @@ def load_settings(config: Path | None = None, options: Mapping[str, object] | No
         raise SettingsError(f"{where} must be {_EXPECTED[key]}.") from None
 
 
+def json_schema() -> dict[str, Any]:
+    """A JSON schema of the config file."""
+    schema = Settings.model_json_schema()
+    schema["title"] = "Settings of todo-tui"
+    return schema
+
+
 def default_config_path() -> Path:
     """Where the user's own config file is looked for."""
     return user_config_path("todo-tui", appauthor=False) / "config.toml"

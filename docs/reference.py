@@ -1,13 +1,18 @@
 """Makes the reference pages from the code itself: `python docs/reference.py`; with `--check` it only compares.
 
-Owns `keys.md`. What is in it comes from the registry of actions.
+Owns `keys.md` and `commands.md`. What is in them comes from the registry of actions and from the command line.
 """
 
 from __future__ import annotations
 
+import inspect
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
+
+from app.cli import command_line
 from app.keymap import ACTIONS, PRESETS, Keymap, Place
 
 DOCS = Path(__file__).parent
@@ -56,7 +61,49 @@ def keys_page() -> str:
     return _KEYS_HEAD + "\n".join(rows) + "\n"
 
 
-PAGES = {"keys.md": keys_page}
+_COMMANDS_HEAD = """# Commands
+
+All of them work on the same lists as the interface, while it runs or not. What is data goes to stdout, what was done
+is told on stderr (`--quiet` keeps that back). Nothing is ever asked unless both are a terminal.
+
+| Exit code | Meaning |
+|---|---|
+| 0 | done |
+| 1 | not done; one sentence on stderr tells why |
+| 2 | wrong usage, or a setting that cannot be used |
+| 4 | `sync` was not finished in time |
+| 130, 128 + n | ended by Ctrl+C, by signal n |
+
+A to-do is named by the beginning of its id or by words of its text, a list by its id or by a part of its name. Where
+several fit, a terminal is asked which one is meant; a script gets exit code 1.
+
+This page is made from the code (`python docs/reference.py`).
+"""
+
+
+def commands_page() -> str:
+    """The text of `commands.md`."""
+    return _COMMANDS_HEAD + "".join(_command_texts(command_line, "todo-tui"))
+
+
+def _command_texts(command: click.Command, name: str) -> Iterator[str]:
+    context = click.Context(command, info_name=name)
+    usage = " ".join([name, *command.collect_usage_pieces(context)])
+    yield f"\n## {name}\n\n{inspect.cleandoc(command.help or '')}\n\n```\n{usage}\n```\n"
+    options = [each for each in command.get_params(context) if isinstance(each, click.Option) and not each.hidden]
+    rows = [record for option in options if (record := option.get_help_record(context)) and "--help" not in record[0]]
+    if rows:
+        yield "\n| Option | |\n|---|---|\n"
+        for written, told in rows:
+            yield f"| `{written.replace('|', '/')}` | {told.replace('|', '/')} |\n"
+    if isinstance(command, click.Group):
+        for each in command.list_commands(context):
+            found = command.get_command(context, each)
+            if found is not None and not found.hidden:
+                yield from _command_texts(found, f"{name} {each}")
+
+
+PAGES = {"keys.md": keys_page, "commands.md": commands_page}
 
 
 def main() -> int:

@@ -17,10 +17,11 @@ from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from app import todo_text
 from app.failures import RefusedError, explained
-from app.store import positions
+from app.store import placing, positions
 from app.store.journal import Journal, Recording, Step, Undone, Values, require
 from app.store.rows import first_line
 from app.store.views import PLACE
+from app.transfer import CarriedList, CarriedTodo
 from app.writes import MAX_CHARACTERS, MAX_ROWS, Writes, ends_of_chunks, refuse_long
 from sync import PowerSyncDatabase
 
@@ -327,14 +328,56 @@ class Editing:
             step.label = f"Moved {_quoted(next(row['description'] for row in rows if row['id'] == todo_id))}"
             position = positions.between(places.get(after or "", ""), places.get(before or ""))
             if position is None:
-                await _number(recording, todo_id, after)
+                await placing.number(recording, todo_id, after)
             else:
-                await _put(recording, {todo_id: position})
+                await placing.put(recording, {todo_id: position})
 
         step = Step("Moved")
         with explained("The to-do was not moved"):
             await self._journal.record(step, place)
         return step.label
+
+    @_write
+    async def bring_in(self, lists: Sequence[CarriedList]) -> str:
+        """Add lists with their to-dos, as they were elsewhere; all of it is one step.
+
+        Raises:
+            StoreError: not all were added; a text may be too long.
+        """
+        texts = [each.name for each in lists] + [todo.description for each in lists for todo in each.todos]
+        refuse_long(texts, "Nothing was imported")
+        count = sum(len(each.todos) for each in lists)
+        step = Step(f"Imported {count:,} to-dos in {len(lists):,} lists")
+        failed = "Nothing was imported"
+        for each in lists:
+            row = self._new_list(each.name)
+            todos = [self._carried(row["id"], todo) for todo in each.todos]
+            start = 0
+            for end in ends_of_chunks([todo.description for todo in each.todos]) if todos else [0]:
+                chunk, first = todos[start:end], start == 0
+
+                async def add(
+                    recording: Recording, row: Values = row, chunk: list[Values] = chunk, *, first: bool = first
+                ) -> None:
+                    if first:
+                        await recording.insert("lists", [row])
+                    await recording.insert("todos", chunk)
+
+                with explained(failed):
+                    await self._journal.record(step, add)
+                failed = "The import was not finished"
+                start = end
+        return step.label
+
+    def _carried(self, list_id: str, todo: CarriedTodo) -> Values:
+        row = self._new_todo(list_id, todo.description)
+        if todo.created_at is not None:
+            row["created_at"] = todo.created_at
+        done = todo.completed
+        row["completed"] = int(done)
+        row["completed_at"] = (todo.completed_at or row["created_at"]) if done else None
+        row["completed_by"] = self._user_id if done else None
+        return row
 
     # How it is done
 
@@ -440,30 +483,6 @@ async def _todos(recording: Recording, todo_ids: list[str]) -> dict[str, Values]
 async def _delete_todos(recording: Recording, todo_ids: Collection[str]) -> None:
     await recording.delete("todo_positions", todo_ids)
     await recording.delete("todos", todo_ids)
-
-
-async def _put(recording: Recording, places: dict[str, str]) -> None:
-    known = await recording.transaction.get_all(
-        "SELECT id FROM todo_positions WHERE id IN (SELECT value FROM json_each(?))", [json.dumps(list(places))]
-    )
-    there = {row["id"] for row in known}
-    await recording.update("todo_positions", {row_id: {"position": places[row_id]} for row_id in there})
-    await recording.insert(
-        "todo_positions",
-        [{"id": row_id, "position": place} for row_id, place in places.items() if row_id not in there],
-    )
-
-
-async def _number(recording: Recording, todo_id: str, after: str | None) -> None:
-    """Give all open to-dos of a list places, the moved one behind another: two neighbours have the same place."""
-    rows = await recording.transaction.get_all(
-        f"SELECT todos.id AS id FROM todos WHERE todos.list_id = (SELECT list_id FROM todos WHERE id = ?)"
-        f" AND coalesce(todos.completed, 0) = 0 ORDER BY {PLACE}, todos.created_at, todos.id",
-        [todo_id],
-    )
-    ids = [row["id"] for row in rows if row["id"] != todo_id]
-    ids.insert(ids.index(after) + 1 if after in ids else 0, todo_id)
-    await _put(recording, dict(zip(ids, positions.numbered(len(ids)), strict=True)))
 
 
 def _quoted(text: str | None) -> str:

@@ -6,8 +6,9 @@ written is `app.store.editing`'s, what is read `app.store.views`'.
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from datetime import date, datetime
 from typing import Any, Final, TypeVar
@@ -25,6 +26,9 @@ from sync.errors import DatabaseClosedError
 __all__ = ["SUBSCRIPTION_TTL", "Store"]
 
 T = TypeVar("T")
+
+_COUNT_SECONDS = 0.25
+"""How often the views across lists are counted at most: all to-dos are read for it."""
 
 View = SmartView | str
 """What is looked at: a view across lists, or the id of a list."""
@@ -137,6 +141,16 @@ class Store(Editing):
                 {"id": _view_id(view), "sort": arrangement.sort.value, "shows_done": int(arrangement.shows_done)},
             )
 
+    async def find_todos(self, *, id_prefix: str = "", words: Sequence[str] = ()) -> list[Todo]:
+        """To-dos by the beginning of their id and by words in their text, oldest first; at most a hundred.
+
+        Raises:
+            StoreError: they cannot be read.
+        """
+        with explained("The to-dos cannot be read"):
+            rows = await self._database.get_all(views.FOUND, [id_prefix, id_prefix, json.dumps(list(words))])
+        return [todo_of_row(row) for row in rows]
+
     # Syncing
 
     @property
@@ -181,6 +195,24 @@ class Store(Editing):
         async for _ in going_on(self._subscriptions.keep, tell):
             pass
 
+    async def subscribe_known(self) -> None:
+        """Subscribe the to-dos of the lists that are here, once.
+
+        Raises:
+            StoreError: the subscriptions cannot be stored.
+        """
+        with explained("Some lists may not sync"):
+            await self._subscriptions.subscribe_known()
+
+    async def wait_for_todos(self) -> None:
+        """Wait until the to-dos of all lists that are here have come; while syncing.
+
+        Raises:
+            StoreError: the subscriptions cannot be stored, or the database is closed.
+        """
+        with explained("The to-dos did not come"):
+            await self._subscriptions.wait_for_first_sync()
+
     async def _follow(
         self, failed: str, sql: str, parameters: Any, make: Callable[[sqlite3.Row], T]
     ) -> AsyncGenerator[list[T]]:
@@ -215,7 +247,7 @@ class Store(Editing):
 
     async def _follow_counts(self, parameters: dict[str, Any]) -> AsyncGenerator[ViewCounts]:
         with explained("The counts cannot be shown"):
-            watch = self._database.watch(views.COUNTS, parameters, row_type=ViewCounts)
+            watch = self._database.watch(views.COUNTS, parameters, row_type=ViewCounts, throttle=_COUNT_SECONDS)
             try:
                 async for rows in watch:
                     yield rows[0]

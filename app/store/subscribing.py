@@ -21,6 +21,8 @@ MAX_SUBSCRIBED_LISTS: Final = 500
 SUBSCRIPTION_TTL: Final = timedelta(days=30)
 """How long a list's to-dos outlive the last time that the app ran: a laptop may stay shut over the holidays."""
 
+_LIST_IDS: Final = "SELECT id FROM lists ORDER BY created_at, id"
+
 
 class ListSubscriptions:
     """The subscriptions to the to-dos of lists.
@@ -41,6 +43,25 @@ class ListSubscriptions:
         self._open_list = list_id
         self._wanted_changed.set()
 
+    async def subscribe_known(self) -> None:
+        """Subscribe the lists that are here, once."""
+        self._known_lists = [row["id"] for row in await self._database.get_all(_LIST_IDS)]
+        await self._subscribe_wanted()
+
+    async def wait_for_first_sync(self) -> None:
+        """Wait until the to-dos of all lists that are here have come."""
+        waited: set[str] = set()
+        while True:
+            await self.subscribe_known()
+            fresh = self._held.keys() - waited
+            if not fresh:
+                return
+            for list_id in fresh:
+                subscription = self._held.get(list_id)
+                if subscription is not None:
+                    await subscription.wait_for_first_sync()
+            waited |= fresh
+
     async def keep(self) -> AsyncGenerator[None]:
         """Keep what is wanted subscribed; yields each time that it is."""
         follower = asyncio.create_task(self._follow_list_ids(), name="follow the lists to subscribe")
@@ -58,7 +79,7 @@ class ListSubscriptions:
 
     async def _follow_list_ids(self) -> None:
         try:
-            async for rows in self._database.watch("SELECT id FROM lists ORDER BY created_at, id"):
+            async for rows in self._database.watch(_LIST_IDS):
                 self._known_lists = [row["id"] for row in rows]
                 self._wanted_changed.set()
         finally:

@@ -78,26 +78,41 @@ LISTS: Final = """
 
 _OPEN: Final = "coalesce(todos.completed, 0) = 0"
 
-# The first line between spaces, with other white space as spaces, so that each of its words stands between two.
-_TRANSLATED: Final = (
-    "replace(substr(todos.description, 1, min(instr(todos.description || char(10), char(10)), "
-    "instr(todos.description || char(13), char(13))) - 1), char(9), ' ')"
-)
-_WORDS: Final = f"(' ' || {_TRANSLATED} || ' ')"
-_DUE_TEXT: Final = f"substr({_WORDS}, instr({_WORDS}, ' due:') + 5, 16)"
-
-DUE: Final = f"""
-    CASE WHEN instr(todos.description, 'due:') AND instr({_WORDS}, ' due:') THEN
-        CASE WHEN date(substr({_DUE_TEXT}, 1, 10), '+0 days') IS NOT substr({_DUE_TEXT}, 1, 10) THEN NULL
-             WHEN substr({_DUE_TEXT}, 11, 1) = ' ' OR length({_DUE_TEXT}) = 10 THEN substr({_DUE_TEXT}, 1, 10)
-             WHEN {_DUE_TEXT} GLOB '*T[0-2][0-9]:[0-5][0-9]' AND substr({_DUE_TEXT}, 12, 2) < '24' THEN {_DUE_TEXT}
-        END
+# What is read of a row more than once stands in a step of its own: a view takes each column out of JSON whenever it is
+# named. Tabs count as spaces; the word counts in the first line only.
+_SPACED: Final = "' ' || replace(description, char(9), ' ')"
+_PLACE_OF_WORD: Final = f"instr({_SPACED}, ' due:')"
+_WORD: Final = f"""
+    CASE WHEN instr(description, 'due:') AND {_PLACE_OF_WORD}
+          AND instr(substr(description, 1, {_PLACE_OF_WORD}), char(10)) = 0
+          AND instr(substr(description, 1, {_PLACE_OF_WORD}), char(13)) = 0
+         THEN substr({_SPACED}, {_PLACE_OF_WORD} + 5, 17)
     END"""
-"""When a to-do is due, as `2026-12-01` or `2026-12-01T09:00`, or NULL."""
+_DAY: Final = "substr(word, 1, 10)"
+_AFTER_DAY: Final = "(' ', char(10), char(13), '')"
+_DUE_DAY: Final = "substr(due, 1, 10)"
+_DUE: Final = f"""
+    CASE WHEN word IS NULL OR date({_DAY}, '+0 days') IS NOT {_DAY} THEN NULL
+         WHEN substr(word, 11, 1) IN {_AFTER_DAY} THEN {_DAY}
+         WHEN substr(word, 11, 6) GLOB 'T[0-2][0-9]:[0-5][0-9]' AND substr(word, 12, 2) < '24'
+              AND substr(word, 17, 1) IN {_AFTER_DAY} THEN substr(word, 1, 16)
+    END"""
+
+
+def with_due(rows: str) -> str:
+    """The rows of a query that has a `description`, with the day and time that each is due, as text, or NULL."""
+    return f"""
+        SELECT *, {_DUE} AS due
+          FROM (WITH worded AS MATERIALIZED (SELECT *, {_WORD} AS word FROM ({rows})) SELECT * FROM worded)"""
+
 
 _PRIORITY: Final = (
     "CASE "
-    + " ".join(f"WHEN instr(lower({_WORDS}), ' p{number} ') THEN {number}" for number in (1, 2, 3, 4))
+    + " ".join(
+        f"WHEN instr(' ' || lower(replace(replace(description, char(10), ' '), char(13), ' ')) || ' ', ' p{number} ')"
+        f" THEN {number}"
+        for number in (1, 2, 3, 4)
+    )
     + " ELSE 5 END"
 )
 
@@ -107,21 +122,38 @@ PLACE: Final = """
                   THEN (SELECT position FROM todo_positions WHERE todo_positions.id = todos.id) END,
              todos.created_at, '')"""
 
+FOUND: Final = f"""
+    SELECT todos.id AS id, todos.list_id AS list_id, todos.description AS description, NOT {_OPEN} AS completed,
+           todos.created_at AS created_at, todos.completed_at AS completed_at,
+           (SELECT name FROM lists WHERE lists.id = todos.list_id) AS list_name
+      FROM todos
+     WHERE substr(todos.id, 1, length(?)) = ?
+       AND NOT EXISTS (SELECT 1 FROM json_each(?) WHERE instr(lower(todos.description), lower(value)) = 0)
+     ORDER BY todos.created_at, todos.id
+     LIMIT 100"""
+"""The to-dos whose id begins with the first parameter, given twice, and that have all words of a JSON array."""
+
+_COMPARED: Final = {SmartView.TODAY: "=", SmartView.UPCOMING: ">", SmartView.OVERDUE: "<"}
+
 _KEYS: Final = {
-    Sort.MANUAL: PLACE,
-    Sort.DUE: f"coalesce({DUE}, '9999-99')",
+    Sort.MANUAL: "place",
+    Sort.DUE: "coalesce(due, '9999-99')",
     Sort.PRIORITY: _PRIORITY,
-    Sort.NAME: "lower(todos.description)",
-    Sort.AGE: "todos.created_at",
+    Sort.NAME: "lower(description)",
+    Sort.AGE: "created_at",
 }
 
+_MAY_BE_DUE: Final = (
+    f"SELECT todos.description AS description FROM todos WHERE {_OPEN} AND instr(todos.description, 'due:')"
+)
+
 COUNTS: Final = f"""
-    SELECT count(*) FILTER (WHERE open) AS "all",
-           count(*) FILTER (WHERE open AND day = :today) AS today,
-           count(*) FILTER (WHERE open AND day > :today) AS upcoming,
-           count(*) FILTER (WHERE open AND day < :today) AS overdue,
-           count(*) FILTER (WHERE NOT open) AS done
-      FROM (SELECT {_OPEN} AS open, CASE WHEN {_OPEN} THEN substr({DUE}, 1, 10) END AS day FROM todos)"""
+    SELECT (SELECT count(*) FROM todos WHERE {_OPEN}) AS "all",
+           count(*) FILTER (WHERE {_DUE_DAY} = :today) AS today,
+           count(*) FILTER (WHERE {_DUE_DAY} > :today) AS upcoming,
+           count(*) FILTER (WHERE {_DUE_DAY} < :today) AS overdue,
+           (SELECT count(*) FROM todos WHERE NOT {_OPEN}) AS done
+      FROM ({with_due(_MAY_BE_DUE)})"""
 
 
 def todos_query(view: SmartView | str, arrangement: Arrangement, today: date) -> tuple[str, dict[str, Any]]:
@@ -132,32 +164,29 @@ def todos_query(view: SmartView | str, arrangement: Arrangement, today: date) ->
         arrangement: the order.
         today: the local day.
     """
-    day = f"substr({DUE}, 1, 10)"
-    match view:
-        case SmartView.ALL:
-            where = "1"
-        case SmartView.TODAY:
-            where = f"{day} = :today"
-        case SmartView.UPCOMING:
-            where = f"{day} > :today"
-        case SmartView.OVERDUE:
-            where = f"{day} < :today"
-        case SmartView.DONE:
-            where = f"NOT {_OPEN}"
-        case _:
-            where = "todos.list_id = :list"
-    if view is not SmartView.DONE and not arrangement.shows_done:
-        where += f" AND {_OPEN}"
     across = isinstance(view, SmartView)
+    among = ["1" if across else "todos.list_id = :list"]
+    if view is SmartView.DONE:
+        among.append(f"NOT {_OPEN}")
+    elif not arrangement.shows_done:
+        among.append(_OPEN)
+    compared = _COMPARED.get(view) if across else None
+    if compared is not None:
+        among.append("instr(todos.description, 'due:')")
     name = "(SELECT name FROM lists WHERE lists.id = todos.list_id)" if across else "NULL"
-    sql = f"""
+    place = PLACE if arrangement.sort is Sort.MANUAL else "NULL"
+    rows = f"""
         SELECT todos.id AS id, todos.list_id AS list_id, todos.description AS description,
                NOT {_OPEN} AS completed, todos.created_at AS created_at, todos.completed_at AS completed_at,
-               {name} AS list_name
+               {name} AS list_name, {place} AS place
           FROM todos
-         WHERE {where}
-         ORDER BY NOT {_OPEN},
-                  CASE WHEN {_OPEN} THEN {_KEYS[arrangement.sort]} END,
-                  CASE WHEN NOT {_OPEN} THEN todos.completed_at END DESC,
-                  todos.created_at, todos.id"""
+         WHERE {" AND ".join(among)}"""
+    if compared is not None or arrangement.sort is Sort.DUE:
+        rows = with_due(rows)
+    sql = f"""
+        SELECT id, list_id, description, completed, created_at, completed_at, list_name
+          FROM ({rows})
+         WHERE {f"{_DUE_DAY} {compared} :today" if compared else "1"}
+         ORDER BY completed, CASE WHEN NOT completed THEN {_KEYS[arrangement.sort]} END,
+                  CASE WHEN completed THEN completed_at END DESC, created_at, id"""
     return sql, {"today": today.isoformat()} if across else {"list": view}

@@ -19,6 +19,7 @@ _DUE: Final = re.compile(r"due:(\d{4}-\d\d-\d\d)(?:T(\d\d:\d\d))?", re.ASCII)
 _PRIORITY: Final = re.compile(r"p([1-4])", re.ASCII | re.IGNORECASE)
 _TAG: Final = re.compile(r"#([\w][\w/-]*)")
 _RECURRENCE: Final = re.compile(r"rec:(\+?)([1-9]\d{0,3})([dbwmy])", re.ASCII)
+_FIRST: Final = frozenset("pP#rd")
 _WORD: Final = re.compile(r"\S+")
 _UNITS: Final[dict[str, tuple[str, str]]] = {
     "d": ("day", "days"),
@@ -85,6 +86,8 @@ def words_of(line: str) -> Iterator[re.Match[str]]:
 
 def value_of(word: str) -> tuple[PartKind, Value] | None:
     """What a word stands for, or None if it is plain text."""
+    if word[:1] not in _FIRST:
+        return None
     if match := _PRIORITY.fullmatch(word):
         return "priority", int(match[1])
     if match := _TAG.fullmatch(word):

@@ -15,10 +15,10 @@ from textual.binding import BindingType
 from textual.command import Provider
 
 from app.keymap import DEFAULT, Keymap, Place
+from app.literal import visible
 from app.store import Store, local_now
 from app.tui.actions import bindings, performs
 from app.tui.attempts import retried, tell_failure
-from app.tui.literal import visible
 from app.tui.no_color import WithoutColor
 from app.tui.screens.main import MainScreen
 from app.tui.theme import DARK, LIGHT

@@ -13,8 +13,8 @@ from textual.widget import Widget
 from textual.worker import Worker
 
 from app.failures import StoreError
+from app.literal import visible
 from app.tui.actions import keymap_of
-from app.tui.literal import visible
 
 DONE_SECONDS: Final = 3.0
 """How long it is told what was done; failures stay for longer."""

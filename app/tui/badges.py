@@ -12,8 +12,8 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Final, Literal
 
+from app.literal import visible
 from app.todo_text import Due, TodoText, read
-from app.tui.literal import visible
 
 BadgeKind = Literal["late", "due", "later", "priority", "tag", "recurrence", "notes", "list", "waiting", "bad", "fresh"]
 

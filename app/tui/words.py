@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Literal
 
-from app.tui.literal import visible
+from app.literal import visible
 from sync import SyncStatus
 
 StateName = Literal["connected", "connecting", "offline", "paused", "elsewhere"]

@@ -16,11 +16,11 @@ from textual.containers import Horizontal
 from textual.screen import Screen
 
 from app.keymap import Place
+from app.literal import fit, visible
 from app.store import SmartView, Store, TodoList, Undone
 from app.sync_report import RejectedChange
 from app.tui.actions import bindings, keymap_of, performs
 from app.tui.attempts import DONE_SECONDS, attempt, retried
-from app.tui.literal import fit, visible
 from app.tui.messages import ListsCounted, TodoSelected, ViewOpened
 from app.tui.typed import app_of
 from app.tui.widgets.detail_pane import DetailPane

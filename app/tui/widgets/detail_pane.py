@@ -14,10 +14,10 @@ from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
+from app.literal import visible
 from app.store import Todo
 from app.todo_text import TodoText
 from app.tui.badges import due_words, read_cached
-from app.tui.literal import visible
 from app.tui.widgets.lines import TitleLine
 from app.tui.words import moment
 

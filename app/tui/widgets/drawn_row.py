@@ -14,9 +14,9 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
+from app.literal import fit
 from app.tui.badges import Badge
 from app.tui.filtering import Filter
-from app.tui.literal import fit
 
 MARK_COLUMNS: Final = range(1, 4)
 """The columns in which a click means the mark: the mark itself and the space around it."""

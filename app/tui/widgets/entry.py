@@ -26,9 +26,9 @@ from textual.widgets import Input
 
 from app.failures import StoreError
 from app.keymap import Place
+from app.literal import StandIns, visible
 from app.todo_text import Understood, phrases_to_keep, understand
 from app.tui.actions import bindings, keymap_of, performs
-from app.tui.literal import StandIns, visible
 from app.tui.typed import app_of, screen_of
 from app.tui.widgets.lines import TitleLine
 

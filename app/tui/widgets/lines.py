@@ -18,8 +18,8 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from app.keymap import ACTIONS, Action
+from app.literal import fit, visible
 from app.tui.actions import keymap_of
-from app.tui.literal import fit, visible
 from app.tui.typed import app_of, on_bindings_updated, screen_of
 from app.tui.words import StatusWords, status_words
 from sync import SyncStatus

@@ -16,10 +16,10 @@ from textual.containers import Vertical
 from textual.worker import Worker
 
 from app.keymap import Place
+from app.literal import visible
 from app.store import SmartView, Store, TodoList, ViewCounts
 from app.tui.actions import bindings, performs
 from app.tui.attempts import attempt, retried, tell_done
-from app.tui.literal import visible
 from app.tui.messages import ListsCounted, RowActivated, RowMarked, RowSelected, ViewOpened
 from app.tui.typed import app_of
 from app.tui.widgets.drawn_row import DrawnRow

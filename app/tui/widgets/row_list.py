@@ -18,9 +18,9 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from app.keymap import Place
+from app.literal import fit
 from app.tui.actions import bindings, performs
 from app.tui.filtering import Filter
-from app.tui.literal import fit
 from app.tui.messages import RowActivated, RowDropped, RowMarked, RowsChosen, RowSelected
 from app.tui.widgets.drawn_row import MARK_COLUMNS, PARTS, DrawnRow, RowStyle, painted_row
 

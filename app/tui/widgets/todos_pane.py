@@ -18,11 +18,11 @@ from textual.binding import BindingType
 from app import todo_text
 from app.failures import StoreError
 from app.keymap import Place
+from app.literal import visible
 from app.store import SmartView, Sort, Store, Todo, TodoList, first_line
 from app.tui.actions import bindings, performs
 from app.tui.attempts import attempt, tell_done
 from app.tui.editor import EditorError, edited, editor_command
-from app.tui.literal import visible
 from app.tui.messages import RowActivated, RowDropped, RowMarked
 from app.tui.typed import app_of
 from app.tui.widgets.entry import EntryRequest

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from app import todo_text
 from app.store import Arrangement, SmartView, Sort, Store, ViewCounts
-from app.store.views import DUE
+from app.store.views import with_due
 from sync import PowerSyncDatabase
 
 from .test_store import first, todos_of
@@ -121,7 +121,7 @@ async def test_what_is_of_this_device_is_not_uploaded(store: Store, database: Po
 @given(st.lists(st.lists(WORDS, min_size=1, max_size=4).map(" ".join), min_size=1, max_size=20))
 async def test_sql_finds_the_due_date_that_the_words_say(database: PowerSyncDatabase, descriptions: list[str]):
     rows = await database.get_all(
-        f"SELECT description, {DUE} AS due FROM (SELECT value AS description FROM json_each(?)) AS todos",
+        with_due("SELECT value AS description FROM json_each(?)"),
         [json.dumps(descriptions)],
     )
     for row in rows:
