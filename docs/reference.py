@@ -1,11 +1,13 @@
 """Makes the reference pages from the code itself: `python docs/reference.py`; with `--check` it only compares.
 
-Owns `keys.md` and `commands.md`. What is in them comes from the registry of actions and from the command line.
+Owns `keys.md`, `commands.md` and `config.schema.json`. What is in them comes from the registry of actions, the command
+line and the settings.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ import click
 
 from app.cli import command_line
 from app.keymap import ACTIONS, PRESETS, Keymap, Place
+from app.settings import json_schema
 
 DOCS = Path(__file__).parent
 
@@ -103,7 +106,12 @@ def _command_texts(command: click.Command, name: str) -> Iterator[str]:
                 yield from _command_texts(found, f"{name} {each}")
 
 
-PAGES = {"keys.md": keys_page, "commands.md": commands_page}
+def schema_page() -> str:
+    """The text of `config.schema.json`."""
+    return json.dumps(json_schema(), indent=1) + "\n"
+
+
+PAGES = {"keys.md": keys_page, "commands.md": commands_page, "config.schema.json": schema_page}
 
 
 def main() -> int:
