@@ -75,6 +75,7 @@ def _print_version(context: click.Context, _parameter: click.Parameter, value: A
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--config", type=click.Path(path_type=Path), metavar="PATH", help="Read this config file.")
+@click.option("--profile", metavar="NAME", help="Take the backend, user and data directory of this profile.")
 @click.option("--data-dir", metavar="DIR", help="Keep the data in this directory.")
 @click.option("--backend", "backend_url", metavar="URL", help="Sync with the backend at this address.")
 @click.option("--user", "user_id", metavar="ID", help="Show and sync the lists of this user (a UUID or a number).")

@@ -59,6 +59,28 @@ def examine(settings: Settings) -> list[Finding]:
     return findings
 
 
+def bundle_text(findings: list[Finding], settings: Settings) -> str:
+    """What was found, for others to look at: without names, texts, keys, addresses and places."""
+    import platform
+    import re
+    from importlib import metadata
+
+    packages = ("todo-tui", "textual", "httpx", "aiosqlite", "msgspec", "pydantic-settings")
+    secrets = [str(settings.data_dir), str(settings.user_id), str(Path.home())]
+    secrets += [url for url in (settings.backend_url, settings.service_url, settings.database) if url]
+    lines = [f"Python {platform.python_version()} on {platform.system()} {platform.machine()}"]
+    for package in packages:
+        try:
+            lines.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            lines.append(f"{package} is not installed")
+    lines += [f"{each.state}: {each.what}: {each.told}" for each in findings]
+    text = "\n".join(lines) + "\n"
+    for secret in sorted(secrets, key=len, reverse=True):
+        text = text.replace(secret, "…")
+    return re.sub(r"https?://\S+", "…", text)
+
+
 def _sqlite() -> Generator[Finding]:
     version = sqlite3.sqlite_version_info
     if version < _LEAST_SQLITE:
@@ -101,8 +123,8 @@ def _database(path: Path) -> Generator[Finding]:
         yield Finding(
             "database",
             "problem",
-            f"{path} is damaged ({error}); keep a copy, export what can be read, and move it away: the lists come "
-            "again from the backend.",
+            f"{path} is damaged ({error}); quit all todo-tui and run todo-tui doctor --repair, "
+            "which keeps it and what waits.",
         )
     wal = path.with_name(f"{path.name}-wal")
     size = wal.stat().st_size if wal.exists() else 0

@@ -13,7 +13,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 from urllib.parse import SplitResult, urlsplit
 from uuid import UUID
 
@@ -45,13 +45,19 @@ _EXPECTED = {
     "user_id": f"a UUID such as {DEFAULT_USER_ID}, or the whole number of a user",
     "port": "a whole number from 1 to 65535",
     "sync_config": "the path of a file",
+    "profile": "the name of a profile",
+    "profiles": "tables of text, one for each profile",
     "keymap": '"default", "vim" or "plain"',
     "keys": "a table of actions with a key, or a list of keys, each",
     "reduced_motion": "true or false",
     "database": "the path of a file, or an address postgresql://…",
 }
-_TOML_TYPES: dict[str, type] = {"port": int, "reduced_motion": bool, "keys": dict}
+_TOML_TYPES: dict[str, type] = {"port": int, "reduced_motion": bool, "keys": dict, "profiles": dict}
+_IN_PROFILES = ("data_dir", "backend_url", "service_url", "upload_interface", "user_id")
+_PROFILES: dict[str, dict[str, str]] = {"embedded": {}, "self-hosted": {}, "powersync-cloud": {}}
+_NEED_A_BACKEND = ("self-hosted", "powersync-cloud")
 _OPTIONS = {
+    "profile": "--profile",
     "data_dir": "--data-dir",
     "backend_url": "--backend",
     "user_id": "--user",
@@ -68,6 +74,7 @@ class Settings(BaseSettings):
     """All settings, validated. Make one with `load_settings`, which knows the sources and their order.
 
     Attributes:
+        profile: the set of values for a backend that is in force, or None.
         data_dir: directory of the database, the log and the inner backend's data; absolute.
         backend_url: base URL of the backend, or None for the demo backend inside todo-tui; in one spelling.
         upload_interface: how a backend named by `backend_url` wants its uploads (see `app.upload_interfaces`).
@@ -80,10 +87,12 @@ class Settings(BaseSettings):
             None for a file in the data directory. An address may hold a password.
         sync_config: the sync config of a demo backend that runs alone, or None for the one that comes along; absolute.
         keys: other keys for single actions, by the action's id.
+        profiles: sets of values by name: backend, service, upload interface, user and data directory together.
     """
 
     model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
 
+    profile: str | None = None
     data_dir: Path = Field(default_factory=lambda: user_data_path("todo-tui", appauthor=False))
     backend_url: str | None = None
     upload_interface: Literal["batch", "transactions", "rows"] = "batch"
@@ -95,6 +104,7 @@ class Settings(BaseSettings):
     database: str | None = Field(default=None, repr=False)
     sync_config: Path | None = None
     keys: dict[str, str | list[str]] = Field(default_factory=dict[str, "str | list[str]"])
+    profiles: dict[str, dict[str, str]] = Field(default_factory=dict[str, "dict[str, str]"])
 
     @model_validator(mode="after")
     def _keys_fit(self) -> Self:
@@ -161,8 +171,9 @@ def load_settings(config: Path | None = None, options: Mapping[str, object] | No
     _refuse_unknown_variables()
     # `Settings` would read the environment itself; here it is laid over the file, and an error can name the variable.
     in_environment = EnvSettingsSource(Settings)()
+    of_profile = _profile(path, in_file, {**in_file, **in_environment, **given}.get("profile"))
     try:
-        return Settings.model_validate({**in_file, **in_environment, **given})
+        return Settings.model_validate({**in_file, **of_profile, **in_environment, **given})
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         if first["type"] == "keymap":
@@ -179,10 +190,28 @@ def load_settings(config: Path | None = None, options: Mapping[str, object] | No
         raise SettingsError(f"{where} must be {_EXPECTED[key]}.") from None
 
 
+def _profile(path: Path, in_file: Mapping[str, Any], name: Any) -> dict[str, Any]:
+    """What a profile sets: all that says with whom lists are synced, and a data directory of its own."""
+    if name is None:
+        return {}
+    tables: Mapping[str, Mapping[str, str]] = in_file.get("profiles", {})
+    if name not in _PROFILES and name not in tables:
+        raise SettingsError(f"There is no profile {name!r}{_nearest(str(name), {**_PROFILES, **tables})}")
+    values: dict[str, Any] = {**_PROFILES.get(name, {}), **tables.get(name, {})}
+    if name in _NEED_A_BACKEND and "backend_url" not in values:
+        raise SettingsError(f"Config file {path}: the profile {name} needs its backend_url, in [profiles.{name}].")
+    if "data_dir" not in values and name != "embedded":
+        # The lists of a data directory belong to one backend for good.
+        base = in_file.get("data_dir") or user_data_path("todo-tui", appauthor=False)
+        values["data_dir"] = str(Path(base) / "profiles" / str(name))
+    return {"backend_url": None, "service_url": None, **values}
+
+
 def json_schema() -> dict[str, Any]:
     """A JSON schema of the config file."""
     schema = Settings.model_json_schema()
     schema["title"] = "Settings of todo-tui"
+    schema["description"] = "The config file of todo-tui; config.example.toml explains each key."
     return schema
 
 
@@ -213,18 +242,41 @@ def _read_file(path: Path, *, required: bool) -> dict[str, Any]:
         # Numbers of thousands of digits and brackets in thousands of brackets are beyond the parser.
         raise SettingsError(f"Config file {path} is not valid TOML: a value in it is too large.") from None
 
+    _check_keys(path, values)
+    _check_profiles(path, values.get("profiles", {}))
+    for key in {"data_dir", "sync_config", "database"} & values.keys():
+        if key != "database" or not values[key].startswith(POSTGRES):
+            values[key] = _beside(path, values[key])
+    return values
+
+
+def _check_keys(path: Path, values: Mapping[str, Any]) -> None:
     for key, value in values.items():
         if key not in Settings.model_fields:
             raise SettingsError(f"Config file {path} has an unknown key {key!r}{_nearest(key, Settings.model_fields)}")
         if type(value) is not _TOML_TYPES.get(key, str):
             raise SettingsError(f"Config file {path}: {key} must be {_EXPECTED[key]}, not {_toml_type(value)}.")
-    for key in {"data_dir", "sync_config", "database"} & values.keys():
-        if key == "database" and values[key].startswith(POSTGRES):
-            continue
-        # Relative to the file, so that the same file means the same place wherever todo-tui is started.
-        place = os.path.expanduser(values[key])  # noqa: PTH111 - pathlib's fails for an unknown user
-        values[key] = place and str(path.parent.absolute() / place)
-    return values
+
+
+def _check_profiles(path: Path, profiles: dict[str, Any]) -> None:
+    for name, table in profiles.items():
+        if not isinstance(table, dict):
+            raise SettingsError(f"Config file {path}: profiles.{name} must be a table of text.")
+        values = cast("dict[str, Any]", table)
+        if any(type(value) is not str for value in values.values()):
+            raise SettingsError(f"Config file {path}: profiles.{name} must be a table of text.")
+        for key in values:
+            if key not in _IN_PROFILES:
+                nearest = _nearest(key, _IN_PROFILES)
+                raise SettingsError(f"Config file {path} has an unknown key {key!r} in profiles.{name}{nearest}")
+        if "data_dir" in values:
+            values["data_dir"] = _beside(path, values["data_dir"])
+
+
+def _beside(path: Path, place: str) -> str:
+    """Relative to the file, so that the same file means the same place wherever todo-tui is started."""
+    expanded = os.path.expanduser(place)  # noqa: PTH111 - pathlib's fails for an unknown user
+    return expanded and str(path.parent.absolute() / expanded)
 
 
 def _refuse_unknown_variables() -> None:

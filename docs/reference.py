@@ -1,19 +1,23 @@
 """Makes the reference pages from the code itself: `python docs/reference.py`; with `--check` it only compares.
 
-Owns `keys.md` and `commands.md`. What is in them comes from the registry of actions and from the command line.
+Owns `keys.md`, `commands.md`, `api.md` and `config.schema.json`. What is in them comes from the registry of actions,
+the command line, the engine and the settings.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
+import sync
 from app.cli import command_line
 from app.keymap import ACTIONS, PRESETS, Keymap, Place
+from app.settings import json_schema
 
 DOCS = Path(__file__).parent
 
@@ -103,7 +107,35 @@ def _command_texts(command: click.Command, name: str) -> Iterator[str]:
                 yield from _command_texts(found, f"{name} {each}")
 
 
-PAGES = {"keys.md": keys_page, "commands.md": commands_page}
+_API_HEAD = """# Public names of the engine
+
+Everything that `import sync` offers, with the first words of its docstring; `help()` tells the rest. The guides are
+[engine.md](engine.md), [syncing.md](syncing.md), [uploading.md](uploading.md), [schema.md](schema.md) and
+[raw-tables.md](raw-tables.md).
+
+This page is made from the code (`python docs/reference.py`).
+
+| Name | |
+|---|---|
+"""
+
+
+def api_page() -> str:
+    """The text of `api.md`."""
+    rows: list[str] = []
+    for name in sync.__all__:
+        told = inspect.getdoc(getattr(sync, name)) or ""
+        first = " ".join(told.split("\n\n")[0].split()).replace("|", "/")
+        rows.append(f"| `{name}` | {first} |\n")
+    return _API_HEAD + "".join(rows)
+
+
+def schema_page() -> str:
+    """The text of `config.schema.json`."""
+    return json.dumps(json_schema(), indent=1) + "\n"
+
+
+PAGES = {"keys.md": keys_page, "commands.md": commands_page, "api.md": api_page, "config.schema.json": schema_page}
 
 
 def main() -> int:

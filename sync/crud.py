@@ -90,6 +90,11 @@ class UploadQueue:
             lambda statements: rejected_writes.retry(statements, rejected, edited, insert_only)
         )
 
+    async def put_back(self, entries: Sequence[CrudEntry]) -> None:
+        """See `PowerSyncDatabase.put_back`."""
+        insert_only = insert_only_tables(self._schema())
+        await self._pool.write(lambda statements: rejected_writes.put_back(statements, entries, insert_only))
+
     async def discard(self, rejected: int) -> bool:
         """Forget a rejected write. Returns whether it was there."""
         return await self._pool.write(lambda statements: rejected_writes.discard(statements, rejected))

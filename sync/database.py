@@ -6,7 +6,7 @@ Thin on purpose: every method delegates to the room that owns the matter.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,6 +27,7 @@ from sync.statements import Statements
 from sync.status import StatusBoard, SyncStatus
 from sync.storage import clearing, conflicts, raw_table_triggers, raw_tables, upload_queue
 from sync.storage.conflicts import CONFLICTS, Conflict
+from sync.storage.crud_entry import CrudEntry
 from sync.storage.file import prepare
 from sync.storage.migrations import check_version
 from sync.storage.names import app_tables
@@ -360,6 +361,13 @@ class PowerSyncDatabase(LocalDatabase):
     async def upload_queue_stats(self) -> UploadQueueStats:
         """How much waits for upload, and since when."""
         return await self._queue.stats()
+
+    async def put_back(self, entries: Sequence[CrudEntry]) -> None:
+        """Put entries that were rescued from another file at the end of this queue, as one transaction.
+
+        Their effect shows at once, as far as the rows are here. If cancelled once it runs, it is still carried out.
+        """
+        await self._queue.put_back(entries)
 
     async def watch_queued_rows(
         self, table: str | None = None, *, throttle: float = 0.03

@@ -9,9 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 import sync
+from app.cli import command_line
 from app.keymap import ACTIONS, Place
 from app.settings import Settings
 from sync import Table
@@ -139,3 +141,15 @@ def test_the_reference_pages_are_those_of_the_code() -> None:
     command = [sys.executable, "docs/reference.py", "--check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_every_public_name_command_setting_and_action_is_documented() -> None:
+    texts = {path.name: path.read_text() for path in (ROOT / "docs").glob("*.md")}
+    for name in sync.__all__:
+        assert f"| `{name}` |" in texts["api.md"], name
+    for action in ACTIONS:
+        assert f"`{action.id}`" in texts["keys.md"], action.id
+    for command in command_line.list_commands(click.Context(command_line)):
+        assert f"## todo-tui {command}\n" in texts["commands.md"], command
+    for name in Settings.model_fields:
+        assert f"`{name}`" in texts["configuration.md"], name

@@ -5,6 +5,7 @@ Owns what they print. What is checked is `app.doctor`'s.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import click
 
 from app.command_context import ExitCode, settings_of
 from app.commands.everyday import json_option
-from app.commands.opened import print_json
+from app.commands.opened import print_json, tell
 
 _SHELLS = ("bash", "zsh", "fish")
 
@@ -110,12 +111,30 @@ def completions(context: click.Context, shell: str) -> int:
 
 @click.command()
 @json_option
+@click.option(
+    "--repair", "repairs", is_flag=True, help="Set a new database in place of a damaged one; what waits is kept."
+)
+@click.option("--bundle", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write a report.")
 @click.pass_context
-def doctor(context: click.Context, *, as_json: bool) -> int:
-    """Look for what is wrong, change nothing, and say what to do. Exit code 1 if there is a problem."""
-    from app.doctor import Finding, examine
+def doctor(context: click.Context, *, as_json: bool, repairs: bool, bundle: Path | None) -> int:
+    """Look for what is wrong, change nothing, and say what to do. Exit code 1 if there is a problem.
 
-    findings: list[Finding] = examine(settings_of(context))
+    --repair rescues the changes that wait, keeps the damaged files beside, and lets the lists come again from the
+    backend with the next sync. --bundle writes what was found, without names, texts, keys and addresses.
+    """
+    from app.doctor import Finding, bundle_text, examine
+
+    settings = settings_of(context)
+    if repairs:
+        return _repair(context, settings.data_dir)
+    findings: list[Finding] = examine(settings)
+    if bundle is not None:
+        try:
+            descriptor = os.open(bundle, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(bundle_text(findings, settings))
+        except OSError as error:
+            raise click.ClickException(f"{bundle} cannot be written: {error.strerror}.") from error
     if as_json:
         print_json([{"what": each.what, "state": each.state, "told": each.told} for each in findings])
     else:
@@ -123,6 +142,23 @@ def doctor(context: click.Context, *, as_json: bool) -> int:
         for each in findings:
             click.echo(f"{marks[each.state]} {each.what}: {each.told}")
     return ExitCode.FAILED if any(each.state == "problem" for each in findings) else ExitCode.OK
+
+
+def _repair(context: click.Context, data_dir: Path) -> int:
+    from datetime import UTC, datetime
+
+    from app.memory import RunError
+    from app.repair import repair
+
+    os.umask(0o077)
+    try:
+        repaired = repair(data_dir, datetime.now(UTC))
+    except RunError as error:
+        raise click.ClickException(str(error)) from error
+    told = f"{repaired.rescued:,} changes were rescued and wait again; the damaged files are in {repaired.kept}."
+    tell(context, told)
+    tell(context, "The lists come again with the next sync: todo-tui sync.")
+    return ExitCode.OK
 
 
 COMMANDS = (config, keys, completions, doctor)

@@ -155,6 +155,8 @@ async def todo_named(lists: Lists, words: str) -> Todo:
         found = found or await lists.store.find_todos(words=words.split())
         still_open = [todo for todo in found if not todo.completed]
         found = still_open or found
+        exact = [todo for todo in found if one_line(todo).casefold() == words.casefold()]
+        found = exact or found
     if not found:
         raise click.ClickException(f"There is no to-do {words!r}; todo-tui list shows them with their ids.")
     if len(found) == 1:

@@ -178,6 +178,12 @@ def retry(
     return True
 
 
+def put_back(statements: Statements, entries: Sequence[CrudEntry], insert_only: Collection[str] = ()) -> None:
+    """Put the entries of another file's queue at the end of this one's, as one transaction, and show their effect."""
+    upload_queue.enqueue(statements, [encode_entry(entry) for entry in entries], insert_only)
+    _show(statements, entries, synced_tables(statements).difference(insert_only))
+
+
 def discard(statements: Statements, rejected: int) -> bool:
     """Forget a rejected transaction for ever. Returns whether it was there."""
     statements.execute("DELETE FROM ps_rejected_crud WHERE rejected = ?", (rejected,))

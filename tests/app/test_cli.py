@@ -174,7 +174,7 @@ def test_nothing_is_imported_that_is_not_needed(program: str, unwanted: str) -> 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--prot", "1"], "--prot"),
+        (["--data-dri", "1"], "--data-dir"),
         (["--port"], "--port"),
         (["--port", "x"], "Option --port must be a whole number from 1 to 65535."),
         (["--port", "0"], "Option --port must be a whole number from 1 to 65535."),

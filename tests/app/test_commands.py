@@ -358,3 +358,67 @@ def test_the_doctor_finds_a_damaged_page(run: Run, data_dir: Path):
     found = run("doctor")
     assert found.returncode == 1
     assert "is damaged" in found.stdout
+
+
+def damaged(data_dir: Path) -> None:
+    """Spoil a page of the lists, none of the queue."""
+    database = data_dir / "todo.db"
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'ps_data__todos'").fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    with database.open("r+b") as file:
+        file.seek(size * (page - 1))
+        file.write(b"\xff" * size)
+
+
+def test_repairing_loses_nothing_that_waited(run: Run, environment: dict[str, str], tmp_path: Path, data_dir: Path):
+    with backend_process(environment, "--open", "--port", 0, "--database", tmp_path / "b.db") as (_, url):
+        named = {"TODO_TUI_BACKEND_URL": url}
+        out(run("add", "-", text="\n".join(f"Synced {number}" for number in range(50)), **named))
+        assert run("sync", "--wait", 20, **named).returncode == 0
+        out(run("done", "Synced 7", **named))
+        out(run("add", "-", text="\n".join(f"Waiting {number}" for number in range(20)), **named))
+        out(run("rm", "Synced 8", **named))
+        damaged(data_dir)
+        assert "todo-tui doctor --repair" in run("doctor", **named).stdout
+        done = run("doctor", "--repair", **named)
+        assert done.returncode == 0, done.stderr
+        assert "22 changes were rescued and wait again" in done.stderr
+        (kept,) = data_dir.glob("damaged-*")
+        assert {path.name for path in kept.iterdir()} >= {"todo.db", "queue.json"}
+        assert stat.S_IMODE((kept / "queue.json").stat().st_mode) == 0o600
+        assert run("doctor", **named).returncode == 0
+        assert json.loads(out(run("status", "--json", **named)))["waiting"] == 22
+        assert run("sync", "--wait", 20, **named).stderr == "Everything is synced.\n"
+        found = json.loads(out(run("list", "--all", "--json", **named)))
+        assert {todo["text"] for todo in found if todo["completed"]} == {"Synced 7"}
+        assert {todo["text"] for todo in found} == {
+            *(f"Synced {number}" for number in range(50) if number != 8),
+            *(f"Waiting {number}" for number in range(20)),
+        }
+
+
+def test_nothing_to_repair_and_what_is_in_use_is_left_alone(run: Run, environment: dict[str, str], data_dir: Path):
+    assert "There is no" in refused(run("doctor", "--repair"), 1)
+    out(run("add", "Milk"))
+    terminal = Terminal({**environment, "TODO_TUI_DATA_DIR": str(data_dir)}, PROGRAM)
+    try:
+        terminal.read_until(b"Milk")
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not (data_dir / "todo.db-sync-lock").exists():
+            assert time.monotonic() < deadline
+        assert "Another todo-tui syncs" in refused(run("doctor", "--repair"), 1)
+    finally:
+        terminal.close()
+
+
+def test_the_bundle_names_nobody(run: Run, tmp_path: Path, data_dir: Path):
+    out(run("add", "Hide the treasure"))
+    bundle = tmp_path / "bundle.txt"
+    run("doctor", "--bundle", bundle, TODO_TUI_BACKEND_URL="http://secret.example:9", TODO_TUI_USER_ID="42")
+    text = bundle.read_text()
+    assert "queue: 2 changes wait" in text
+    for secret in ("treasure", "secret.example", str(data_dir), "42"):
+        assert secret not in text.replace("0.42", "")
+    assert stat.S_IMODE(bundle.stat().st_mode) == 0o600

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
 
 import pytest
 
-from app.settings import DEFAULT_USER_ID, Settings, SettingsError, default_config_path, load_settings
+from app.settings import DEFAULT_USER_ID, Settings, SettingsError, default_config_path, json_schema, load_settings
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
 OTHER_USER = "00000000-0000-4000-8000-000000000001"
@@ -91,7 +92,7 @@ def test_paths_are_absolute_and_know_the_home_directory(tmp_path: Path, monkeypa
         ("prot = 1\n", ("unknown key 'prot'", "did you mean port?")),
         ("backend-url = ''\n", ("unknown key 'backend-url'", "did you mean backend_url?")),
         ("zzz = 1\n", ("unknown key 'zzz'", "data_dir, backend_url, upload_interface, service_url, user_id, port")),
-        ("[profile]\nname = 'x'\n", ("unknown key 'profile'",)),
+        ("[profil]\nname = 'x'\n", ("unknown key 'profil'",)),
         ("port = '6161'\n", ("port must be a whole number", "not text in quotes")),
         ("port = true\n", ("port must be a whole number", "not true or false")),
         ("port = 6161.5\n", ("port must be a whole number", "not a number")),
@@ -172,16 +173,80 @@ def test_a_password_in_an_address_is_refused_and_not_repeated() -> None:
 
 def test_the_example_is_complete_and_changes_nothing_as_it_is() -> None:
     text = EXAMPLE.read_text("utf-8")
-    documented = re.findall(r"^#\[?(\w+)(?: = |\]$)", text, flags=re.MULTILINE)
-    assert documented == list(Settings.model_fields)
+    documented = re.findall(r"^#\[?(\w+)(?: = |\]$|\.)", text, flags=re.MULTILINE)
+    assert list(dict.fromkeys(documented)) == list(Settings.model_fields)
     for key in Settings.model_fields:
         assert f"TODO_TUI_{key.upper()}" in text
     assert load_settings(EXAMPLE) == load_settings()
 
 
 def test_the_example_is_valid_and_gives_the_defaults_when_taken_in(tmp_path: Path) -> None:
-    text = re.sub(r"^#(?=\w+ = )", "", EXAMPLE.read_text("utf-8"), flags=re.MULTILINE)
+    text = EXAMPLE.read_text("utf-8").replace('#profile = "embedded"', "")
+    text = re.sub(r"^#(?=(?:\w+|\"[\w.]+\") = |\[)", "", text, flags=re.MULTILINE)
     settings = load_settings(config_file(tmp_path, text))
     assert (settings.port, settings.user_id) == (load_settings().port, DEFAULT_USER_ID)
     assert settings.data_dir == tmp_path / ".local/share/todo-tui"
     assert settings.backend_url == settings.service_url == "http://127.0.0.1:6161"
+
+
+# Profiles
+
+
+PROFILES = """
+backend_url = "http://top.example"
+[profiles.self-hosted]
+backend_url = "https://todo.example.com"
+user_id = "00000000-0000-4000-8000-000000000001"
+upload_interface = "transactions"
+[profiles.mine]
+backend_url = "http://mine.example"
+data_dir = "mine"
+"""
+
+
+def test_a_profile_switches_everything_about_the_backend_together(tmp_path: Path) -> None:
+    file = config_file(tmp_path, PROFILES)
+    assert load_settings(file).backend_url == "http://top.example"
+    chosen = load_settings(file, {"profile": "self-hosted"})
+    assert (chosen.backend_url, chosen.upload_interface, str(chosen.user_id)) == (
+        "https://todo.example.com",
+        "transactions",
+        OTHER_USER,
+    )
+    assert chosen.data_dir == tmp_path / ".local/share/todo-tui/profiles/self-hosted"
+    mine = load_settings(file, {"profile": "mine"})
+    assert (mine.backend_url, mine.data_dir) == ("http://mine.example", tmp_path / "mine")
+    embedded = load_settings(file, {"profile": "embedded"})
+    assert (embedded.backend_url, embedded.data_dir) == (None, tmp_path / ".local/share/todo-tui")
+
+
+def test_what_is_named_goes_before_the_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = config_file(tmp_path, PROFILES)
+    monkeypatch.setenv("TODO_TUI_PROFILE", "mine")
+    monkeypatch.setenv("TODO_TUI_BACKEND_URL", "http://named.example")
+    assert load_settings(file).backend_url == "http://named.example"
+    assert load_settings(file, {"backend_url": "http://option.example"}).backend_url == "http://option.example"
+    assert load_settings(file).data_dir == tmp_path / "mine"
+
+
+@pytest.mark.parametrize(
+    ("text", "profile", "told"),
+    [
+        ("", "self-hosted", "the profile self-hosted needs its backend_url, in [profiles.self-hosted]."),
+        ("", "slef-hosted", "There is no profile 'slef-hosted'; did you mean self-hosted?"),
+        ("[profiles.x]\nport = '1'", "x", "unknown key 'port' in profiles.x"),
+        ("[profiles.x]\nbackend_url = 1", "x", "profiles.x must be a table of text."),
+        ("profiles = 1", None, "profiles must be tables of text, one for each profile, not a number."),
+        ("[profiles.x]\nbackend_url = 'ftp://a'", "x", "backend_url must be an http:// or https:// address"),
+    ],
+)
+def test_a_profile_that_cannot_be_used_is_told(tmp_path: Path, text: str, profile: str | None, told: str) -> None:
+    with pytest.raises(SettingsError) as raised:
+        load_settings(config_file(tmp_path, text), {"profile": profile})
+    assert told in str(raised.value)
+
+
+def test_the_schema_for_editors_is_the_one_that_is_published() -> None:
+    published = json.loads((EXAMPLE.parent / "docs" / "config.schema.json").read_text("utf-8"))
+    assert published == json_schema()
+    assert published["properties"].keys() == Settings.model_fields.keys()
