@@ -11,32 +11,17 @@ import os
 import sys
 import threading
 import time
-from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 
-if TYPE_CHECKING:
-    import asyncio
-
-    from app.backend import BackendConfig
-    from app.settings import Settings
-
-# Longer than the backend takes to end on its own; an orphan that hangs must not keep the port.
-_ORPHAN_SECONDS = 8.0
+from app.backend_commands import backend
+from app.command_context import ExitCode, settings_of
 
 _THREADS_SECONDS = 0.5
 
 _INTERRUPTED = 130
-
-
-class ExitCode(IntEnum):
-    """What the exit code of todo-tui says."""
-
-    OK = 0
-    FAILED = 1
-    USAGE = 2
 
 
 def main() -> None:
@@ -102,7 +87,7 @@ def command_line(context: click.Context, config: Path | None, **options: str | N
     context.obj = (config, options)
     if context.invoked_subcommand is not None:
         return None
-    settings = _settings(context)
+    settings = settings_of(context)
 
     from app.memory import RunError
     from app.run import run_interface
@@ -114,130 +99,24 @@ def command_line(context: click.Context, config: Path | None, **options: str | N
 
 
 @command_line.command()
-@click.option("--host", metavar="HOST", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port", type=click.IntRange(0, 65535), metavar="N", help="Port to listen on; 0 takes a free one.  [default: 6161]"
-)
-@click.option(
-    "--database",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Keep the lists in this file.  [default: backend.db in the data directory]",
-)
-@click.option(
-    "--sync-config",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Who syncs what, as PowerSync's sync config says it.  [default: each user their own lists]",
-)
-@click.option("--allow-remote", is_flag=True, help="Allow addresses that other machines can reach.")
-@click.option("--until-stdin-closes", is_flag=True, hidden=True)
+@click.argument("url")
 @click.pass_context
-def backend(
-    context: click.Context,
-    *,
-    host: str,
-    port: int | None,
-    database: Path | None,
-    sync_config: Path | None,
-    allow_remote: bool,
-    until_stdin_closes: bool,
-) -> int:
-    """Run the demo backend alone, and print its address when it is ready.
+def login(context: click.Context, url: str) -> int:
+    """Keep a sign-in key for the backend at URL; it is asked for, or read from stdin.
 
-    It asks for no password: anyone who can reach its address can read and change everybody's lists.
+    Whoever runs that backend makes one by `todo-tui backend user add NAME`. It is kept in the data directory.
     """
-    from app.backend import BackendConfig, is_loopback
+    from app.login import LoginError, sign_in
 
-    if not host.strip():
-        raise click.UsageError("Option --host must be an address or a name of this machine; 0.0.0.0 means all of them.")
-    if not allow_remote and not is_loopback(host):
-        raise click.UsageError(
-            f"Other machines may reach {host}, and the demo backend lets in anyone who can reach it; "
-            "add --allow-remote if that is wanted."
-        )
-    if port is None or database is None:
-        settings = _settings(context)
-        port = settings.port if port is None else port
-        database = settings.data_dir / "backend.db" if database is None else database
-        sync_config = settings.sync_config if sync_config is None else sync_config
-
-    rules = None if sync_config is None else sync_config.absolute()
-    config = BackendConfig(database.absolute(), host=host, port=port, sync_config=rules)
-    return _serve(config, until_stdin_closes=until_stdin_closes)
-
-
-def _settings(context: click.Context) -> Settings:
-    from app.settings import SettingsError, load_settings
-
-    config, options = context.find_root().obj
+    settings = settings_of(context, backend_url=url)
+    assert settings.backend_url is not None
+    secret = click.prompt("Sign-in key", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline()
     try:
-        return load_settings(config, options)
-    except SettingsError as error:
-        raise click.UsageError(str(error)) from error
-
-
-def _serve(config: BackendConfig, *, until_stdin_closes: bool) -> int:
-    """Serve until a signal, or the end of stdin if that is asked for. Returns the exit code."""
-    import asyncio
-    import errno
-    import logging
-
-    from app.backend import BackendError
-    from app.embedded import CHILD_PORT_TAKEN
-
-    # The file and what SQLite puts beside it hold the user's data.
-    os.umask(0o077)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    try:
-        ended_by = asyncio.run(_serve_until_told(config, until_stdin_closes=until_stdin_closes))
-    except BackendError as error:
-        cause = error.__cause__
-        if until_stdin_closes and isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE:
-            return CHILD_PORT_TAKEN
+        user_id = sign_in(settings.data_dir, settings.backend_url, secret)
+    except LoginError as error:
         raise click.ClickException(str(error)) from error
-    return ExitCode.OK if ended_by is None else 128 + ended_by
+    click.echo(f"Signed in at {settings.backend_url} as user {user_id}.", err=True)
+    return ExitCode.OK
 
 
-async def _serve_until_told(config: BackendConfig, *, until_stdin_closes: bool) -> int | None:
-    """Serve; returns the number of the signal that ended it, if one did."""
-    import asyncio
-    import signal
-
-    from app.backend import serve
-
-    stop = asyncio.Event()
-    hung_up = False
-
-    def hang_up() -> None:
-        nonlocal hung_up
-        hung_up = True
-        stop.set()
-
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
-    if until_stdin_closes:
-        _stop_at_end_of_stdin(asyncio.get_running_loop(), stop)
-    ended_by = await serve(config, stop=stop, on_ready=_announce)
-    return signal.SIGHUP if hung_up else ended_by
-
-
-def _announce(url: str) -> None:
-    # Whoever started it may have stopped reading; that is no reason not to serve.
-    with contextlib.suppress(OSError):
-        click.echo(url)
-
-
-def _stop_at_end_of_stdin(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
-    """Set `stop` when the parent has closed its end of stdin or has died, however it died."""
-
-    def watch() -> None:
-        with contextlib.suppress(OSError):
-            while os.read(0, 1024):
-                pass
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(stop.set)
-        threading.Event().wait(_ORPHAN_SECONDS)
-        os._exit(ExitCode.FAILED)
-
-    # A thread, so that even an event loop that hangs does not outlive the parent.
-    threading.Thread(target=watch, name="wait for the end of stdin", daemon=True).start()
+command_line.add_command(backend)

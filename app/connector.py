@@ -10,6 +10,7 @@ import asyncio
 import base64
 import json
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from app.proof import ANSWER_HEADER, SignInKey, is_answered, prove
 from app.upload_interfaces import UPLOAD_INTERFACES, UploadInterfaceName, json_object, sentence_of
 from sync import CrudTransaction, NetworkError, PowerSyncCredentials, TransactionConnector, Verdict
 
@@ -44,9 +46,10 @@ class DemoConnector(TransactionConnector):
 
     Args:
         backend_url: base URL of the backend.
-        user_id: whose token is asked for.
+        user_id: whose token is asked for; None for the user of the key.
         service_url: base URL of the sync service; None takes what the backend says, or else the backend itself.
         interface: how the backend wants its uploads.
+        sign_in: gives the key that signs in, or None where none is needed, for each request for a token.
         verify: called before and after each request for a token; if it raises, no token is asked for or used.
         claim: called when the backend has given a token, before that is used, with the id of its data if it tells one
             (the demo backend does, others need not); if it raises, the token is not used.
@@ -56,10 +59,11 @@ class DemoConnector(TransactionConnector):
     def __init__(
         self,
         backend_url: str,
-        user_id: str,
+        user_id: str | None,
         service_url: str | None = None,
         *,
         interface: UploadInterfaceName = "batch",
+        sign_in: Callable[[], Awaitable[SignInKey | None]] | None = None,
         verify: Callable[[], Awaitable[None]] | None = None,
         claim: Callable[[str | None], Awaitable[None]] | None = None,
         timeout: float = 20.0,
@@ -69,6 +73,7 @@ class DemoConnector(TransactionConnector):
         self._backend_url = backend_url.rstrip("/")
         self._user_id = user_id
         self._service_url = service_url
+        self._sign_in = sign_in
         self._verify = verify
         self._claim = claim
         self._timeout = timeout
@@ -91,7 +96,15 @@ class DemoConnector(TransactionConnector):
         """
         if self._verify is not None:
             await self._verify()
-        response = await self._request("GET", self._interface.token_path, params={"user_id": self._user_id})
+        key = None if self._sign_in is None else await self._sign_in()
+        user_id = self._user_id or ""
+        proof = None if key is None else prove(key, user_id, httpx.URL(self._backend_url).netloc.decode(), time.time())
+        response = await self._request(
+            "GET",
+            self._interface.token_path,
+            params={"user_id": user_id} if user_id else {},
+            headers={} if proof is None else {"Authorization": proof.header},
+        )
         if not response.is_success:
             raise BackendRefusedError(response.status_code, f"The backend gave no token: {sentence_of(response)}")
         answer = json_object(response)
@@ -100,8 +113,15 @@ class DemoConnector(TransactionConnector):
             raise BackendRefusedError(
                 response.status_code, f"{self._backend_url} answered without a token; it may not be a to-do backend."
             )
+        answered = response.headers.get(ANSWER_HEADER, "")
+        if key is not None and proof is not None and not is_answered(key, proof, token, answered):
+            raise BackendRefusedError(
+                response.status_code,
+                f"What answers at {self._backend_url} does not know the sign-in key; it may be another program, or an "
+                "older todo-tui. Nothing was sent to it.",
+            )
         known_as = _claims(token).get("sub")
-        if isinstance(known_as, str) and known_as != self._user_id:
+        if self._user_id is not None and isinstance(known_as, str) and known_as != self._user_id:
             # What is written as one user and synced as another would vanish from here.
             raise BackendRefusedError(
                 response.status_code,
@@ -158,6 +178,27 @@ class DemoConnector(TransactionConnector):
         except httpx.HTTPError as error:
             reason = str(error).rstrip(".") or "the connection broke"
             raise BackendUnreachableError(f"The backend {self._backend_url} cannot be reached: {reason}.") from error
+
+
+async def user_of_key(backend_url: str, key: SignInKey) -> str:
+    """Whose lists a sign-in key opens at a backend, as that says.
+
+    Raises:
+        BackendUnreachableError: the backend did not answer in time.
+        BackendRefusedError: it does not take the key, or does not know it itself.
+    """
+
+    async def sign_in() -> SignInKey:
+        return key
+
+    connector = DemoConnector(backend_url, None, sign_in=sign_in)
+    try:
+        user_id = _claims((await connector.fetch_credentials()).token).get("sub")
+    finally:
+        await connector.aclose()
+    if not isinstance(user_id, str) or not user_id:
+        raise BackendRefusedError(200, f"{backend_url} does not say whose lists the key opens.")
+    return user_id
 
 
 def _new_client(backend_url: str, timeout: float) -> httpx.AsyncClient:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from app.memory import BackendMemory, InnerBackend, RunError
+from app.proof import SignInKey, local_key_path, read_local_key
 
 HOST = "127.0.0.1"
 CHILD_PORT_TAKEN = 98
@@ -218,8 +219,8 @@ class EmbeddedBackend:
         """Return if what answers on the port says that it is the backend of these lists; waits while it starts.
 
         Takes at most 25 seconds. Call it before credentials of the backend are used: it keeps backends apart that have
-        taken the same port by accident. Its word is all there is: a program that pretends to be that backend, by
-        repeating its id, which is no secret, is not found out.
+        taken the same port by accident. Its word is all there is; what pretends to be that backend is found out by the
+        proof of the key (`sign_in`), which it does not have.
 
         Raises:
             EmbeddedBackendError: there is none, or another one.
@@ -233,6 +234,20 @@ class EmbeddedBackend:
         problem = await self._judge(found)
         if problem is not None:
             raise EmbeddedBackendError(problem)
+
+    async def sign_in(self) -> SignInKey:
+        """The key beside the backend's database; without it there are no tokens.
+
+        Raises:
+            EmbeddedBackendError: it cannot be read: the backend is of another account, or of an older todo-tui.
+        """
+        key = await asyncio.to_thread(read_local_key, self._database())
+        if key is None:
+            raise EmbeddedBackendError(
+                f"The sign-in key {local_key_path(self._database())} cannot be read; quit an older todo-tui that is "
+                "still running, or choose another port with --port."
+            )
+        return key
 
     async def _check(self) -> None:
         self._known = await asyncio.to_thread(self._memory.recall_inner)

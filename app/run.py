@@ -24,8 +24,10 @@ from typing import TYPE_CHECKING
 
 from app.embedded import EmbeddedBackend
 from app.memory import BackendMemory, RunError
+from app.sign_in import SignInFile
 
 if TYPE_CHECKING:
+    from app.proof import SignInKey
     from app.settings import Settings
     from sync import BackendConnector, PowerSyncDatabase
 
@@ -63,6 +65,7 @@ def run_interface(settings: Settings) -> int:
     # Everything that is made from here on is the user's own: database, log, and what SQLite puts beside them.
     os.umask(0o077)
     log_file = _open_data_directory(settings.data_dir)
+    settings = _as_signed_in(settings)
     end = _End()
     try:
         asyncio.run(_run(settings, end))
@@ -78,6 +81,23 @@ def run_interface(settings: Settings) -> int:
             f"and {log_file} tells more."
         ) from error
     return end.exit_code
+
+
+def _as_signed_in(settings: Settings) -> Settings:
+    """The settings with the user whose key `todo-tui login` has kept for the backend, if it has.
+
+    Raises:
+        RunError: another user is named.
+    """
+    signed_in = None if settings.backend_url is None else SignInFile(settings.data_dir).recall(settings.backend_url)
+    if signed_in is None or str(settings.user_id) == signed_in.user_id:
+        return settings
+    if "user_id" in settings.model_fields_set:
+        raise RunError(
+            f"You are signed in at {settings.backend_url} as user {signed_in.user_id}, not as {settings.user_id}; "
+            "leave --user (user_id) out, or sign in with another key by todo-tui login, in another --data-dir."
+        )
+    return settings.model_copy(update={"user_id": signed_in.user_id})
 
 
 def _open_data_directory(directory: Path) -> Path:
@@ -210,16 +230,25 @@ async def _connector(
 
     if embedded is None:
         assert named is not None
+        kept = SignInFile(settings.data_dir)
+
+        async def sign_in() -> SignInKey | None:
+            signed_in = await asyncio.to_thread(kept.recall, named)
+            return None if signed_in is None else signed_in.key
+
         connector = DemoConnector(
             named,
             user_id,
             settings.service_url,
             interface=settings.upload_interface,
+            sign_in=sign_in,
             verify=still_ours,
             claim=claim,
         )
     else:
-        connector = DemoConnector(embedded.url, user_id, settings.service_url, verify=embedded.verify)
+        connector = DemoConnector(
+            embedded.url, user_id, settings.service_url, sign_in=embedded.sign_in, verify=embedded.verify
+        )
     try:
         yield connector
     finally:

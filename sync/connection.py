@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
@@ -83,6 +84,7 @@ class ConnectionPool:
         self._leased: set[ConnectionThread] = set()
         self._spare: list[ConnectionThread] = []
         self._listeners: list[ChangeListener] = []
+        self._committed: deque[frozenset[str] | None] = deque()
         self._tasks: list[asyncio.Task[None]] = []
         self._wal_is_due = asyncio.Event()
         self._wal = None if self._in_memory else WriteAheadLog(self.path, BUSY_TIMEOUT_SECONDS, self._wal_is_due.set)
@@ -107,6 +109,7 @@ class ConnectionPool:
             self._writer = writer = ConnectionThread(self.path)
             await writer.open(set_up=check)
             await writer.run(lambda: self._in_transaction(prepare, hooks=False))
+            self._announce_committed()
             await writer.run(lambda: set_up_writer(writer.statements))
             if (log := self._wal) is not None:
                 for _ in range(self._reader_count):
@@ -161,7 +164,10 @@ class ConnectionPool:
         """
         self._refuse_nested_use()
         async with self._write_lock:
-            return await self._open_writer().run(lambda: self._in_transaction(function))
+            try:
+                return await self._open_writer().run(lambda: self._in_transaction(function))
+            finally:
+                self._announce_committed()
 
     async def write_in_bulk(self, function: Callable[[Statements], T]) -> T:
         """As `write`, for large transactions in a row: waits first if the write-ahead log has grown long."""
@@ -187,6 +193,8 @@ class ConnectionPool:
             except BaseException:
                 await to_the_end(writer.run(writer.statements.rollback))
                 raise
+            finally:
+                self._announce_committed()
 
     @asynccontextmanager
     async def writer(self) -> AsyncGenerator[aiosqlite.Connection]:
@@ -197,7 +205,8 @@ class ConnectionPool:
 
             def after_call(written: frozenset[str]) -> None:
                 self._before_write(writer.statements)
-                self._announce_soon(written)
+                self._call_on_loop(self._announce, written)
+                self._begin_checkpoint_if_due()
 
             loan = writer.lend(after_call, set_up=set_up_writer)
             try:
@@ -229,7 +238,8 @@ class ConnectionPool:
             self._before_commit(statements)
         changed = statements.commit()
         if changed is None or changed:
-            self._announce_soon(changed)
+            self._committed.append(changed)
+            self._begin_checkpoint_if_due()
 
     # Reading
 
@@ -370,11 +380,10 @@ class ConnectionPool:
 
     # What others are told
 
-    def _announce_soon(self, changed: frozenset[str] | None) -> None:
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._announce, changed)
-            if self._wal is not None and self._wal.is_due():
-                self._loop.call_soon_threadsafe(self._wal.begin_checkpoint)
+    def _announce_committed(self) -> None:
+        """Tell what the writer's thread has committed, with its answer: a call of its own to the loop costs as much."""
+        while self._committed:
+            self._announce(self._committed.popleft())
 
     def _announce(self, changed: frozenset[str] | None) -> None:
         for listener in self._listeners:
@@ -382,6 +391,14 @@ class ConnectionPool:
 
     def _announce_all(self) -> None:
         self._announce(None)
+
+    def _begin_checkpoint_if_due(self) -> None:
+        if self._wal is not None and self._wal.is_due():
+            self._call_on_loop(self._wal.begin_checkpoint)
+
+    def _call_on_loop(self, function: Callable[..., object], *arguments: Any) -> None:
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(function, *arguments)
 
     async def _data_version(self) -> int:
         async with self._write_lock:

@@ -91,9 +91,10 @@ class PowerSyncDatabase(LocalDatabase):
         what was not uploaded yet. No other process may use it then.
 
         Raises:
-            NestedUseError: called inside this database's own write transaction.
+            NestedUseError: called inside this database's own write transaction, or by its own connector's call.
             OSError: the file could not be removed.
         """
+        self._coordinator.refuse_connector_call()
         await to_the_end(self._close(delete=delete))
 
     async def _close(self, *, delete: bool) -> None:
@@ -205,8 +206,10 @@ class PowerSyncDatabase(LocalDatabase):
             clear_local: empty local-only tables too.
 
         Raises:
+            NestedUseError: called by the connector's own call, which ends first when the database disconnects.
             RawTableError: a raw table could not be emptied; nothing was.
         """
+        self._coordinator.refuse_connector_call()
         async with self._coordinator.disconnected():
             await self._pool.write(
                 lambda statements: clearing.clear(

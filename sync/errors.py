@@ -38,9 +38,10 @@ class DatabaseClosedError(PowerSyncError):
 
 
 class NestedUseError(PowerSyncError):
-    """The database was used inside one of its own write transactions.
+    """The database was used where it would have to wait for its own caller.
 
-    Inside `write_transaction()` the transaction object is the only handle; anything else would wait for itself.
+    Inside `write_transaction()` the transaction object is the only handle. A connector's call, made by the engine,
+    cannot close or clear the database: that waits for the call to end.
     """
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 
 logger = logging.getLogger("sync.connection")
 
@@ -28,7 +28,7 @@ async def watch_other_processes(
         data_version: asks the connection that writes.
         announce: called on the event loop.
     """
-    files = [Path(path), Path(f"{path}-wal")]
+    files = [path, f"{path}-wal"]
     last_version = await data_version()
     last_stamps = _stamps(files)
     settled = True
@@ -51,11 +51,11 @@ async def watch_other_processes(
             announce()
 
 
-def _stamps(files: Sequence[Path]) -> tuple[tuple[int, int] | None, ...]:
+def _stamps(files: Sequence[str]) -> tuple[tuple[int, int] | None, ...]:
     stamps: list[tuple[int, int] | None] = []
     for file in files:
         try:
-            stat = file.stat()
+            stat = os.stat(file)  # noqa: PTH116 - ten times a second, for as long as the program runs
             stamps.append((stat.st_mtime_ns, stat.st_size))
         except OSError:
             stamps.append(None)

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 
 from sync.statements import Statements
 
@@ -27,6 +27,9 @@ LONG_BYTES = 48 << 20
 
 LIMIT_BYTES = 64 << 20
 """Above this length, after a checkpoint, a moment without readers is made."""
+
+_PAUSE_SECONDS = 0.05
+"""Between two checkpoints. While many small commits come, the log is never short, and each checkpoint slows them."""
 
 _BUSY_TIMEOUT_MS = 100
 
@@ -42,12 +45,13 @@ class WriteAheadLog:
 
     def __init__(self, path: str, busy_timeout_seconds: float, on_too_long: Callable[[], None]) -> None:
         self._path = path
-        self._log = Path(f"{path}-wal")
+        self._log = f"{path}-wal"
         self._busy_timeout_ms = int(busy_timeout_seconds * 1000)
         self._on_too_long = on_too_long
         self._limit = LIMIT_BYTES
         self._last_length = 0
         self._checkpoint: asyncio.Task[None] | None = None
+        self._pause: asyncio.TimerHandle | None = None
         self._asked_again = False
         self._closed = False
 
@@ -56,16 +60,18 @@ class WriteAheadLog:
         return self._length() > KEPT_BYTES
 
     def begin_checkpoint(self) -> None:
-        """Move what is committed into the file, unless that is already going on. Called on the event loop."""
-        if self._checkpoint is not None and not self._checkpoint.done():
-            self._asked_again = True  # that one may have looked at the log before it grew to what it is
+        """Move what is committed into the file, now or after a short pause. Called on the event loop."""
+        if self._pause is not None or (self._checkpoint is not None and not self._checkpoint.done()):
+            self._asked_again = True  # the last one may have looked at the log before it grew to what it is
         elif not self._closed:
             self._checkpoint = asyncio.create_task(self._run(), name="sync: WAL checkpoint")
 
     async def until_short(self) -> None:
-        """If the log has grown long, wait until the checkpoint that is going on has ended."""
-        if self._checkpoint is not None and self._last_length > LONG_BYTES:
-            await asyncio.wait({self._checkpoint})
+        """If the log has grown long, wait until the checkpoint that is due has ended."""
+        if self._last_length > LONG_BYTES:
+            self._resume()
+            if self._checkpoint is not None:
+                await asyncio.wait({self._checkpoint})
 
     def begin_anew(self, statements: Statements) -> bool:
         """Empty the log, on the writer's thread. Returns False if a reader is in the way, of another process, say.
@@ -83,12 +89,13 @@ class WriteAheadLog:
     async def close(self) -> None:
         """Wait for the checkpoint that is going on, and begin no other."""
         self._closed = True
+        self._end_pause()
         if self._checkpoint is not None:
             await asyncio.wait({self._checkpoint})
 
     def _length(self) -> int:
         try:
-            self._last_length = self._log.stat().st_size
+            self._last_length = os.stat(self._log).st_size  # noqa: PTH116 - runs after each commit
         except OSError:
             self._last_length = 0
         return self._last_length
@@ -102,8 +109,18 @@ class WriteAheadLog:
         else:
             if length > self._limit:
                 self._on_too_long()
+        if not self._closed:
+            self._pause = asyncio.get_running_loop().call_later(_PAUSE_SECONDS, self._resume)
+
+    def _resume(self) -> None:
+        self._end_pause()
         if self._asked_again:
-            asyncio.get_running_loop().call_soon(self.begin_checkpoint)
+            self.begin_checkpoint()
+
+    def _end_pause(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
 
     def _move(self) -> int:
         with closing(sqlite3.connect(self._path, isolation_level=None)) as connection:

@@ -68,7 +68,7 @@ def test_every_option_in_the_readme_exists() -> None:
         subprocess.run(
             [sys.executable, "-m", "app", *command, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=30
         ).stdout
-        for command in ([], ["backend"])
+        for command in ([], ["backend"], ["backend", "user", "add"], ["login"])
     ]
     for option in re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", README):
         if option not in {"--check", "--snapshot-update"}:

@@ -36,7 +36,7 @@ class BackendProcess:
     async def start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "app", "backend", "--port", str(self.port), "--database", str(self.database)),
+            *("-m", "app", "backend", "--open", "--port", str(self.port), "--database", str(self.database)),
             stdout=asyncio.subprocess.PIPE,
         )
         assert self._process.stdout is not None

@@ -10,12 +10,12 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from app.backend.config import BackendConfig, BackendError, is_loopback
+from app.backend.config import BackendConfig, BackendError, Limits, is_loopback
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-__all__ = ["BackendConfig", "BackendError", "create_app", "is_loopback", "serve"]
+__all__ = ["BackendConfig", "BackendError", "Limits", "create_app", "is_loopback", "serve"]
 
 
 def create_app(config: BackendConfig) -> Starlette:

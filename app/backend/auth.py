@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,13 +21,20 @@ from joserfc.errors import (
     JoseError,
     MissingClaimError,
 )
-from joserfc.jwk import KeySet, RSAKey
+from joserfc.jwk import KeySet, OctKey, RSAKey
 from starlette.requests import Request
 
 from app.backend.errors import RequestError
 
 AUDIENCE = "todo-tui"
+MAX_LIFETIME_SECONDS = 86_400
+"""A token that lives longer is refused, as the PowerSync Service does it."""
+
+CLOCK_TOLERANCE_SECONDS = 60
+"""So long an expired token is still taken, and one that is not valid yet already."""
+
 _ALGORITHM = "RS256"
+_SHARED_ALGORITHM = "HS256"
 _SCHEMES = ("token", "bearer")
 
 
@@ -39,20 +47,35 @@ class Credentials:
 
 
 class Tokens:
-    """Issues and checks the tokens of one backend with its one RSA key."""
+    """Issues and checks the tokens of one backend with its one RSA key.
 
-    def __init__(self, key: RSAKey, *, valid_seconds: int) -> None:
+    Args:
+        key: signs, and checks.
+        valid_seconds: how long a token lives.
+        audience: for whom tokens are.
+        shared_secret: tokens that another program has signed with it (HS256) are taken too; for tests.
+    """
+
+    def __init__(
+        self, key: RSAKey, *, valid_seconds: int, audience: str = AUDIENCE, shared_secret: bytes | None = None
+    ) -> None:
         self._key = key
         self._keys = KeySet([key])
+        self._shared_key = None if shared_secret is None else OctKey.import_key(shared_secret)
         self._valid_seconds = valid_seconds
+        self._audience = audience
         self._claims = jwt.JWTClaimsRegistry(
-            sub={"essential": True}, aud={"essential": True, "value": AUDIENCE}, exp={"essential": True}
+            leeway=CLOCK_TOLERANCE_SECONDS,
+            sub={"essential": True},
+            aud={"essential": True, "value": audience},
+            exp={"essential": True},
+            iat={"essential": True},
         )
 
     def issue(self, user_id: str) -> str:
         """A token for `user_id`, valid from now."""
         issued_at = int(time.time())
-        claims = {"sub": user_id, "aud": AUDIENCE, "iat": issued_at, "exp": issued_at + self._valid_seconds}
+        claims = {"sub": user_id, "aud": self._audience, "iat": issued_at, "exp": issued_at + self._valid_seconds}
         return jwt.encode({"alg": _ALGORITHM, "kid": self._key.kid}, claims, self._key, algorithms=[_ALGORITHM])
 
     def public_keys(self) -> dict[str, Any]:
@@ -63,15 +86,17 @@ class Tokens:
         """Who sent `request`, from its header `Authorization: Bearer …` or `Token …`.
 
         Raises RequestError 401 with the service's code: PSYNC_S2106 no token, S2102 wrong signature or
-        key, S2103 expired, S2105 wrong audience, S2101 anything else that is wrong with it.
+        key, S2103 expired, S2104 a lifetime of more than a day, S2105 wrong audience, S2101 anything
+        else that is wrong with it.
         """
         scheme, _, token = request.headers.get("authorization", "").strip().partition(" ")
         if scheme.lower() not in _SCHEMES or not token.strip():
             raise _refusal("PSYNC_S2106", "Send a token in the header Authorization, after Bearer or Token.")
         try:
             # A token names its key, but its algorithm is never taken from it: only ours is accepted.
-            claims = jwt.decode(token.strip(), self._keys, algorithms=[_ALGORITHM]).claims
+            claims = self._decoded(token.strip())
             self._claims.validate(claims)
+            lifetime = float(claims["exp"]) - float(claims["iat"])
         except (BadSignatureError, InvalidKeyIdError):
             raise _refusal("PSYNC_S2102", "The token is not signed with a key of this backend.") from None
         except ExpiredTokenError:
@@ -83,7 +108,17 @@ class Tokens:
         except (JoseError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             # The parts of a token are anybody's JSON; joserfc takes their shape for granted.
             raise _refusal("PSYNC_S2101", "The token is not a JSON Web Token signed with RS256.") from None
+        if not lifetime <= MAX_LIFETIME_SECONDS:
+            raise _refusal("PSYNC_S2104", f"A token may live at most {MAX_LIFETIME_SECONDS} seconds.")
+        if not isinstance(claims["sub"], str) or not claims["sub"]:
+            raise _refusal("PSYNC_S2101", "The token has a missing or wrong claim.")
         return Credentials(claims["sub"], float(claims["exp"]))
+
+    def _decoded(self, token: str) -> dict[str, Any]:
+        if self._shared_key is not None:
+            with suppress(JoseError):
+                return jwt.decode(token, self._shared_key, algorithms=[_SHARED_ALGORITHM]).claims
+        return jwt.decode(token, self._keys, algorithms=[_ALGORITHM]).claims
 
 
 def _refusal(code: str, description: str) -> RequestError:

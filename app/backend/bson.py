@@ -7,7 +7,7 @@ of it, 32-bit where it fits and a double elsewhere, because clients are used to 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -41,8 +41,6 @@ def _document(items: Iterable[tuple[str, Any]]) -> bytes:
 
 
 def _element(key: str, value: Any) -> bytes:
-    if isinstance(value, Operation):
-        return b"\x03" + key.encode() + b"\0" + _operation(value)
     name = key.encode()
     if b"\0" in name:
         raise ValueError("a key in BSON cannot contain NUL")
@@ -60,8 +58,15 @@ def _element(key: str, value: Any) -> bytes:
         return b"\x03" + name + _document(cast("Mapping[str, Any]", value).items())
     if isinstance(value, list | tuple):
         elements = cast("list[Any] | tuple[Any, ...]", value)
+        if elements and isinstance(elements[0], Operation):
+            return b"\x04" + name + _operations(elements)
         return b"\x04" + name + _document((str(index), element) for index, element in enumerate(elements))
     raise TypeError(f"a {type(value).__name__} has no place in a line of a stream")
+
+
+def _operations(operations: Sequence[Operation]) -> bytes:
+    body = b"".join([b"\x03%d\0" % index + _operation(operation) for index, operation in enumerate(operations)])
+    return _LENGTH.pack(len(body) + 5) + body + b"\0"
 
 
 def _operation(operation: Operation) -> bytes:

@@ -12,11 +12,13 @@ take what he got for complete. Plain SQL on a connection whose transaction the c
 from __future__ import annotations
 
 import sqlite3
+import time
 from typing import NamedTuple
 
 STEP_OPS = 1000
 _UINT32 = 0x1_0000_0000
-_SPARE_OPS = 256
+_SPARE_OPS = 8
+_SPARE_MOVES = 64
 _CLEARED_OPS = 5000
 _WORTH_CLEARING = 2
 _MAKE_MOVE = (
@@ -33,13 +35,28 @@ class Position(NamedTuple):
     kept: int = 0
 
 
-def next_bucket(connection: sqlite3.Connection) -> Position | None:
-    """A bucket that is worth compacting: its log is more than twice as long as it was when it was compact."""
+def compact(connection: sqlite3.Connection, position: Position | None, *, seconds: float) -> Position | None:
+    """Compact for about `seconds` from `position` on, or from the first bucket that is worth it.
+
+    Gives where to go on; None if nothing is worth it any more.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        position = position or _next_bucket(connection)
+        if position is None:
+            return None
+        position = _step(connection, position)
+        if time.monotonic() > end:
+            return position or _next_bucket(connection)
+
+
+def _next_bucket(connection: sqlite3.Connection) -> Position | None:
+    """A bucket that is worth compacting: its log is more than twice as long as its rows need it to be."""
     row = connection.execute("SELECT id FROM buckets WHERE count >= compact_at ORDER BY id LIMIT 1").fetchone()
     return None if row is None else Position(row[0])
 
 
-def step(connection: sqlite3.Connection, position: Position) -> Position | None:
+def _step(connection: sqlite3.Connection, position: Position) -> Position | None:
     """Compact the next few thousand operations of a bucket; None if that was all of it."""
     bucket, after, kept = position
     if _clear(connection, bucket, after, limit=_CLEARED_OPS):
@@ -56,7 +73,7 @@ def step(connection: sqlite3.Connection, position: Position) -> Position | None:
         ).fetchone()
         return Position(bucket, up_to, kept + puts)
     (count,) = connection.execute("SELECT count FROM buckets WHERE id = ?", [bucket]).fetchone()
-    if kept and count > 2 * kept + _SPARE_OPS:
+    if kept and count > 2 * kept + _SPARE_MOVES:
         return Position(bucket, _put_again(connection, bucket), kept)
     connection.execute("UPDATE buckets SET compact_at = ? WHERE id = ?", [2 * count + _SPARE_OPS, bucket])
     return None

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from app.backend import oplog
+from app.backend import oplog, users
 from app.backend.changes import Changes
 from app.backend.config import BackendError
 
@@ -58,6 +58,7 @@ _SCHEMA = (
     ) STRICT, WITHOUT ROWID
     """,
     *oplog.SCHEMA,
+    users.SCHEMA,
 )
 
 T = TypeVar("T")
@@ -210,6 +211,7 @@ def _apply_schema(connection: sqlite3.Connection, path: Path) -> None:
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
         else:
+            users.create_table(connection)
             if not connection.execute("SELECT 1 FROM pragma_table_info('todos') WHERE name = 'photo_id'").fetchone():
                 connection.execute("ALTER TABLE todos ADD COLUMN photo_id TEXT")
             if connection.execute("PRAGMA user_version").fetchone() == (1,):

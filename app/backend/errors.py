@@ -23,10 +23,11 @@ class RequestError(Exception):
 
     `status` is the HTTP status, `code` a stable word or PSYNC_ code for programs, `name` the kind
     of error, and `description` the sentence for people. `operation_index` counts from 0 the write of
-    the client's transaction that is at fault.
+    the client's transaction that is at fault; `retry_after` says in how many seconds to come again.
     """
 
     operation_index: int | None = None
+    retry_after: int | None = None
 
     def __init__(self, status: int, code: str, description: str, *, name: str = "ValidationError") -> None:
         super().__init__(description)
@@ -49,8 +50,10 @@ def _render(refusal: RequestError, headers: dict[str, str] | None = None) -> Res
 
 
 def answer_to(error: RequestError) -> Response:
-    """The answer; a 401 also names the accepted scheme."""
-    headers = {"WWW-Authenticate": "Bearer"} if error.status == HTTPStatus.UNAUTHORIZED else None
+    """The answer; a 401 also names the accepted scheme, a 429 the time to wait."""
+    headers = {"WWW-Authenticate": "Bearer"} if error.status == HTTPStatus.UNAUTHORIZED else {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
     return _render(error, headers)
 
 

@@ -28,7 +28,7 @@ SCHEMA = (
         checksum INTEGER NOT NULL DEFAULT 0,
         count INTEGER NOT NULL DEFAULT 0,
         last_op INTEGER NOT NULL DEFAULT 0,
-        compact_at INTEGER NOT NULL DEFAULT 256
+        compact_at INTEGER NOT NULL DEFAULT 8
     ) STRICT
     """,
     "CREATE INDEX buckets_to_compact ON buckets (id) WHERE count >= compact_at",
@@ -197,9 +197,12 @@ class OperationLog:
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
             [bucket_key, op, table, row_id, subkey, checksum, data],
         ).lastrowid
+        # A row less is one operation more that nobody needs, and one that was needed.
+        sooner = 2 if op == "REMOVE" else 0
         connection.execute(
-            "UPDATE buckets SET checksum = (checksum + ?) % ?, count = count + 1, last_op = ? WHERE id = ?",
-            [checksum, _UINT32, op_id, bucket_key],
+            "UPDATE buckets SET checksum = (checksum + ?) % ?, count = count + 1, last_op = ?,"
+            " compact_at = compact_at - ? WHERE id = ?",
+            [checksum, _UINT32, op_id, sooner, bucket_key],
         )
 
     def last_op_id(self, connection: sqlite3.Connection) -> int:

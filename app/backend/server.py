@@ -13,7 +13,8 @@ import socket
 import sqlite3
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from enum import Enum
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,11 +26,14 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
 from app.backend import errors
+from app.backend.access_log import AccessLog
 from app.backend.changes import Changes
 from app.backend.config import BackendConfig, BackendError, is_loopback
 from app.backend.database import check_file
 from app.backend.file import lock_of
 from app.backend.hosts import LOOPBACK_NAMES, OnlyHosts
+from app.backend.limits import RequestLimit
+from app.backend.probes import Probes
 from app.backend.service import Service
 from app.backend.sync_api import SyncApi
 from app.backend.write_api import WriteApi
@@ -41,7 +45,15 @@ _MAX_PORT = 65535
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - compared, not bound
 
 
-def build_app(service: Service) -> Starlette:
+class Side(Enum):
+    """Which half of the backend an application is."""
+
+    BOTH = "both"
+    WRITE = "write"
+    SYNC = "sync"
+
+
+def build_app(service: Service, side: Side = Side.BOTH) -> Starlette:
     """The routes over `service`, which the application's lifespan opens and closes."""
 
     @asynccontextmanager
@@ -53,9 +65,18 @@ def build_app(service: Service) -> Starlette:
             await service.close()
 
     host = service.config.host.lower()
+    middleware = [Middleware(RequestLimit, limits=service.config.limits)]
+    if service.config.access_log:
+        middleware.insert(0, Middleware(AccessLog))
+    if is_loopback(host):
+        middleware.append(Middleware(OnlyHosts, names={*LOOPBACK_NAMES, host}))
     return Starlette(
-        routes=[*WriteApi(service).routes(), *SyncApi(service).routes()],
-        middleware=[Middleware(OnlyHosts, names={*LOOPBACK_NAMES, host})] if is_loopback(host) else [],
+        routes=[
+            *(WriteApi(service).routes() if side is not Side.SYNC else ()),
+            *(SyncApi(service).routes() if side is not Side.WRITE else ()),
+            *Probes(service).routes(),
+        ],
+        middleware=middleware,
         lifespan=lifespan,
         exception_handlers={
             errors.RequestError: errors.answer_request_error,
@@ -107,18 +128,19 @@ async def run(
     config: BackendConfig, *, stop: asyncio.Event | None, on_ready: Callable[[str], None] | None
 ) -> int | None:
     """What `app.backend.serve` documents."""
-    listener = await asyncio.to_thread(_bind, config.host, config.port)
-    try:
+    with ExitStack() as listening:
+        listeners = [listening.enter_context(closing(await asyncio.to_thread(_bind, config.host, config.port)))]
+        if config.sync_port is not None:
+            sync_side = await asyncio.to_thread(_bind, config.host, config.sync_port)
+            listeners.append(listening.enter_context(closing(sync_side)))
         async with _only_server_of(config.database):
             service = Service(config)
             try:
                 await service.open()
-                return await _serve(listener, service, stop=stop, on_ready=on_ready)
+                return await _serve(listeners, service, stop=stop, on_ready=on_ready)
             finally:
-                listener.close()
+                listening.close()
                 await service.close()
-    finally:
-        listener.close()
 
 
 @asynccontextmanager
@@ -153,18 +175,57 @@ def _acquire(lock: BaseFileLock, database: Path) -> None:
 
 
 async def _serve(
-    listener: socket.socket,
+    listeners: list[socket.socket],
     service: Service,
     *,
     stop: asyncio.Event | None,
     on_ready: Callable[[str], None] | None,
 ) -> int | None:
-    server = _Server(
+    """Serve both sides on the one listener, or each on its own, until one of the servers ends."""
+    sides = [Side.BOTH] if len(listeners) == 1 else [Side.WRITE, Side.SYNC]
+    if len(listeners) > 1:
+        service.sync_port = listeners[1].getsockname()[1]
+    servers = [_server(service, side) for side in sides]
+    port = listeners[0].getsockname()[1]
+    serving = [
+        asyncio.create_task(server.serve(sockets=[listener]))
+        for server, listener in zip(servers, listeners, strict=True)
+    ]
+    starting = asyncio.create_task(_all_ready(servers))
+    waits: list[asyncio.Task[Any]] = [starting]
+    try:
+        await asyncio.wait({*serving, starting}, return_when=asyncio.FIRST_COMPLETED)
+        if on_ready is not None and starting.done():
+            on_ready(_base_url(service.config.host, port))
+        if stop is not None:
+            waits.append(asyncio.create_task(stop.wait()))
+        await asyncio.wait({*serving, *waits[1:]}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waits:
+            task.cancel()
+        for server in servers:
+            server.should_exit = True
+        try:
+            await asyncio.shield(asyncio.gather(*serving))
+        except asyncio.CancelledError:
+            for task in serving:
+                task.cancel()
+            raise
+    return next((server.ended_by for server in servers if server.ended_by is not None), None)
+
+
+async def _all_ready(servers: list[_Server]) -> None:
+    for server in servers:
+        await server.ready.wait()
+
+
+def _server(service: Service, side: Side) -> _Server:
+    return _Server(
         uvicorn.Config(
-            build_app(service),
+            build_app(service, side),
             http="h11",
             ws="none",
-            lifespan="on",
+            lifespan="off",  # the service is opened and closed once, whatever serves it
             log_config=None,
             log_level="warning",
             access_log=False,
@@ -174,29 +235,6 @@ async def _serve(
         ),
         service.changes,
     )
-    port = listener.getsockname()[1]
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    starting = asyncio.create_task(server.ready.wait())
-    waits = [starting]
-    try:
-        await asyncio.wait({serving, starting}, return_when=asyncio.FIRST_COMPLETED)
-        if on_ready is not None and starting.done():
-            on_ready(_base_url(service.config.host, port))
-        if stop is not None:
-            waits.append(asyncio.create_task(stop.wait()))
-            await asyncio.wait({serving, waits[-1]}, return_when=asyncio.FIRST_COMPLETED)
-        else:
-            await asyncio.wait({serving})
-    finally:
-        for task in waits:
-            task.cancel()
-        server.should_exit = True
-        try:
-            await asyncio.shield(serving)
-        except asyncio.CancelledError:
-            serving.cancel()
-            raise
-    return server.ended_by
 
 
 def _bind(host: str, port: int) -> socket.socket:

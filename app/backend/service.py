@@ -10,25 +10,30 @@ import asyncio
 import logging
 import sqlite3
 import uuid
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import msgspec
 from joserfc.jwk import RSAKey
+from starlette.datastructures import URL
 
 from app.backend import auth, compaction, oplog, sync_config
 from app.backend.changes import Changes
 from app.backend.config import BackendConfig, BackendError
 from app.backend.database import Database
 from app.backend.feed import Feed
+from app.backend.limits import OpenStreams
 from app.backend.oplog import OperationLog
 from app.backend.streams import SyncRules
 from app.backend.tables import LISTS, TODOS
+from app.backend.users import SignIn
+from app.proof import SignInKey, make_local_key
 
 _CONFIG_SECONDS = 2.0
+_COMPACTING_SECONDS = 0.02
 _TABLES = {table.name: table.row_names() for table in (LISTS, TODOS)}
 
 _log = logging.getLogger(__name__)
@@ -40,17 +45,27 @@ class Opened:
 
     database: Database
     tokens: auth.Tokens
+    sign_in: SignIn
     log: OperationLog
     feed: Feed
     backend_id: uuid.UUID
 
 
 class Service:
-    """One backend; `open` and `close` may each be called again."""
+    """One backend; `open` and `close` may each be called again.
+
+    Attributes:
+        config: what it was told.
+        changes: wakes streams.
+        streams: counts the open ones.
+        sync_port: the port of the sync side, if it has one of its own.
+    """
 
     def __init__(self, config: BackendConfig) -> None:
         self.config = config
         self.changes = Changes()
+        self.streams = OpenStreams(config.limits)
+        self.sync_port: int | None = None
         self._opened: Opened | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._following: asyncio.Task[None] | None = None
@@ -61,6 +76,12 @@ class Service:
         assert self._opened is not None
         return self._opened
 
+    def sync_url(self, base_url: URL) -> str:
+        """Where clients find the sync side, as they have found the backend itself at `base_url`."""
+        if self.sync_port is not None:
+            base_url = base_url.replace(port=self.sync_port)
+        return str(base_url).rstrip("/")
+
     async def open(self) -> None:
         """Open the database. Raises BackendError if it cannot be opened, or if the sync config is not understood."""
         if self._opened is not None:
@@ -70,6 +91,7 @@ class Service:
         rules = await asyncio.to_thread(sync_config.load, path, _TABLES)
         database = await Database.open(self.config.database, self.changes)
         try:
+            local_key = await asyncio.to_thread(_local_key, self.config.database)
             backend_id, key = await database.write(_load_identity, user_id="")
             log = OperationLog(backend_id, rules)
             await database.write(lambda connection: _adopt(connection, log, rules), user_id="")
@@ -78,12 +100,18 @@ class Service:
         except BaseException:
             await database.close()
             raise
-        tokens = auth.Tokens(key, valid_seconds=self.config.token_seconds)
-        self._opened = Opened(database, tokens, log, feed, backend_id)
-        self._following = asyncio.create_task(feed.run())
-        self._tasks = [_running(self._compact())]
+        tokens = auth.Tokens(
+            key,
+            valid_seconds=self.config.token_seconds,
+            audience=self.config.audience,
+            shared_secret=self.config.shared_secret,
+        )
+        sign_in = SignIn(local_key, open_to_all=self.config.open_to_all)
+        self._opened = Opened(database, tokens, sign_in, log, feed, backend_id)
+        self._following = _follow(feed)
+        self._tasks = [asyncio.create_task(self._compact())]
         if self.config.sync_config is not None:
-            self._tasks.append(_running(self._watch_sync_config(self.config.sync_config, seen)))
+            self._tasks.append(asyncio.create_task(self._watch_sync_config(self.config.sync_config, seen)))
 
     async def close(self) -> None:
         """End the streams and close the database."""
@@ -104,13 +132,14 @@ class Service:
         """
         opened = self.opened
         await opened.database.write(lambda connection: _adopt(connection, opened.log, rules), user_id="")
-        opened.feed.end()
-        if self._following is not None:
-            self._following.cancel()
         feed = Feed(opened.database, opened.log, self.changes)
         await feed.start()
-        self._following = asyncio.create_task(feed.run())
+        if self._following is not None:
+            self._following.cancel()
+        self._following = _follow(feed)
         self._opened = replace(opened, feed=feed)
+        # Last: whose stream ends finds the new feed when it comes back.
+        opened.feed.end()
 
     async def _compact(self) -> None:
         """Keep the operation log in proportion to the rows, a step and a transaction at a time."""
@@ -153,20 +182,25 @@ async def compact(database: Database, *, forget_lookups_to: int) -> None:
     Raises sqlite3.Error if the database is in trouble. Cancelling leaves the rest for the next time.
     """
     await database.write(lambda connection: compaction.forget_lookups(connection, forget_lookups_to), user_id="")
-    while (position := await database.read(compaction.next_bucket)) is not None:
-        while position is not None:
-            work = _step_from(position)
-            position = await database.write(work, user_id="")
+    position: compaction.Position | None = None
+    while True:
+        work = partial(compaction.compact, position=position, seconds=_COMPACTING_SECONDS)
+        position = await database.write(work, user_id="")
+        if position is None:
+            return
 
 
-def _step_from(
-    position: compaction.Position,
-) -> Callable[[sqlite3.Connection], compaction.Position | None]:
-    return lambda connection: compaction.step(connection, position)
+def _follow(feed: Feed) -> asyncio.Task[None]:
+    """Run the feed; if it fails by a mistake its streams end, instead of staying silent for ever."""
 
+    def ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("The open streams end: what follows the log failed.", exc_info=error)
+            feed.end()
 
-def _running(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    return asyncio.create_task(work)
+    task = asyncio.create_task(feed.run())
+    task.add_done_callback(ended)
+    return task
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
@@ -194,6 +228,14 @@ def _adopt(connection: sqlite3.Connection, log: OperationLog, rules: SyncRules) 
     except BaseException:
         log.adopt(*before)
         raise
+
+
+def _local_key(database: Path) -> SignInKey:
+    try:
+        return make_local_key(database)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise BackendError(f"Cannot make the sign-in key beside {database}: {reason}; check its directory.") from error
 
 
 def _load_identity(connection: sqlite3.Connection) -> tuple[uuid.UUID, RSAKey]:

@@ -7,7 +7,6 @@ end when the backend stops. What the lines say is not known here.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import sqlite3
 from collections.abc import AsyncGenerator
@@ -24,8 +23,7 @@ from app.backend import checkpoints, encodings
 from app.backend.bodies import read_json, read_json_object_or_empty
 from app.backend.changes import Changes
 from app.backend.errors import RequestError
-from app.backend.hosts import LOOPBACK_NAMES, host_name
-from app.backend.service import Service, version
+from app.backend.service import Service
 from app.backend.streams import SyncRequest, resolve
 from app.backend.sync_stream import SyncStream
 from app.backend.write_api import json_answer
@@ -56,7 +54,6 @@ class SyncApi:
             Route("/sync/stream", self.stream, methods=["POST"]),
             Route("/write-checkpoint2.json", self.write_checkpoint, methods=["GET"]),
             Route("/sync/checkpoint-request", self.checkpoint_request, methods=["POST"]),
-            Route("/probes/liveness", self.liveness, methods=["GET"]),
         ]
 
     async def stream(self, request: Request) -> Response:
@@ -78,6 +75,7 @@ class SyncApi:
             keepalive_seconds=self._service.config.keepalive_seconds,
         )
         with ExitStack() as watching:
+            watching.enter_context(self._service.streams.one_of(credentials.user_id))
             watcher = watching.enter_context(feed.watch(credentials.user_id, body.client_id or ""))
             # What is wrong with the request must be known before the answer begins.
             await stream.first_look(watcher)
@@ -113,32 +111,6 @@ class SyncApi:
 
         value = await self._service.opened.database.write(raise_to, user_id=user_id)
         return json_answer({"data": {"checkpoint_request_id": str(value)}})
-
-    async def liveness(self, request: Request) -> Response:
-        """That the backend lives and which one it is; where its file is, only to this machine."""
-        answer = {
-            "ready": True,
-            "name": "todo-tui backend",
-            "version": version(),
-            "backend_id": str(self._service.opened.backend_id),
-        }
-        if _is_from_this_machine(request):
-            answer["database"] = str(self._service.config.database.absolute())
-        return json_answer(answer)
-
-
-def _is_from_this_machine(request: Request) -> bool:
-    if request.client is None or any(name in request.headers for name in _PROXY_HEADERS):
-        return False
-    if host_name(request.headers.get("host", "")) not in LOOPBACK_NAMES:
-        # A browser that a foreign page has sent here under a name of its own.
-        return False
-    try:
-        address = ipaddress.ip_address(request.client.host)
-    except ValueError:
-        return False
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback
 
 
 class _LinesResponse(StreamingResponse):

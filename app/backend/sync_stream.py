@@ -187,8 +187,12 @@ class SyncStream:
             if self._expires_at <= time.time():
                 yield self._encode({"token_expires_in": 0})
                 return
-            watcher.changed.clear()
-            checkpoint, self._overtaking = self._overtaking or await self._next(watcher), None
+            if self._overtaking is None:
+                watcher.changed.clear()
+                checkpoint = await self._next(watcher)
+            else:
+                # What has changed since that look is still to come: its wake is kept.
+                checkpoint, self._overtaking = self._overtaking, None
             found = difference(self._target, self._announced, checkpoint)
             if found is not None:
                 self._announced = checkpoint
@@ -197,10 +201,10 @@ class SyncStream:
                         yield chunk
                         if self._feed.ended:
                             return
+                        if self._expires_at <= time.time():
+                            break
                         if (line := self._keepalive()) is not None:
                             yield line
-                            if self._expires_at <= time.time():
-                                return
             if (line := self._keepalive()) is not None:
                 yield line
             elif self._overtaking is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPMethod
 from itertools import chain
 from typing import Any, Literal
@@ -22,10 +22,10 @@ from app.backend.bodies import MEBIBYTE, convert, parse_json, read_body, read_js
 from app.backend.errors import RequestError
 from app.backend.rows import CrudEntry, RowWriter
 from app.backend.service import Service
+from app.proof import ANSWER_HEADER
 
 _log = logging.getLogger(__name__)
 
-_MAX_USER_ID = 255
 # One transaction of a client is one body and cannot be parted: refused, it would hold up all that wait behind it.
 _DATA_BYTES = 16 * MEBIBYTE
 
@@ -122,17 +122,26 @@ class WriteApi:
         ]
 
     async def token(self, request: Request) -> Response:
-        """A token for the user named in the query; this demo asks for no password."""
-        user_id = request.query_params.get("user_id", "")
-        if not 0 < len(user_id) <= _MAX_USER_ID:
-            description = f"Name the user in the query as user_id, with 1 to {_MAX_USER_ID} characters."
-            raise RequestError(400, "missing_field", description)
-        return json_answer(
-            {
-                "token": self._service.opened.tokens.issue(user_id),
-                "powersync_url": str(request.base_url).rstrip("/"),
-            }
-        )
+        """A token for the user named in the query, or for the one whose sign-in key the request proves to have."""
+        opened = self._service.opened
+        server = request.scope.get("server")
+
+        def look(connection: sqlite3.Connection) -> tuple[str, Callable[[str], str] | None]:
+            return opened.sign_in.user_of(
+                connection,
+                request.headers.get("authorization", ""),
+                request.query_params.get("user_id", ""),
+                request.headers.get("host", ""),
+                server[1] if server else None,
+            )
+
+        user_id, prove = await opened.database.read(look)
+        token = opened.tokens.issue(user_id)
+        answer = json_answer({"token": token, "powersync_url": self._service.sync_url(request.base_url)})
+        answer.headers["Cache-Control"] = "no-store"
+        if prove is not None:
+            answer.headers[ANSWER_HEADER] = prove(token)
+        return answer
 
     async def keys(self, _request: Request) -> Response:
         """The keys with which tokens can be checked."""

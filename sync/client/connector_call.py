@@ -8,8 +8,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import Any
 
 from sync.errors import ConnectorError
+
+_calling: ContextVar[asyncio.Task[Any] | None] = ContextVar("the task that calls a connector", default=None)
+
+
+def is_connector_call() -> bool:
+    """Whether the current task is the one that calls a connector: it must not wait for the call's own end.
+
+    A task that the connector has started for itself may.
+    """
+    task = _calling.get()
+    return task is not None and task is asyncio.current_task()
 
 
 @asynccontextmanager
@@ -26,6 +39,7 @@ async def connector_call(seconds: float, overdue: Exception) -> AsyncGenerator[a
     task = asyncio.current_task()
     assert task is not None
     deadline = asyncio.timeout(seconds)
+    calling = _calling.set(task)
     try:
         async with deadline:
             yield deadline
@@ -37,5 +51,7 @@ async def connector_call(seconds: float, overdue: Exception) -> AsyncGenerator[a
         if isinstance(error, TimeoutError) and deadline.expired():
             raise overdue from error
         raise
+    finally:
+        _calling.reset(calling)
     if task.cancelling():
         raise asyncio.CancelledError

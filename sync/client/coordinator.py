@@ -13,16 +13,18 @@ import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sync.cancellation import end_task
 from sync.client.backoff import Backoff
+from sync.client.connector_call import is_connector_call
 from sync.client.options import SyncOptions
 from sync.client.sync_lock import sync_lock
 from sync.connection import ConnectionPool
 from sync.connector import BackendConnector
-from sync.errors import ConnectedError, DatabaseClosedError
+from sync.errors import ConnectedError, DatabaseClosedError, NestedUseError
 from sync.raw_tables import RawTable
 from sync.status import StatusBoard
 from sync.storage import upload_queue
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from sync.client.session import Session
 
 logger = logging.getLogger("sync.connection")
+
+_coordinating: ContextVar[SyncCoordinator | None] = ContextVar("the coordinator that runs the session", default=None)
 
 _FIRST_RESTART_SECONDS = 1.0
 _LONGEST_RESTART_SECONDS = 60.0
@@ -101,6 +105,14 @@ class SyncCoordinator:
         if self._wish is not None:
             raise ConnectedError("This cannot be done while connected; nothing was changed. Call disconnect() first.")
 
+    def refuse_connector_call(self) -> None:
+        """Raises NestedUseError if this is called from inside a call of this database's own connector."""
+        if _coordinating.get() is self and is_connector_call():
+            raise NestedUseError(
+                "This was called inside the connector's own call, whose end it would wait for; nothing was changed. "
+                "Let the call end, or start a task for it."
+            )
+
     @asynccontextmanager
     async def disconnected(self) -> AsyncGenerator[None]:
         """Disconnect, and stay so inside. A connection that is wished for meanwhile is opened afterwards."""
@@ -169,6 +181,7 @@ class SyncCoordinator:
         self._retry.set()
 
     async def _own(self) -> None:
+        _coordinating.set(self)
         backoff = Backoff(_FIRST_RESTART_SECONDS, _LONGEST_RESTART_SECONDS)
         while True:
             wish = self._wish

@@ -13,19 +13,18 @@ from collections.abc import Callable, Iterable
 from sync.cancellation import to_the_end
 from sync.client.backoff import Backoff
 from sync.client.credentials import RENEW_BEFORE_EXPIRY_SECONDS, CredentialsCache, credentials_expiry
+from sync.client.line_reader import Lines, lines_of
 from sync.client.options import SyncOptions
 from sync.client.service import SyncService, is_offline
 from sync.client.stream_connection import StreamConnection
 from sync.connection import ConnectionPool
-from sync.errors import AccountMismatchError, AuthError, ProtocolError, TokenExpiredError
+from sync.errors import AccountMismatchError, AuthError, TokenExpiredError
 from sync.protocol import KeepAlive
 from sync.raw_tables import RawTable
 from sync.status import StatusBoard
 from sync.storage.subscriptions import StreamKey
 
 logger = logging.getLogger("sync.download")
-
-_MAX_LINE_BYTES = 256 << 20
 
 _SUBSCRIPTION_CHANGES_GATHER_SECONDS = 0.05
 
@@ -59,6 +58,7 @@ class DownloadLoop:
         self._subscriptions_changed = asyncio.Event()
         self._turn = asyncio.Lock()
         self._connection: StreamConnection | None = None
+        self._lines: Lines | None = None
         self._fault: Exception | None = None
         self._was_refused = False
         self._said: str | None = None
@@ -161,14 +161,9 @@ class DownloadLoop:
             self._connection = connection
             async with self._service.open_stream(credentials, request) as chunks:
                 self._connected()
-                rest = bytearray()
-                async for chunk in chunks:
-                    rest += chunk
-                    if b"\n" in chunk:
-                        *lines, rest = rest.split(b"\n")
-                        await connection.take(lines)
-                    elif len(rest) > _MAX_LINE_BYTES:
-                        return ProtocolError("The service sent a line without an end.")
+                async with lines_of(chunks) as self._lines:
+                    async for several in self._lines:
+                        await connection.take(several)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is reported, and the loop goes on
             if isinstance(error, AuthError | TokenExpiredError):
                 self._credentials.discard(credentials)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 
 from sync.client.options import SyncOptions
 from sync.connection import ConnectionPool
@@ -22,6 +23,7 @@ from sync.protocol import (
     CheckpointDiff,
     DataLine,
     KeepAlive,
+    Line,
     PartialCheckpointComplete,
     StreamRequest,
     SubscriptionsRequest,
@@ -41,6 +43,9 @@ logger = logging.getLogger("sync.download")
 
 _TAKE_IN_BYTES = 1 << 20
 """Downloaded lines gather up to this size before they are written, unless a checkpoint is complete sooner."""
+
+_Received = tuple[Line, int]
+"""A line and its length on the wire in bytes."""
 
 
 class StreamConnection:
@@ -128,17 +133,30 @@ class StreamConnection:
             ChecksumError: a checkpoint did not add up.
         """
         self._board.line_received()
+        received, unreadable = _decoded(lines)
+        before, changes, after = _around_changes(received)
         async with self._turn:
-            for text in lines:
-                if text.strip():
-                    await self._take_line(text)
-            if self._gathered_bytes >= _TAKE_IN_BYTES:
-                gathered = self._take_gathered()
-                self._is_staging = True
-                await self._pool.write_in_bulk(
-                    lambda statements: oplog.take_in(statements, gathered, more_follows=True)
-                )
-            self._board.update_download(self._progress, downloading=self._downloading)
+            try:
+                for line in before:
+                    await self._take_line(*line)
+                if changes and self._are_in_place(changes):
+                    await self._publish_newest(changes)
+                else:
+                    after = [*changes, *after]
+                for line in after:
+                    await self._take_line(*line)
+                if unreadable is not None:
+                    raise unreadable
+                if self._gathered_bytes >= _TAKE_IN_BYTES:
+                    await self._take_in_gathered()
+            finally:
+                # Also when one of the lines ends the connection: what the ones before it did is shown.
+                self._board.update_download(self._progress, downloading=self._downloading)
+
+    async def _take_in_gathered(self) -> None:
+        gathered = self._take_gathered()
+        self._is_staging = True
+        await self._pool.write_in_bulk(lambda statements: oplog.take_in(statements, gathered, more_follows=True))
 
     async def uploads_completed(self) -> None:
         """Publish what was held back, if the gate is open now.
@@ -165,8 +183,39 @@ class StreamConnection:
             except Exception as error:  # noqa: BLE001 - it comes again with the next connection
                 logger.warning("downloaded data could not be kept and is downloaded again: %s", error)
 
-    async def _take_line(self, text: bytes | bytearray) -> None:
-        line = decode_line(text)
+    def _are_in_place(self, changes: Sequence[_Received]) -> bool:
+        """Whether lines only change what is all there: then there is no progress to count, and nothing to begin."""
+        target = self._target
+        if target is None or self._downloading or self._gathered:
+            return False
+        return all(
+            not line.removed_buckets and all(bucket.bucket in target.buckets for bucket in line.updated_buckets)
+            for line, _ in changes
+            if isinstance(line, CheckpointDiff)
+        )
+
+    async def _publish_newest(self, changes: Sequence[_Received]) -> None:
+        """Publish the last of several checkpoints that are all here, in one transaction.
+
+        The others are passed over: the last one includes them, and also the checkpoint requests that they told of.
+        """
+        target = self._expected_target("a complete checkpoint")
+        requested: int | None = None
+        for line, size in changes:
+            match line:
+                case CheckpointDiff():
+                    self._held_back = None
+                    self._target = target = target.changed_by(line)
+                case DataLine() if line.bucket in target.buckets:
+                    self._gather(line, size)
+                case CheckpointComplete():
+                    requested = requested if target.write_checkpoint is None else target.write_checkpoint
+                case _:
+                    pass
+        self._target = target = replace(target, write_checkpoint=requested)
+        await self._complete(target, None)
+
+    async def _take_line(self, line: Line, size: int) -> None:
         match line:
             case Checkpoint():
                 target = TrackedCheckpoint.begin(line)
@@ -177,9 +226,7 @@ class StreamConnection:
                 await self._begin_target(target, line.removed_buckets)
             case DataLine():
                 if line.bucket in self._expected_target("data").buckets:
-                    self._positions[line.bucket] = line.last_after(self._positions.get(line.bucket, 0))
-                    self._gathered.append(ReceivedData(line, len(text)))
-                    self._gathered_bytes += len(text)
+                    self._gather(line, size)
                     self._downloading = True
                     if self._progress is not None:
                         self._progress.received(line.bucket, len(line.data))
@@ -264,6 +311,11 @@ class StreamConnection:
             subscriptions.mark_synced(statements, target, self._requested, priority, result.at)
         return result
 
+    def _gather(self, line: DataLine, size: int) -> None:
+        self._positions[line.bucket] = line.last_after(self._positions.get(line.bucket, 0))
+        self._gathered.append(ReceivedData(line, size))
+        self._gathered_bytes += size
+
     def _take_gathered(self) -> list[ReceivedData]:
         gathered, self._gathered, self._gathered_bytes = self._gathered, [], 0
         return gathered
@@ -272,3 +324,24 @@ class StreamConnection:
         if self._target is None:
             raise ProtocolError(f"The service sent {what} before the first checkpoint.")
         return self._target
+
+
+def _decoded(lines: Iterable[bytes | bytearray]) -> tuple[list[_Received], ProtocolError | None]:
+    """The lines up to the first that cannot be read, and why that cannot."""
+    received: list[_Received] = []
+    for text in lines:
+        if text.strip():
+            try:
+                received.append((decode_line(text), len(text)))
+            except ProtocolError as error:
+                return received, error
+    return received, None
+
+
+def _around_changes(received: list[_Received]) -> tuple[list[_Received], list[_Received], list[_Received]]:
+    """The lines that change checkpoints up to the last complete one, what comes before them, and what comes after."""
+    end = max((place for place, (line, _) in enumerate(received, 1) if isinstance(line, CheckpointComplete)), default=0)
+    begin = end
+    while begin and isinstance(received[begin - 1][0], CheckpointDiff | DataLine | CheckpointComplete):
+        begin -= 1
+    return received[:begin], received[begin:end], received[end:]

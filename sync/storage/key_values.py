@@ -19,8 +19,12 @@ def get_integer(statements: Statements, key: str) -> int | None:
 
 
 def put_integer(statements: Statements, key: str, value: int) -> None:
-    """Set the value of a key."""
-    statements.execute("INSERT OR REPLACE INTO ps_kv(key, value) VALUES (?, ?)", (key, value))
+    """Set the value of a key. One that has the value already is not written again."""
+    statements.execute(
+        "INSERT INTO ps_kv(key, value) VALUES (?, ?)"
+        " ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE value IS NOT excluded.value",
+        (key, value),
+    )
 
 
 def from_microseconds(value: int) -> datetime:

@@ -1,4 +1,4 @@
-"""What tests of the app share: a database file of their own, a store over it, and a clock that stands still."""
+"""What tests of the app share: a database file of their own, a store over it, a clock that stands still."""
 
 from __future__ import annotations
 
@@ -18,6 +18,13 @@ for _name in ("NO_COLOR", "TEXTUAL_THEME", "TEXTUAL_COLOR_SYSTEM", "TEXTUAL_ANIM
     os.environ.pop(_name, None)
 
 NOW = datetime(2026, 3, 14, 9, 26, 53, tzinfo=UTC)
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """An environment with a home directory of its own and no settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(("TODO_TUI_", "XDG_"))}
+    return {**kept, "HOME": str(tmp_path / "home"), "TERM": "xterm-256color", "PYTHONWARNINGS": "default"}
 
 
 @pytest.fixture

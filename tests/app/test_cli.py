@@ -32,13 +32,6 @@ IN_TERMINAL = (
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    """An environment with a home directory of its own and no settings."""
-    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(("TODO_TUI_", "XDG_"))}
-    return {**kept, "HOME": str(tmp_path / "home"), "TERM": "xterm-256color", "PYTHONWARNINGS": "default"}
-
-
-@pytest.fixture
 def port() -> int:
     return free_port()
 
@@ -348,7 +341,7 @@ def test_closing_the_terminal_ends_the_interface_and_its_backend(
 def test_a_named_backend_is_used_and_nothing_is_started(environment: dict[str, str], tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     with (
-        backend_process(environment, "--port", 0, "--database", tmp_path / "b.db") as (_, url),
+        backend_process(environment, "--open", "--port", 0, "--database", tmp_path / "b.db") as (_, url),
         terminal(environment, PROGRAM, "--data-dir", data_dir, "--backend", url) as shown,
     ):
         until_remembered(shown, data_dir, "backend_url")
@@ -379,7 +372,7 @@ def test_lists_are_never_given_to_another_backend_or_user(
 ) -> None:
     named, inner = tmp_path / "named", tmp_path / "inner"
     other = "11111111-1111-4111-8111-111111111111"
-    with backend_process(environment, "--port", 0, "--database", tmp_path / "b.db") as (_, url):
+    with backend_process(environment, "--open", "--port", 0, "--database", tmp_path / "b.db") as (_, url):
         for data_dir, key, arguments in ((named, "backend_url", ("--backend", url)), (inner, "backend_id", ())):
             program = (PROGRAM, "--data-dir", data_dir, "--port", port, *arguments)
             with terminal(environment, *program) as shown:

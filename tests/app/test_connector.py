@@ -88,7 +88,7 @@ async def on_the_backend(url: str, lists: Sequence[str] = ()) -> Replica:
 
 @pytest.fixture
 async def backend(tmp_path: Path) -> AsyncGenerator[str]:
-    async with running(BackendConfig(tmp_path / "backend.db", port=0, token_seconds=300)) as url:
+    async with running(BackendConfig(tmp_path / "backend.db", port=0, token_seconds=300, open_to_all=True)) as url:
         yield url
 
 
@@ -315,9 +315,9 @@ async def test_a_token_that_became_void_is_replaced_once(tmp_path: Path, databas
     port = int(url.rsplit(":", 1)[1])
     await insert_list(database)
     async with connector_to(url) as connector:
-        async with running(BackendConfig(tmp_path / "first.db", port=port)):
+        async with running(BackendConfig(tmp_path / "first.db", port=port, open_to_all=True)):
             await connector.fetch_credentials()
-        async with running(BackendConfig(tmp_path / "second.db", port=port)):
+        async with running(BackendConfig(tmp_path / "second.db", port=port, open_to_all=True)):
             await connector.upload_data(database)
             assert list((await on_the_backend(url)).rows("lists")) == [LIST]
     assert await waiting(database) == []
@@ -326,7 +326,7 @@ async def test_a_token_that_became_void_is_replaced_once(tmp_path: Path, databas
 async def test_a_token_that_is_refused_twice_is_an_error(tmp_path: Path, database: PowerSyncDatabase) -> None:
     await insert_list(database)
     async with (
-        running(BackendConfig(tmp_path / "backend.db", port=0, token_seconds=-60)) as url,
+        running(BackendConfig(tmp_path / "backend.db", port=0, token_seconds=-60, open_to_all=True)) as url,
         connector_to(url) as connector,
     ):
         with pytest.raises(UploadRetryError, match="token has expired") as caught:

@@ -337,7 +337,7 @@ async def test_another_program_on_the_port_is_told_at_the_start(
 async def test_a_backend_with_other_lists_is_told_at_the_start(data_dir: Path, port: int, tmp_path: Path) -> None:
     own = await synced_once(data_dir, port)
     memory = (data_dir / "backend.json").read_bytes()
-    async with running(BackendConfig(tmp_path / "other.db", port=port)):
+    async with running(BackendConfig(tmp_path / "other.db", port=port, open_to_all=True)):
         assert await introduction(port) != own
         with pytest.raises(RunError, match=f"on port {port} holds other lists than {data_dir}; quit"):
             async with EmbeddedBackend.open(data_dir, port):
@@ -352,7 +352,7 @@ async def test_a_backend_with_other_lists_that_comes_later_is_not_used(
     right, hidden = tmp_path / "right.db", tmp_path / "hidden.db"
     states = States()
     async with contextlib.AsyncExitStack() as stack:
-        async with running(BackendConfig(right, port=port)):
+        async with running(BackendConfig(right, port=port, open_to_all=True)):
             embedded = await stack.enter_async_context(EmbeddedBackend.open(data_dir, port, states))
             await states.until(Phase.SHARED)
             memory = (data_dir / "backend.json").read_bytes()
@@ -363,7 +363,7 @@ async def test_a_backend_with_other_lists_that_comes_later_is_not_used(
             await embedded.verify()
         assert not right.exists(), "no empty database may take the place of the lost one"
 
-        async with running(BackendConfig(tmp_path / "other.db", port=port)):
+        async with running(BackendConfig(tmp_path / "other.db", port=port, open_to_all=True)):
             await states.until(Phase.UNAVAILABLE, "holds other lists")
             with pytest.raises(EmbeddedBackendError, match="holds other lists"):
                 await embedded.verify()
@@ -377,7 +377,7 @@ async def test_another_program_that_comes_later_is_not_used(data_dir: Path, port
     shared = tmp_path / "shared.db"
     states = States()
     async with contextlib.AsyncExitStack() as stack:
-        async with running(BackendConfig(shared, port=port)):
+        async with running(BackendConfig(shared, port=port, open_to_all=True)):
             embedded = await stack.enter_async_context(EmbeddedBackend.open(data_dir, port, states))
             await states.until(Phase.SHARED)
             shared.rename(tmp_path / "away.db")
@@ -411,7 +411,7 @@ async def test_a_lost_database_is_told_at_the_start(data_dir: Path, port: int) -
 
 
 async def test_a_backend_of_somebody_else_is_not_taken_for_ours(data_dir: Path, port: int, tmp_path: Path) -> None:
-    async with running(BackendConfig(tmp_path / "theirs.db", port=port)):
+    async with running(BackendConfig(tmp_path / "theirs.db", port=port, open_to_all=True)):
         (tmp_path / "theirs.db").rename(tmp_path / "out of reach.db")
         with pytest.raises(RunError, match="keeps its lists where you cannot open them"):
             async with EmbeddedBackend.open(data_dir, port):
@@ -452,7 +452,7 @@ async def test_a_known_database_is_not_exchanged_for_another(data_dir: Path, por
             async with EmbeddedBackend.open(data_dir, port):
                 pytest.fail("it must not start")
     assert (data_dir / "backend.json").read_bytes() == memory
-    async with running(BackendConfig(tmp_path / "copy.db", port=port)):
+    async with running(BackendConfig(tmp_path / "copy.db", port=port, open_to_all=True)):
         states = States()
         async with EmbeddedBackend.open(data_dir, port, states):
             await states.until(Phase.SHARED)
@@ -465,7 +465,7 @@ async def test_a_database_that_is_served_elsewhere_is_told_soon_and_used_when_it
     states = States()
     started = asyncio.get_running_loop().time()
     async with contextlib.AsyncExitStack() as stack:
-        async with running(BackendConfig(data_dir / "backend.db", port=free_port())):
+        async with running(BackendConfig(data_dir / "backend.db", port=free_port(), open_to_all=True)):
             embedded = await stack.enter_async_context(EmbeddedBackend.open(data_dir, port, states))
             await states.until(Phase.UNAVAILABLE, "is served at another port or address; stop the todo-tui")
             assert asyncio.get_running_loop().time() - started < 4
@@ -476,7 +476,7 @@ async def test_a_database_that_is_served_elsewhere_is_told_soon_and_used_when_it
 async def test_a_backend_for_other_machines_is_shared_on_this_one(data_dir: Path, port: int, tmp_path: Path) -> None:
     states = States()
     async with (
-        running(BackendConfig(tmp_path / "b.db", host="0.0.0.0", port=port)),
+        running(BackendConfig(tmp_path / "b.db", host="0.0.0.0", port=port, open_to_all=True)),
         EmbeddedBackend.open(data_dir, port, states) as embedded,
     ):
         await states.until(Phase.SHARED)

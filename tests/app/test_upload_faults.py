@@ -25,7 +25,7 @@ Fault = Callable[[Exchange, httpx.Response], Awaitable[bool]]
 
 @pytest.fixture
 async def backend(tmp_path: Path) -> AsyncGenerator[str]:
-    async with running(BackendConfig(tmp_path / "backend.db", port=0)) as url:
+    async with running(BackendConfig(tmp_path / "backend.db", port=0, open_to_all=True)) as url:
         yield url
 
 

@@ -28,7 +28,7 @@ COLUMNS = [
 ]
 
 
-class _Connector(BackendConnector):
+class Connector(BackendConnector):
     def __init__(self, port: int) -> None:
         self._port = port
 
@@ -69,7 +69,7 @@ async def engine(path: Path, port: int, tables: list[str], *, watched: bool) -> 
         ticker = asyncio.create_task(_longest_block(longest))
         watching = [asyncio.create_task(watch(sql)) for sql in watched_queries(tables[0])] if watched else []
         began = time.perf_counter()
-        await database.connect(_Connector(port), SyncOptions())
+        await database.connect(Connector(port), SyncOptions())
         first = asyncio.create_task(database.wait_for_first_sync())
         while not first.done():
             await asyncio.wait({first}, timeout=0.02)

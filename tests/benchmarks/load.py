@@ -26,7 +26,8 @@ _MARK = re.compile(rb"W([0-9]+)E")
 _SERVE = """
 import asyncio, pathlib, sys
 from app.backend import BackendConfig, serve
-asyncio.run(serve(BackendConfig(pathlib.Path(sys.argv[1]), port=0), on_ready=lambda url: print(url, flush=True)))
+config = BackendConfig(pathlib.Path(sys.argv[1]), port=0, open_to_all=True)
+asyncio.run(serve(config, on_ready=lambda url: print(url, flush=True)))
 """
 
 

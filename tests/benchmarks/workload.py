@@ -55,6 +55,33 @@ class Workload:
                 "data": data,
             }
 
+    def later_lines(self, first: int, count: int) -> Iterator[bytes]:
+        """After the first sync: checkpoints that bring one new row of the list `live` each, in the first bucket.
+
+        Args:
+            first: how many were sent before.
+            count: how many to make.
+        """
+        in_bucket = self.rows // self.buckets
+        checksum = sum(number * 2654435761 for number in range(in_bucket)) + first
+        for number in range(first, first + count):
+            last_op_id = str(self.rows + 1 + number)
+            checksum += 1
+            bucket = {
+                "bucket": "bucket[0]",
+                "checksum": checksum % 2**32,
+                "count": in_bucket + number + 1,
+                "priority": 3,
+            }
+            yield _line(
+                {"checkpoint_diff": {"last_op_id": last_op_id, "updated_buckets": [bucket], "removed_buckets": []}}
+            )
+            row_id = f"live-{number}"
+            data = f'{{"id":"{row_id}","list_id":"live","description":"buy milk","position":{number},"completed":0}}'
+            operation = {"op_id": last_op_id, "op": "PUT", "object_type": "table_0", "object_id": row_id}
+            yield _data_line(0, [operation | {"checksum": 1, "subkey": row_id, "data": data}])
+            yield _line({"checkpoint_complete": {"last_op_id": last_op_id}})
+
     def lines(self) -> Iterator[bytes]:
         """The stream, up to its first complete checkpoint."""
         last_op_id = str(self.rows)

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from filelock import FileLock
 
-from sync import BackendConnector, PowerSyncCredentials, PowerSyncDatabase
+from sync import BackendConnector, NestedUseError, PowerSyncCredentials, PowerSyncDatabase
 from tests.kit.small_service import TOKEN, SmallService, small_service
 from tests.sync.rig import QUICK, SCHEMA, ServiceConnector, within
 
@@ -142,3 +142,41 @@ async def test_subscriptions_that_cannot_be_read_end_no_upload(
     go_on.set()
     await database.wait_for_upload(10)
     assert attempts == 1
+
+
+@pytest.mark.parametrize("call", ["fetch_credentials", "upload_data"])
+async def test_a_connector_that_closes_or_clears_the_database_is_refused_but_a_task_of_its_own_is_not(
+    tmp_path: Path, service: SmallService, call: str
+) -> None:
+    refused: list[str] = []
+    tasks: list[asyncio.Task[None]] = []
+    cleared = asyncio.Event()
+
+    class Closing(BackendConnector):
+        async def fetch_credentials(self) -> PowerSyncCredentials:
+            if call == "fetch_credentials":
+                await self.end()
+            return PowerSyncCredentials(service.url, "token")
+
+        async def upload_data(self, _: PowerSyncDatabase) -> None:
+            await self.end()
+
+        async def end(self) -> None:
+            for ending in (database.close, database.disconnect_and_clear):
+                try:
+                    await ending()
+                except NestedUseError as error:
+                    refused.append(str(error))
+            if not tasks:
+                tasks.append(asyncio.create_task(database.disconnect_and_clear()))
+                tasks[0].add_done_callback(lambda _: cleared.set())
+
+    async with PowerSyncDatabase(tmp_path / "c.db", SCHEMA) as database:
+        await database.execute("INSERT INTO lists(id, name) VALUES ('a', 'x')")
+        await database.connect(Closing(), QUICK)
+        await within(10, cleared.wait())
+        assert not tasks[0].cancelled()
+        assert await database.get_all("SELECT id FROM lists") == []
+        assert len(refused) >= 2
+        assert "inside the connector's own call" in refused[0]
+        assert not database.status.wanted

@@ -117,7 +117,13 @@ async def test_the_queue_is_looked_at_once_a_minute_though_nothing_asked_for_it(
     service.keepalive_seconds = 1e6
     await database.connect(connector, SyncOptions(silence_timeout=1e6))
     await database.wait_for_first_sync()
-    monkeypatch.setattr(database._coordinator, "_session", None)  # all that wakes the loops goes this way
+    session = database._coordinator._session
+    assert session is not None
+    # Once the loop waits, nothing that asks for a look reaches it any more: only its minute is left.
+    async with asyncio.timeout(10):
+        while session._uploads._wake.is_set() or not session._uploads._wake._waiters:
+            await asyncio.sleep(0.001)
+    monkeypatch.setattr(session._uploads, "_wake", asyncio.Event())
     await insert(database, "a")
     await database.wait_for_status(lambda status: status.upload_queue_count == 1)
     assert service.uploads == []

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from sync import PowerSyncDatabase, Watch
-from tests.sync.rig import within
+from tests.sync.rig import held_by_another_process, within
 
 COUNTS = """
     WITH open AS (SELECT list_id, count(*) AS number FROM todos WHERE NOT completed GROUP BY list_id)
@@ -50,6 +50,20 @@ async def test_the_first_result_comes_at_once_and_then_each_change(database: Pow
         await transaction.execute("UPDATE todos SET completed = 1")
         await transaction.execute("UPDATE lists SET name = 'House'")
     assert await result(watch) == [("l", "House", 0)]
+
+
+async def test_a_write_whose_caller_was_cancelled_is_told_all_the_same(database: PowerSyncDatabase) -> None:
+    watch = database.watch("SELECT count(*) FROM lists", throttle=0)
+    assert await result(watch) == [(0,)]
+    with held_by_another_process(database):
+        write = asyncio.ensure_future(database.execute("INSERT INTO lists(id, name) VALUES ('a', 'x')"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # the writer's thread has the statement, and waits for the file
+        write.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await write
+    assert await result(watch) == [(1,)]
 
 
 async def test_source_tables_are_found_through_triggers_and_statements_used_before(database: PowerSyncDatabase) -> None:

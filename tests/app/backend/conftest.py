@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from app.backend import BackendConfig
+from app.backend import BackendConfig, Limits
 
 from .harness import User, running, signed_in
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> BackendConfig:
-    return BackendConfig(tmp_path / "data" / "backend.db", port=0)
+    # All tests come from one address, and many are about what is refused.
+    limits = Limits(refused_burst=100_000)
+    return BackendConfig(tmp_path / "data" / "backend.db", port=0, open_to_all=True, limits=limits)
 
 
 @pytest.fixture

@@ -118,14 +118,19 @@ async def test_every_kind_of_wrong_token_is_refused_everywhere(config: BackendCo
         f"Token {signed(foreign)}": "PSYNC_S2102",
         f"Token {signed(foreign, kid='other')}": "PSYNC_S2102",
         f"Token {head}.{encoded({**claims, 'sub': 'bob'})}.{signature}": "PSYNC_S2102",
-        f"Token {signed(exp=now - 1)}": "PSYNC_S2103",
+        f"Token {signed(exp=now - 61, iat=now - 100)}": "PSYNC_S2103",
+        f"Token {signed(exp=now + 86_401, iat=now)}": "PSYNC_S2104",
+        f"Token {signed(exp=now + 86_400, iat=now - 2)}": "PSYNC_S2104",
+        f"Token {signed(iat=None)}": "PSYNC_S2101",
+        f"Token {signed(iat=now + 300)}": "PSYNC_S2101",
+        f"Token {signed(sub='')}": "PSYNC_S2101",
         f"Token {signed(aud='somebody else')}": "PSYNC_S2105",
         f"Token {signed(aud=None)}": "PSYNC_S2105",
         f"Token {signed(sub=None)}": "PSYNC_S2101",
         f"Token {signed(sub=5)}": "PSYNC_S2101",
         f"Token {signed(exp=None)}": "PSYNC_S2101",
         f"Token {signed(exp='tomorrow')}": "PSYNC_S2101",
-        f"Token {signed(nbf=now + 60)}": "PSYNC_S2101",
+        f"Token {signed(nbf=now + 120)}": "PSYNC_S2101",
     }
     async with httpx.AsyncClient(base_url=backend) as http:
         for authorization, code in wrong.items():
@@ -148,7 +153,7 @@ async def test_the_key_outlives_a_restart(config: BackendConfig) -> None:
 
 
 async def test_two_backends_share_neither_tokens_nor_buckets(config: BackendConfig, backend: str, ann: User) -> None:
-    other_config = BackendConfig(config.database.with_name("other.db"), port=0)
+    other_config = BackendConfig(config.database.with_name("other.db"), port=0, open_to_all=True)
     async with running(other_config) as url, signed_in(url, "ann") as other:
         ours, theirs = await ann.synced("l"), await other.synced("l")
         assert not set(ours.target) & set(theirs.target)

@@ -171,7 +171,9 @@ class Recording:
 async def recording(tmp_path: Path, name: str, **settings: Any) -> AsyncGenerator[Recording]:
     rules = tmp_path / "sync-config.yaml"
     rules.write_text(PRIORITIES if name in OF_PRIORITIES else EVERYTHING)
-    config = BackendConfig(tmp_path / "backend.db", port=0, sync_config=rules, compact_seconds=3600, **settings)
+    config = BackendConfig(
+        tmp_path / "backend.db", port=0, sync_config=rules, compact_seconds=3600, **settings, open_to_all=True
+    )
     service = Service(config)
     server = uvicorn.Server(uvicorn.Config(build_app(service), port=0, log_config=None, lifespan="on", ws="none"))
     serving = asyncio.create_task(server.serve())

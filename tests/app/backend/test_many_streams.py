@@ -12,7 +12,7 @@ import resource
 import socket
 import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ IDLE = int(os.environ.get("IDLE_STREAMS", "1000"))
 SERVE = """
 import asyncio, pathlib, sys
 from app.backend import BackendConfig, serve
-asyncio.run(serve(BackendConfig(pathlib.Path(sys.argv[1]), port=0), on_ready=lambda url: print(url, flush=True)))
+config = BackendConfig(pathlib.Path(sys.argv[1]), port=0, open_to_all=True)
+asyncio.run(serve(config, on_ready=lambda url: print(url, flush=True)))
 """
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the memory of a process is in /proc")
@@ -112,17 +113,20 @@ async def test_a_thousand_idle_streams(tmp_path: Path, encoding: str) -> None:
     if hard != resource.RLIM_INFINITY and hard < wanted:
         pytest.skip(f"only {hard} files may be open here")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
-    async with backend(tmp_path) as (url, process_id), signed_in(url, "ann") as ann:
-        await ann.write(put("lists", "l", name="N"))
-        await ann.synced("l")
+    async with backend(tmp_path) as (url, process_id), AsyncExitStack() as stack:
+        # No user may have more than 1,000.
+        users = [await stack.enter_async_context(signed_in(url, f"user{it}")) for it in range(number // 500 + 1)]
+        for user in users:
+            await user.write(put("lists", f"l of {user.user_id}", name="N"))
+            await user.synced()
         before = memory(process_id)
         address = httpx.URL(url)
         streams: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         try:
-            for _ in range(number):
+            for it in range(number):
                 reader, writer = await asyncio.open_connection(address.host, address.port)
                 streams.append((reader, writer))
-                writer.write(request(ann, encoding))
+                writer.write(request(users[it % len(users)], encoding))
             async with asyncio.timeout(5 * WAIT_SECONDS):
                 for reader, _ in streams:
                     assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
@@ -131,7 +135,8 @@ async def test_a_thousand_idle_streams(tmp_path: Path, encoding: str) -> None:
                         await reader.readuntil(b"checkpoint_complete")
                 grown = memory(process_id) - before
                 if encoding == "identity":
-                    await ann.write(put("lists", "m", name="M"))
+                    for user in users:
+                        await user.write(put("lists", f"m of {user.user_id}", name="M"))
                     for reader, _ in streams:
                         await reader.readuntil(b"checkpoint_diff")
         finally:

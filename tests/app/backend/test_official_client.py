@@ -28,7 +28,7 @@ SERVE = """
 import asyncio, sys, pathlib
 from app.backend import BackendConfig, serve
 path, port, token_seconds = sys.argv[1:]
-config = BackendConfig(pathlib.Path(path), port=int(port), token_seconds=int(token_seconds))
+config = BackendConfig(pathlib.Path(path), port=int(port), token_seconds=int(token_seconds), open_to_all=True)
 asyncio.run(serve(config, on_ready=lambda url: print(url, flush=True)))
 """
 

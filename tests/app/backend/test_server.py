@@ -26,7 +26,7 @@ PROGRAM = """
 import asyncio, sys
 from pathlib import Path
 from app.backend import BackendConfig, serve
-config = BackendConfig(Path(sys.argv[1]), port=int(sys.argv[2]))
+config = BackendConfig(Path(sys.argv[1]), port=int(sys.argv[2]), open_to_all=True)
 asyncio.run(serve(config, on_ready=lambda url: print(url, flush=True)))
 print("ended", flush=True)
 """
@@ -103,7 +103,7 @@ async def test_on_loopback_no_other_name_is_answered(backend: str, host: str, st
 async def test_a_backend_for_other_machines_answers_under_any_name_and_tells_the_path_under_none(
     tmp_path: Path,
 ) -> None:
-    async with running(BackendConfig(tmp_path / "b.db", host="0.0.0.0", port=0)) as url:
+    async with running(BackendConfig(tmp_path / "b.db", host="0.0.0.0", port=0, open_to_all=True)) as url:
         async with httpx.AsyncClient(base_url=url, headers={"Host": "name.example"}) as http:
             probe = (await http.get("/probes/liveness")).json()
             assert probe["name"] == "todo-tui backend"
@@ -126,7 +126,7 @@ async def test_files_are_private(config: BackendConfig, ann: User) -> None:
     await ann.write(put("lists", "l", name="N"))
     assert config.database.parent.stat().st_mode & 0o777 == 0o700
     names = sorted(path.name for path in config.database.parent.iterdir())
-    assert names == ["backend.db", "backend.db-lock", "backend.db-shm", "backend.db-wal"]
+    assert names == ["backend.db", "backend.db-lock", "backend.db-shm", "backend.db-wal", "backend.db.key"]
     for path in config.database.parent.iterdir():
         assert path.stat().st_mode & 0o777 == 0o600
 
@@ -161,7 +161,7 @@ async def test_a_taken_port_is_a_clear_error_and_leaves_no_trace(config: Backend
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(BackendError, match=f"port {port} of 127.0.0.1"):
-            await serve(BackendConfig(tmp_path / "none" / "b.db", port=port))
+            await serve(BackendConfig(tmp_path / "none" / "b.db", port=port, open_to_all=True))
     assert not (tmp_path / "none").exists()
 
 
@@ -170,7 +170,7 @@ async def test_one_file_has_one_backend(config: BackendConfig, monkeypatch: pyte
     monkeypatch.setattr("app.backend.server._LOCK_SECONDS", 0.1)
     async with running(config):
         with pytest.raises(BackendError, match="already serves"):
-            await serve(BackendConfig(config.database, port=0))
+            await serve(BackendConfig(config.database, port=0, open_to_all=True))
     async with running(config):
         pass
 
@@ -181,13 +181,13 @@ async def test_one_file_has_one_backend(config: BackendConfig, monkeypatch: pyte
 )
 async def test_an_impossible_address_is_a_clear_error(tmp_path: Path, host: str, port: int) -> None:
     with pytest.raises(BackendError, match="Cannot listen"):
-        await serve(BackendConfig(tmp_path / "b.db", host=host, port=port))
+        await serve(BackendConfig(tmp_path / "b.db", host=host, port=port, open_to_all=True))
 
 
 async def test_a_file_that_is_not_ours_is_refused_and_left_alone(tmp_path: Path) -> None:
     def refused(path: Path, reason: str) -> None:
         with pytest.raises(BackendError, match=reason) as caught:
-            asyncio.run(serve(BackendConfig(path, port=0)))
+            asyncio.run(serve(BackendConfig(path, port=0, open_to_all=True)))
         assert str(path) in str(caught.value)
         assert "\n" not in str(caught.value)
 
@@ -197,7 +197,7 @@ async def test_a_file_that_is_not_ours_is_refused_and_left_alone(tmp_path: Path)
     with closing(sqlite3.connect(foreign)) as connection:
         connection.execute("CREATE TABLE t (x)")
     newer = tmp_path / "newer.db"
-    async with running(BackendConfig(newer, port=0)):
+    async with running(BackendConfig(newer, port=0, open_to_all=True)):
         pass
     with closing(sqlite3.connect(newer)) as connection:
         connection.execute("PRAGMA user_version = 99")
@@ -256,7 +256,7 @@ async def test_cancelling_ends_cleanly_and_frees_the_port(config: BackendConfig)
         with pytest.raises(asyncio.CancelledError):
             await serving
     assert not config.database.with_name("backend.db-wal").exists()
-    again = BackendConfig(config.database, port=int(url.rpartition(":")[2]))
+    again = BackendConfig(config.database, port=int(url.rpartition(":")[2]), open_to_all=True)
     async with running(again) as same:
         assert same == url
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +120,7 @@ def with_config(config: BackendConfig, text: str) -> BackendConfig:
     config.database.parent.mkdir(exist_ok=True)
     path = config.database.with_name("rules.yaml")
     path.write_text(text)
-    return BackendConfig(config.database, port=0, sync_config=path)
+    return BackendConfig(config.database, port=0, sync_config=path, open_to_all=True)
 
 
 async def test_whole_database_rules_give_one_global_bucket(config: BackendConfig) -> None:
@@ -233,3 +236,39 @@ async def test_a_config_with_a_mistake_keeps_the_backend_from_starting(config: B
     with pytest.raises(BackendError, match=r"rules.yaml, line 1: .*either streams or bucket_definitions"):
         async with running(with_config(config, "config: {}")):
             pass
+
+
+def command(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "app", "backend", "--open", "--port", "0", *arguments],
+        env={**os.environ, "TODO_TUI_DATA_DIR": str(tmp_path / "data"), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("how", ["option", "variable"])
+async def test_the_command_takes_a_sync_config(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "rules.yaml"
+    path.write_text(GLOBAL)
+    given = ("--sync-config", str(path)) if how == "option" else ()
+    environment = {"TODO_TUI_SYNC_CONFIG": str(path)} if how == "variable" else {}
+    with command(tmp_path, *given, **environment) as process:
+        try:
+            assert process.stdout is not None
+            url = (await asyncio.to_thread(process.stdout.readline)).strip()
+            async with signed_in(url, "ann") as ann:
+                assert (await ann.synced()).streams == ["global"]
+        finally:
+            process.kill()
+
+
+async def test_the_command_tells_a_mistake_in_the_sync_config_in_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "rules.yaml"
+    path.write_text(stream("SELECT * FROM notes"))
+    with command(tmp_path, "--sync-config", str(path)) as process:
+        async with asyncio.timeout(3 * WAIT_SECONDS):
+            output, errors = await asyncio.to_thread(process.communicate)
+    assert (process.returncode, output) == (1, "")
+    assert errors.splitlines()[1:] == [f"todo-tui: {path}, line 3: There is no table 'notes', only lists, todos."]

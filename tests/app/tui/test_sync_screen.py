@@ -73,7 +73,7 @@ async def answered(run: Running, key: str) -> None:
 async def elsewhere(tmp_path: Path) -> AsyncGenerator[User]:
     """The same user on another device, at a backend of its own."""
     async with (
-        running_backend(BackendConfig(tmp_path / "backend" / "backend.db", port=0)) as url,
+        running_backend(BackendConfig(tmp_path / "backend" / "backend.db", port=0, open_to_all=True)) as url,
         signed_in(url, USER) as user,
     ):
         yield user

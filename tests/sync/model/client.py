@@ -163,7 +163,18 @@ class Client:
     async def accept(self) -> None:
         stream = self.stream
         stream.accepted.set()
-        await self._wire.until(lambda: stream.is_waiting)
+        await self._until(lambda: stream.is_waiting and self._all_is_taken)
+
+    @property
+    def _all_is_taken(self) -> bool:
+        lines = self._loop._lines
+        return lines is not None and lines.are_all_taken
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        """As `Wire.until`, for what the engine tells nobody of."""
+        async with asyncio.timeout(_DEADLINE_SECONDS):
+            while not condition():
+                await asyncio.sleep(0.0002)
 
     async def send(self, *chunks: bytes) -> bool:
         """Send bytes and wait until they are dealt with. False: the client gave the stream up and asks for another."""
@@ -171,7 +182,7 @@ class Client:
         for chunk in chunks:
             stream.is_waiting = False
             stream.chunks.put_nowait(chunk)
-            await self._wire.until(lambda: stream.is_waiting or stream.is_closed)
+            await self._until(lambda: (stream.is_waiting and self._all_is_taken) or stream.is_closed)
             if stream.is_closed:
                 await self._wire.until(lambda: self._wire.stream is not stream)
                 return False

@@ -1,0 +1,83 @@
+"""The sign-in keys that this device has for named backends: the file `sign-in.json` of a data directory.
+
+Owns that file (0600). A key is written there once, by `todo-tui login`, and leaves it for proofs only. Must not know
+how a backend is asked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from app.memory import RunError
+from app.proof import SignInKey, parse_key
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """What `todo-tui login` has kept for one backend.
+
+    Attributes:
+        user_id: whose lists the key opens.
+        secret: the key as it was given, `NAME:SECRET`.
+    """
+
+    user_id: str
+    secret: str = field(repr=False)
+
+    @property
+    def key(self) -> SignInKey | None:
+        """The key, or None if what was kept is none."""
+        return parse_key(self.secret)
+
+
+class SignInFile:
+    """The keys of one data directory, by the address of their backend."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._path = data_dir / "sign-in.json"
+
+    def recall(self, backend_url: str) -> SignedIn | None:
+        """What was kept for a backend, or None.
+
+        Raises:
+            RunError: the file cannot be read.
+        """
+        kept = self._read().get(backend_url)
+        if not isinstance(kept, dict):
+            return None
+        fields = cast("dict[str, Any]", kept)
+        user_id, secret = fields.get("user_id"), fields.get("key")
+        return SignedIn(user_id, secret) if isinstance(user_id, str) and isinstance(secret, str) else None
+
+    def keep(self, backend_url: str, signed_in: SignedIn) -> None:
+        """Keep a key, instead of the one that was kept for this backend.
+
+        Raises:
+            RunError: the file cannot be read or written.
+        """
+        kept = self._read() | {backend_url: {"user_id": signed_in.user_id, "key": signed_in.secret}}
+        draft = self._path.with_name(f"{self._path.name}.{os.getpid()}.new")
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            flags = os.O_CREAT | os.O_TRUNC | os.O_WRONLY
+            with os.fdopen(os.open(draft, flags, 0o600), "w", encoding="utf-8") as file:
+                json.dump(kept, file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(self._path)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise RunError(f"The sign-in key cannot be kept in {self._path}: {error.strerror or error}.") from error
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            kept: Any = json.loads(self._path.read_text("utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, RecursionError) as error:
+            raise RunError(f"{self._path} cannot be read; delete it, and sign in again with todo-tui login.") from error
+        return cast("dict[str, Any]", kept) if isinstance(kept, dict) else {}

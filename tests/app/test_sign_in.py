@@ -1,0 +1,63 @@
+"""Signing in by the command line: a key is made, kept, used, and refused when it is gone."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+from tests.app.test_cli import PROGRAM, backend_process, refused, run, terminal, until_remembered
+
+
+def test_from_a_key_to_a_list(environment: dict[str, str], tmp_path: Path) -> None:
+    database, data_dir = tmp_path / "b.db", tmp_path / "data"
+    made = run(environment, "backend", "--database", database, "user", "add", "laptop")
+    assert made.returncode == 0, made
+    key = made.stdout.strip()
+    assert key.startswith("laptop:")
+    assert "not shown again" in made.stderr
+    sentence = refused(run(environment, "backend", "--database", database, "user", "add", "laptop"), 2)
+    assert "There is a user laptop already" in sentence
+    listed = run(environment, "backend", "--database", database, "user", "list")
+    name, user_id = listed.stdout.split()
+    assert name == "laptop"
+    with backend_process(environment, "--port", 0, "--database", database) as (_, url):
+        wrong = run(environment, "--data-dir", data_dir, "login", url, text="laptop:guess\n")
+        assert "not known here" in refused(wrong, 1)
+        assert "no sign-in key" in refused(run(environment, "--data-dir", data_dir, "login", url, text="x\n"), 1)
+        assert not (data_dir / "sign-in.json").exists()
+        signed = run(environment, "--data-dir", data_dir, "login", url, text=f"{key}\n")
+        assert signed.returncode == 0, signed
+        assert user_id in signed.stderr
+        kept = data_dir / "sign-in.json"
+        assert kept.stat().st_mode & 0o777 == 0o600
+        assert json.loads(kept.read_text())[url]["user_id"] == user_id
+        other = "11111111-1111-4111-8111-111111111111"
+        with terminal(environment, PROGRAM, "--data-dir", data_dir, "--backend", url, "--user", other) as shown:
+            assert shown.read_to_end() == 1
+            assert b"You are signed in at" in shown.output
+        with terminal(environment, PROGRAM, "--data-dir", data_dir, "--backend", url) as shown:
+            until_remembered(shown, data_dir, "backend_url")
+            shown.process.send_signal(signal.SIGTERM)
+            assert shown.read_to_end() == 128 + signal.SIGTERM
+        assert json.loads((data_dir / "backend.json").read_text())["user_id"] == user_id
+        removed = run(environment, "backend", "--database", database, "user", "remove", "laptop")
+        assert removed.returncode == 0
+        assert "not known here" in refused(run(environment, "--data-dir", data_dir, "login", url, text=f"{key}\n"), 1)
+    log = (data_dir / "todo-tui.log").read_text()
+    assert key.partition(":")[2] not in log
+
+
+def test_with_mine_a_key_opens_the_lists_of_this_machine(environment: dict[str, str], tmp_path: Path) -> None:
+    user = "22222222-2222-4222-8222-222222222222"
+    run(environment, "--user", user, "backend", "--database", tmp_path / "b.db", "user", "add", "me", "--mine")
+    listed = run(environment, "backend", "--database", tmp_path / "b.db", "user", "list")
+    assert listed.stdout.split() == ["me", user]
+    sentence = refused(run(environment, "backend", "--database", tmp_path / "b.db", "user", "remove", "you"), 1)
+    assert "There is no user you" in sentence
+
+
+def test_open_to_all_is_said(environment: dict[str, str], tmp_path: Path) -> None:
+    with backend_process(environment, "--open", "--port", 0, "--database", tmp_path / "b.db") as (process, _):
+        assert process.stderr is not None
+        assert "Anybody who can reach this backend is let in" in process.stderr.readline()
