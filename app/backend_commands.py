@@ -38,10 +38,13 @@ _ORPHAN_SECONDS = 8.0
 )
 @click.option(
     "--database",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Keep the lists in this file.  [default: backend.db in the data directory]",
+    metavar="FILE|URL",
+    help="Keep the lists in this file, or in the PostgreSQL database postgresql://…  "
+    "[default: backend.db in the data directory]",
 )
+@click.option("--init-database", is_flag=True, help="Make the tables and the publication in PostgreSQL, and end.")
+@click.option("--powersync-url", metavar="URL", help="Where clients find the PowerSync Service that syncs PostgreSQL.")
+@click.option("--audience", metavar="NAME", default="todo-tui", show_default=True, help="For whom tokens are.")
 @click.option(
     "--sync-config",
     type=click.Path(path_type=Path),
@@ -58,7 +61,10 @@ def backend(
     host: str,
     port: int | None,
     sync_port: int | None,
-    database: Path | None,
+    database: str | None,
+    init_database: bool,
+    powersync_url: str | None,
+    audience: str,
     sync_config: Path | None,
     allow_remote: bool,
     open_to_all: bool,
@@ -68,9 +74,14 @@ def backend(
 
     A todo-tui of the same account on this machine is let in; all others need a sign-in key (`backend user add`).
     """
-    context.obj = database  # for the commands below
+    file, postgres = _places(context, database)
+    context.obj = file  # for the commands below
     if context.invoked_subcommand is not None:
         return None
+    if init_database:
+        return _initialize(postgres)
+    if postgres is not None and powersync_url is None:
+        click.echo("Without --powersync-url, clients are not told where their PowerSync Service is.", err=True)
     from app.backend import BackendConfig, is_loopback
 
     if not host.strip():
@@ -80,15 +91,16 @@ def backend(
         raise click.UsageError(
             f"Other machines may reach {host}, and the demo backend {who}; add --allow-remote if that is wanted."
         )
-    if port is None or database is None:
-        settings = settings_of(context)
-        port = settings.port if port is None else port
-        database = settings.data_dir / "backend.db" if database is None else database
-        sync_config = settings.sync_config if sync_config is None else sync_config
+    settings = settings_of(context)
+    port = settings.port if port is None else port
+    sync_config = settings.sync_config if sync_config is None else sync_config
     if open_to_all:
         click.echo("Anybody who can reach this backend is let in as any user (--open).", err=True)
     config = BackendConfig(
-        database.absolute(),
+        file,
+        postgres=postgres,
+        powersync_url=powersync_url.rstrip("/") if powersync_url else None,
+        audience=audience,
         host=host,
         port=port,
         sync_port=sync_port,
@@ -97,6 +109,38 @@ def backend(
         access_log=not until_stdin_closes,
     )
     return _serve(config, until_stdin_closes=until_stdin_closes)
+
+
+def _places(context: click.Context, database: str | None) -> tuple[Path, str | None]:
+    """The backend's own file, and the address of PostgreSQL if that keeps the lists."""
+    from app.settings import POSTGRES
+
+    settings = settings_of(context, **({} if database is None else {"database": database}))
+    own = settings.data_dir / "backend.db"
+    if settings.database is None:
+        return own, None
+    return (own, settings.database) if settings.database.startswith(POSTGRES) else (Path(settings.database), None)
+
+
+def _initialize(postgres: str | None) -> int:
+    """Make the tables in PostgreSQL. Returns the exit code."""
+    from app.backend import BackendError
+
+    if postgres is None:
+        raise click.UsageError("--init-database is for PostgreSQL: name it with --database postgresql://… too.")
+    try:
+        from app.backend.postgres import initialize
+
+        for sentence in initialize(postgres):
+            click.echo(sentence, err=True)
+    except ImportError as error:
+        raise click.ClickException(
+            "PostgreSQL needs the extra postgres, which is not installed: pip install 'todo-tui[postgres]'."
+        ) from error
+    except BackendError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo("The tables lists and todos and the publication powersync are there.", err=True)
+    return ExitCode.OK
 
 
 @backend.group()
@@ -161,11 +205,10 @@ def _on_database(context: click.Context, work: Callable[[sqlite3.Connection], T]
     from app.backend.changes import Changes
     from app.backend.database import Database
 
-    given: Path | None = context.obj
-    path = settings_of(context).data_dir / "backend.db" if given is None else given
+    path: Path = context.obj
 
     async def run() -> T:
-        database = await Database.open(path.absolute(), Changes())
+        database = await Database.open(path, Changes())
         try:
             return await database.write(work, user_id="")
         finally:

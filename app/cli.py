@@ -18,6 +18,7 @@ import click
 
 from app.backend_commands import backend
 from app.command_context import ExitCode, settings_of
+from app.commands import carrying, configuring, everyday, syncing
 
 _THREADS_SECONDS = 0.5
 
@@ -34,6 +35,10 @@ def main() -> None:
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever reads has enough, as head does. Python would complain of it once more while it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = ExitCode.OK
     except Exception as error:  # noqa: BLE001 - nobody is left who could tell the user
         reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".: ")
         click.echo(f"todo-tui: todo-tui ended by a mistake of its own ({reason}).", err=True)
@@ -74,16 +79,18 @@ def _print_version(context: click.Context, _parameter: click.Parameter, value: A
 @click.option("--backend", "backend_url", metavar="URL", help="Sync with the backend at this address.")
 @click.option("--user", "user_id", metavar="ID", help="Show and sync the lists of this user (a UUID or a number).")
 @click.option("--port", metavar="N", help="Port of the demo backend inside todo-tui.  [default: 6161]")
+@click.option("--quiet", "-q", is_flag=True, help="Say nothing on stderr but what went wrong.")
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."
 )
 @click.pass_context
-def command_line(context: click.Context, config: Path | None, **options: str | None) -> int | None:
+def command_line(context: click.Context, config: Path | None, *, quiet: bool, **options: str | None) -> int | None:
     """A to-do list for the terminal that works offline and syncs by itself.
 
     Without a command it opens the list. With no --backend it brings its own backend, on this machine only, and shares
     it with every other todo-tui that is started.
     """
+    del quiet  # whoever narrates looks it up
     context.obj = (config, options)
     if context.invoked_subcommand is not None:
         return None
@@ -119,4 +126,5 @@ def login(context: click.Context, url: str) -> int:
     return ExitCode.OK
 
 
-command_line.add_command(backend)
+for _command in (backend, *everyday.COMMANDS, *syncing.COMMANDS, *carrying.COMMANDS, *configuring.COMMANDS):
+    command_line.add_command(_command)

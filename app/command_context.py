@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 
 class ExitCode(IntEnum):
-    """What the exit code of todo-tui says."""
+    """What the exit code says: done; not done, and stderr tells why; wrong usage; not finished in time."""
 
     OK = 0
     FAILED = 1
     USAGE = 2
+    UNFINISHED = 4
 
 
 def settings_of(context: click.Context, **more: str) -> Settings:

@@ -22,13 +22,15 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from app.appearance import Appearance
 from app.embedded import EmbeddedBackend
 from app.memory import BackendMemory, RunError
-from app.sign_in import SignInFile
+from app.sign_in import SignInFile, as_signed_in
 
 if TYPE_CHECKING:
     from app.proof import SignInKey
     from app.settings import Settings
+    from app.store import Store
     from sync import BackendConnector, PowerSyncDatabase
 
 _LOG_BYTES = 1_000_000
@@ -65,7 +67,7 @@ def run_interface(settings: Settings) -> int:
     # Everything that is made from here on is the user's own: database, log, and what SQLite puts beside them.
     os.umask(0o077)
     log_file = _open_data_directory(settings.data_dir)
-    settings = _as_signed_in(settings)
+    settings = as_signed_in(settings)
     end = _End()
     try:
         asyncio.run(_run(settings, end))
@@ -83,21 +85,46 @@ def run_interface(settings: Settings) -> int:
     return end.exit_code
 
 
-def _as_signed_in(settings: Settings) -> Settings:
-    """The settings with the user whose key `todo-tui login` has kept for the backend, if it has.
+@asynccontextmanager
+async def syncing(settings: Settings) -> AsyncGenerator[tuple[PowerSyncDatabase, Store]]:
+    """The database of the settings and its store, syncing until the end, without an interface.
 
     Raises:
-        RunError: another user is named.
+        RunError: it cannot be opened, or belongs to another user or backend.
+        StoreError: syncing cannot be started.
     """
-    signed_in = None if settings.backend_url is None else SignInFile(settings.data_dir).recall(settings.backend_url)
-    if signed_in is None or str(settings.user_id) == signed_in.user_id:
-        return settings
-    if "user_id" in settings.model_fields_set:
-        raise RunError(
-            f"You are signed in at {settings.backend_url} as user {signed_in.user_id}, not as {settings.user_id}; "
-            "leave --user (user_id) out, or sign in with another key by todo-tui login, in another --data-dir."
-        )
-    return settings.model_copy(update={"user_id": signed_in.user_id})
+    from app.store import Store
+    from sync import SyncOptions
+
+    try:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(settings.data_dir, error.strerror) from error
+    settings = as_signed_in(settings)
+    memory = BackendMemory(settings.data_dir)
+    memory.check(str(settings.user_id), settings.backend_url)
+    with _unawaited_threads():
+        async with (
+            _backend(settings, asyncio.Event()) as embedded,
+            _database(settings.data_dir / "todo.db") as database,
+            _connector(settings, memory, embedded) as connector,
+        ):
+            memory.claim(str(settings.user_id), None)
+
+            async def connect() -> None:
+                await database.connect(connector, SyncOptions(max_retry_delay=_LONGEST_RETRY_SECONDS))
+
+            store = Store(database, str(settings.user_id), connect)
+            # Before the connection: without them, the to-dos that are here would go with the first checkpoint.
+            keeper = asyncio.create_task(store.keep_subscribed(), name="keep the lists subscribed")
+            try:
+                await store.subscribe_known()
+                await store.connect()
+                yield database, store
+            finally:
+                keeper.cancel()
+                await asyncio.gather(keeper, return_exceptions=True)
+                await database.disconnect()
 
 
 def _open_data_directory(directory: Path) -> Path:
@@ -265,6 +292,7 @@ async def _show(
 ) -> None:
     from rich.console import Console
 
+    from app.keymap import Keymap
     from app.store import Store
     from app.tui.app import TodoApp
     from sync import SyncOptions
@@ -288,7 +316,14 @@ async def _show(
         raise RunError("todo-tui needs a terminal to show its lists.")
     memory.claim(str(settings.user_id), None)
     store = Store(database, str(settings.user_id), connect)
-    app = TodoApp(store)
+    appearance = Appearance(settings.data_dir)
+    app = TodoApp(
+        store,
+        keymap=Keymap.of(settings.keymap, settings.keys),
+        theme=appearance.theme(),
+        remember_theme=appearance.remember_theme,
+        still=settings.reduced_motion,
+    )
     mistakes = io.StringIO()
     app.error_console = Console(file=mistakes, markup=False, highlight=False)
     # Not before the first screen is up: taken apart while it is being built, it would fail.

@@ -1,4 +1,4 @@
-"""The to-do app's tables, as its backend syncs them.
+"""The to-do app's tables: those that its backend syncs, and those of this device.
 
 Owns the names of tables and columns. Must not know how they are queried (`app.store`) or shown (`app.tui`).
 """
@@ -30,6 +30,21 @@ APP_SCHEMA: Final = Schema(
             ],
             indexes=[Index("list", ["list_id"])],
         ),
+        Table("todo_positions", [Column.text("position")], local_only=True),
+        Table("arrangements", [Column.text("sort"), Column.integer("shows_done")], local_only=True),
+        Table(
+            "undo_journal",
+            [
+                Column.integer("step"),
+                Column.integer("part"),
+                Column.integer("undone"),
+                Column.text("label"),
+                Column.text("changes"),
+            ],
+            local_only=True,
+            indexes=[Index("step", ["step"])],
+        ),
     ]
 )
-"""The schema of the official PowerSync to-do demos, so that their clients and backends work with this app."""
+"""The schema of the official PowerSync to-do demos, so that their clients and backends work with this app, and what is
+kept beside it on this device only: the order that was made by hand, how views are arranged, and what can be undone."""

@@ -13,13 +13,16 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import SplitResult, urlsplit
 from uuid import UUID
 
 from platformdirs import user_config_path, user_data_path
-from pydantic import Field, StringConstraints, ValidationError, field_validator
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+
+from app.keymap import Keymap, KeymapError, Preset
 
 ENVIRONMENT_PREFIX = "TODO_TUI_"
 
@@ -29,6 +32,9 @@ DEFAULT_USER_ID = UUID("6f0d5c1e-8a43-4d0b-9d0e-3c1b7a52e4f9")
 _ADDRESS = (
     "an http:// or https:// address such as http://127.0.0.1:6161, without user name, password, query or fragment"
 )
+POSTGRES = ("postgresql://", "postgres://")
+"""How the address of a PostgreSQL database begins."""
+
 _UserNumber = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,17}$")]
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _EXPECTED = {
@@ -39,12 +45,18 @@ _EXPECTED = {
     "user_id": f"a UUID such as {DEFAULT_USER_ID}, or the whole number of a user",
     "port": "a whole number from 1 to 65535",
     "sync_config": "the path of a file",
+    "keymap": '"default", "vim" or "plain"',
+    "keys": "a table of actions with a key, or a list of keys, each",
+    "reduced_motion": "true or false",
+    "database": "the path of a file, or an address postgresql://…",
 }
+_TOML_TYPES: dict[str, type] = {"port": int, "reduced_motion": bool, "keys": dict}
 _OPTIONS = {
     "data_dir": "--data-dir",
     "backend_url": "--backend",
     "user_id": "--user",
     "port": "--port",
+    "database": "--database",
 }
 
 
@@ -62,7 +74,12 @@ class Settings(BaseSettings):
         service_url: base URL of the sync service, or None for what the backend says; in one spelling.
         user_id: whose lists are shown and synced; a number where the backend counts its users.
         port: loopback TCP port of the demo backend inside todo-tui.
+        keymap: the set of keys to begin with.
+        reduced_motion: whether nothing moves by itself.
+        database: where a demo backend that runs alone keeps the lists: an absolute path, a postgresql:// address, or
+            None for a file in the data directory. An address may hold a password.
         sync_config: the sync config of a demo backend that runs alone, or None for the one that comes along; absolute.
+        keys: other keys for single actions, by the action's id.
     """
 
     model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
@@ -73,7 +90,28 @@ class Settings(BaseSettings):
     service_url: str | None = None
     user_id: UUID | _UserNumber = DEFAULT_USER_ID
     port: int = Field(default=6161, ge=1, le=65535)
+    keymap: Preset = "default"
+    reduced_motion: bool = False
+    database: str | None = Field(default=None, repr=False)
     sync_config: Path | None = None
+    keys: dict[str, str | list[str]] = Field(default_factory=dict[str, "str | list[str]"])
+
+    @model_validator(mode="after")
+    def _keys_fit(self) -> Self:
+        try:
+            Keymap.of(self.keymap, self.keys)
+        except KeymapError as error:
+            raise PydanticCustomError("keymap", "{reason}", {"reason": str(error)}) from error
+        return self
+
+    @field_validator("database")
+    @classmethod
+    def _file_or_address(cls, text: str | None) -> str | None:
+        if text is None or text.startswith(POSTGRES):
+            return text
+        if not text or "\0" in text:
+            raise ValueError("not a path")
+        return os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111 -- as below
 
     @field_validator("data_dir", "sync_config", mode="before")
     @classmethod
@@ -126,7 +164,12 @@ def load_settings(config: Path | None = None, options: Mapping[str, object] | No
     try:
         return Settings.model_validate({**in_file, **in_environment, **given})
     except ValidationError as error:
-        key = str(error.errors(include_url=False, include_context=False)[0]["loc"][0])
+        first = error.errors(include_url=False, include_context=False)[0]
+        if first["type"] == "keymap":
+            variable = f"Environment variable {ENVIRONMENT_PREFIX}KEYS"
+            where = variable if "keys" in in_environment else f"Config file {path}"
+            raise SettingsError(f"{where}: {first['msg']}") from None
+        key = str(first["loc"][0])
         if key in given:
             where = f"Option {_OPTIONS[key]}"
         elif key in in_environment:
@@ -134,6 +177,13 @@ def load_settings(config: Path | None = None, options: Mapping[str, object] | No
         else:
             where = f"Config file {path}: {key}"
         raise SettingsError(f"{where} must be {_EXPECTED[key]}.") from None
+
+
+def json_schema() -> dict[str, Any]:
+    """A JSON schema of the config file."""
+    schema = Settings.model_json_schema()
+    schema["title"] = "Settings of todo-tui"
+    return schema
 
 
 def default_config_path() -> Path:
@@ -166,9 +216,11 @@ def _read_file(path: Path, *, required: bool) -> dict[str, Any]:
     for key, value in values.items():
         if key not in Settings.model_fields:
             raise SettingsError(f"Config file {path} has an unknown key {key!r}{_nearest(key, Settings.model_fields)}")
-        if type(value) is not (int if key == "port" else str):
+        if type(value) is not _TOML_TYPES.get(key, str):
             raise SettingsError(f"Config file {path}: {key} must be {_EXPECTED[key]}, not {_toml_type(value)}.")
-    for key in {"data_dir", "sync_config"} & values.keys():
+    for key in {"data_dir", "sync_config", "database"} & values.keys():
+        if key == "database" and values[key].startswith(POSTGRES):
+            continue
         # Relative to the file, so that the same file means the same place wherever todo-tui is started.
         place = os.path.expanduser(values[key])  # noqa: PTH111 - pathlib's fails for an unknown user
         values[key] = place and str(path.parent.absolute() / place)

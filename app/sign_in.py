@@ -10,10 +10,13 @@ import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from app.memory import RunError
 from app.proof import SignInKey, parse_key
+
+if TYPE_CHECKING:
+    from app.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +84,20 @@ class SignInFile:
         except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"{self._path} cannot be read; delete it, and sign in again with todo-tui login.") from error
         return cast("dict[str, Any]", kept) if isinstance(kept, dict) else {}
+
+
+def as_signed_in(settings: Settings) -> Settings:
+    """The settings with the user whose key `todo-tui login` has kept for the backend, if it has.
+
+    Raises:
+        RunError: another user is named.
+    """
+    signed_in = None if settings.backend_url is None else SignInFile(settings.data_dir).recall(settings.backend_url)
+    if signed_in is None or str(settings.user_id) == signed_in.user_id:
+        return settings
+    if "user_id" in settings.model_fields_set:
+        raise RunError(
+            f"You are signed in at {settings.backend_url} as user {signed_in.user_id}, not as {settings.user_id}; "
+            "leave --user (user_id) out, or sign in with another key by todo-tui login, in another --data-dir."
+        )
+    return settings.model_copy(update={"user_id": signed_in.user_id})

@@ -39,6 +39,7 @@ class RejectedChange:
         reason: the backend's own words, any text.
         rejected_at: when, in UTC.
         attempts: how often it was rejected in all.
+        row_ids: the lists and to-dos that it changes.
     """
 
     id: str
@@ -46,6 +47,7 @@ class RejectedChange:
     reason: str
     rejected_at: datetime
     attempts: int
+    row_ids: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,7 @@ class SyncReport:
     async def _follow_rejected(self) -> AsyncGenerator[list[RejectedChange]]:
         with explained("The rejected changes cannot be shown"), suppress(DatabaseClosedError):
             async for writes in self._database.watch_rejected_writes():
-                here = await self._texts_of_rows({row for write in writes for row in _rows_of(write)})
+                here = await self.texts_of_rows({row for write in writes for row in _rows_of(write)})
                 self._rejected = {f"rejected-{write.id}": write for write in writes}
                 texts = {**_added_texts(writes), **here}
                 yield [_rejected_change(change_id, write, texts) for change_id, write in self._rejected.items()]
@@ -164,14 +166,15 @@ class SyncReport:
     async def _follow_replaced(self) -> AsyncGenerator[list[ReplacedChange]]:
         with explained("What others have replaced cannot be shown"), suppress(DatabaseClosedError):
             async for conflicts in self._database.watch_conflicts():
-                known = KnownTexts(await self._texts_of_rows({(each.table, each.row_id) for each in conflicts}))
+                known = KnownTexts(await self.texts_of_rows({(each.table, each.row_id) for each in conflicts}))
                 self._conflicts = {f"replaced-{each.id}": each for each in conflicts if concerns_the_user(each)}
                 yield [
                     ReplacedChange(change_id, *conflict_told(conflict, known), conflict.found_at)
                     for change_id, conflict in self._conflicts.items()
                 ]
 
-    async def _texts_of_rows(self, rows: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    async def texts_of_rows(self, rows: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+        """The texts of lists and to-dos that are here, by table and id of the row."""
         ids = json.dumps([row_id for _, row_id in rows])
         found: dict[tuple[str, str], str] = {}
         for table, sql in _TEXT_QUERIES:
@@ -212,5 +215,10 @@ def _rejected_change(change_id: str, write: RejectedWrite, texts: Mapping[tuple[
     }
     known = KnownTexts({**texts, **before})
     return RejectedChange(
-        change_id, tuple(told(entry, known) for entry in write.crud), write.reason, write.rejected_at, write.attempts
+        change_id,
+        tuple(told(entry, known) for entry in write.crud),
+        write.reason,
+        write.rejected_at,
+        write.attempts,
+        frozenset(entry.id for entry in write.crud),
     )

@@ -35,7 +35,7 @@ async def fill(store: Store) -> None:
         list_id = await store.add_list(name)
         for todo_id, text in zip(await store.add_todos(list_id, texts), texts, strict=True):
             if text in DONE:
-                await store.set_completed(todo_id, completed=True)
+                await store.set_completed([todo_id], completed=True)
 
 
 async def make(target: Path, size: tuple[int, int], status: SyncStatus) -> None:

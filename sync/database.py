@@ -31,7 +31,7 @@ from sync.storage.file import prepare
 from sync.storage.migrations import check_version
 from sync.storage.names import app_tables
 from sync.storage.rejected_writes import REJECTED_TRANSACTIONS
-from sync.storage.upload_queue import BatchLimits, UploadQueueStats
+from sync.storage.upload_queue import QUEUED_ROWS, BatchLimits, UploadQueueStats
 from sync.storage.views import replace_schema
 from sync.stored_status import StoredStatus
 from sync.streams import SyncStream, SyncStreams
@@ -360,6 +360,18 @@ class PowerSyncDatabase(LocalDatabase):
     async def upload_queue_stats(self) -> UploadQueueStats:
         """How much waits for upload, and since when."""
         return await self._queue.stats()
+
+    async def watch_queued_rows(self, table: str, *, throttle: float = 0.03) -> AsyncIterator[frozenset[str]]:
+        """The ids of a table's rows whose changes wait for upload, now and whenever they change.
+
+        Ends when the database is closed.
+
+        Args:
+            table: its name in the schema.
+            throttle: the shortest time between two values, in seconds.
+        """
+        async for rows in self.watch(QUEUED_ROWS, [table], throttle=throttle):
+            yield frozenset(row["id"] for row in rows)
 
     async def rejected_writes(self) -> list[RejectedWrite]:
         """The local transactions that the backend refused for good, oldest first."""

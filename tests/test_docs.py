@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import sync
+from app.keymap import ACTIONS, Place
 from app.settings import Settings
-from app.tui.actions import ACTIONS, Place
 from sync import Table
 
 ROOT = Path(__file__).parents[1]
@@ -68,7 +68,7 @@ def test_every_option_in_the_readme_exists() -> None:
         subprocess.run(
             [sys.executable, "-m", "app", *command, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=30
         ).stdout
-        for command in ([], ["backend"], ["backend", "user", "add"], ["login"])
+        for command in ([], ["backend"], ["backend", "user", "add"], ["login"], ["list"], ["sync"])
     ]
     for option in re.findall(r"(?<![\w-])(--[a-z][a-z-]+)", README):
         if option not in {"--check", "--snapshot-update"}:
@@ -133,3 +133,9 @@ def test_the_examples_of_raw_tables_run(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (0, "")
         assert str(expected) in done.stdout
         assert done.stdout.count("waits for upload: (CrudEntry(") == len(expected)
+
+
+def test_the_reference_pages_are_those_of_the_code() -> None:
+    command = [sys.executable, "docs/reference.py", "--check"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr

@@ -15,7 +15,9 @@ from app.connector import DemoConnector
 from app.memory import BackendMemory
 from app.schema import APP_SCHEMA
 from app.store import Store, Todo, TodoList
+from app.tui.badges import FRESH
 from sync import PowerSyncDatabase, SyncOptions, SyncStatus
+from tests.app.tui.harness import painted, running
 
 USER = "7c2a9c1e-4d55-4b7c-9a5e-0c8a4f1d2b3c"
 OPTIONS = SyncOptions(retry_delay=0.05, max_retry_delay=0.2)
@@ -32,6 +34,12 @@ class BackendProcess:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """The process, while it runs."""
+        assert self._process is not None
+        return self._process.pid
 
     async def start(self) -> None:
         self._process = await asyncio.create_subprocess_exec(
@@ -145,11 +153,11 @@ async def test_two_terminals_one_list(tmp_path: Path) -> None:
         await shows_within_a_second([("Milk", False), ("Bread", False)])
         await one.store.edit_todo(first, "Oat milk")
         await shows_within_a_second([("Oat milk", False), ("Bread", False)])
-        await one.store.set_completed(first, completed=True)
+        await one.store.set_completed([first], completed=True)
         await shows_within_a_second([("Bread", False), ("Oat milk", True)])
         counts = await two.until_lists(lambda lists: lists[0].done_count == 1, seconds=1)
         assert (counts[0].open_count, counts[0].done_count) == (1, 1)
-        await one.store.delete_todo(first)
+        await one.store.delete_todos([first])
         await shows_within_a_second([("Bread", False)])
         await two.store.rename_list(list_id, "Food")
         await one.until_lists(lambda lists: lists[0].name == "Food", seconds=1)
@@ -176,7 +184,7 @@ async def test_both_work_on_while_the_backend_is_dead_and_agree_when_it_returns(
             assert status.wanted
         mine = await one.store.add_todo(list_id, "Passport")
         await one.store.edit_todo(shared, "Train tickets")
-        await two.store.set_completed(shared, completed=True)
+        await two.store.set_completed([shared], completed=True)
         theirs = await two.store.add_todo(list_id, "Hotel")
         await one.until_status(lambda status: status.upload_queue_count == 2)
         await two.until_status(lambda status: status.upload_queue_count == 2)
@@ -282,3 +290,23 @@ asyncio.run(main())
         assert kept == list(range(len(kept)))
         assert database.status.upload_queue_count == len(kept)
         assert (await database.get("PRAGMA integrity_check"))[0] == "ok"
+
+
+async def test_what_another_terminal_changed_is_pointed_out_for_a_moment(tmp_path: Path) -> None:
+    async with (
+        backend_process(tmp_path / "backend.db") as backend,
+        Client(tmp_path / "one.db", backend) as one,
+        Client(tmp_path / "two.db", backend) as two,
+    ):
+        list_id = await one.store.add_list("Groceries")
+        milk, _ = await one.store.add_todos(list_id, ["Milk", "Bread"])
+        await two.until_todos(list_id, lambda todos: len(todos) == 2)
+        async with running(two.store) as run:
+            assert not any(FRESH.text in line for line in painted(run.todos))
+            await one.store.edit_todo(milk, "Oat milk")
+            await run.until(lambda: "Oat milk" in (run.texts[0] or ""))
+            assert [FRESH.text in line for line in painted(run.todos)[:2]] == [True, False]
+            await run.press("right", "j", "e", *" rolls", "enter")
+            await run.until(lambda: run.texts[1] == "Bread rolls")
+            assert FRESH.text not in painted(run.todos)[1]
+            await run.until(lambda: FRESH.text not in painted(run.todos)[0])

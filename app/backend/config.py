@@ -60,6 +60,11 @@ class BackendConfig:
     """The file that says who syncs what; None for the one that comes with todo-tui."""
     compact_seconds: float = 10.0
     """How long after a commit the operation log is compacted."""
+    postgres: str | None = field(default=None, repr=False)
+    """URL of a PostgreSQL database that keeps the rows instead of the file, for a PowerSync Service to replicate; the
+    file keeps the signing key and who may sign in. It may hold a password."""
+    powersync_url: str | None = None
+    """Where clients find the sync side, if that is not this backend."""
 
 
 def is_loopback(host: str) -> bool:

@@ -37,6 +37,10 @@ class RequestError(Exception):
         self.name = name
 
 
+class DatabaseTroubleError(Exception):
+    """A database other than the backend's own file cannot be used now; nothing was kept, and a repeat can succeed."""
+
+
 def _render(refusal: RequestError, headers: dict[str, str] | None = None) -> Response:
     body = {
         "error": {
@@ -73,7 +77,7 @@ async def answer_http_exception(_request: Request, error: Exception) -> Response
 
 async def answer_database_error(_request: Request, error: Exception) -> Response:
     """Answer trouble of the database with 503: input is checked before, so a retry can succeed."""
-    assert isinstance(error, sqlite3.Error)
+    assert isinstance(error, (sqlite3.Error, DatabaseTroubleError))
     _log.warning("The database refused a request: %s", error)
     refusal = RequestError(
         503, "unavailable", "The database is busy or cannot be used now; try again soon.", name="DatabaseError"

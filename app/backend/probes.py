@@ -33,8 +33,10 @@ class Probes:
         ]
 
     async def readiness(self, _request: Request) -> Response:
-        """That the database answers; otherwise 503, as all trouble of the database."""
-        await self._service.opened.database.read(lambda connection: connection.execute("SELECT 1 FROM meta").fetchone())
+        """That the databases answer; otherwise 503, as all trouble of the database."""
+        opened = self._service.opened
+        await opened.database.read(lambda connection: connection.execute("SELECT 1 FROM meta").fetchone())
+        await opened.rows.check()
         return json_answer({"ready": True, "started": True})
 
     async def liveness(self, request: Request) -> Response:

@@ -24,6 +24,7 @@ from filelock import BaseFileLock, Timeout
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.routing import Route
 
 from app.backend import errors
 from app.backend.access_log import AccessLog
@@ -35,7 +36,7 @@ from app.backend.hosts import LOOPBACK_NAMES, OnlyHosts
 from app.backend.limits import RequestLimit
 from app.backend.probes import Probes
 from app.backend.service import Service
-from app.backend.sync_api import SyncApi
+from app.backend.sync_api import SyncApi, sync_elsewhere
 from app.backend.write_api import WriteApi
 
 _STOP_SECONDS = 3
@@ -73,7 +74,7 @@ def build_app(service: Service, side: Side = Side.BOTH) -> Starlette:
     return Starlette(
         routes=[
             *(WriteApi(service).routes() if side is not Side.SYNC else ()),
-            *(SyncApi(service).routes() if side is not Side.WRITE else ()),
+            *(_sync_routes(service) if side is not Side.WRITE else ()),
             *Probes(service).routes(),
         ],
         middleware=middleware,
@@ -82,9 +83,14 @@ def build_app(service: Service, side: Side = Side.BOTH) -> Starlette:
             errors.RequestError: errors.answer_request_error,
             HTTPException: errors.answer_http_exception,
             sqlite3.Error: errors.answer_database_error,
+            errors.DatabaseTroubleError: errors.answer_database_error,
             Exception: errors.answer_unexpected,
         },
     )
+
+
+def _sync_routes(service: Service) -> list[Route]:
+    return sync_elsewhere(service.config.powersync_url) if service.config.postgres else SyncApi(service).routes()
 
 
 class _Server(uvicorn.Server):

@@ -27,6 +27,7 @@ from app.backend.database import Database
 from app.backend.feed import Feed
 from app.backend.limits import OpenStreams
 from app.backend.oplog import OperationLog
+from app.backend.rows import RowDatabase, SqliteRowDatabase
 from app.backend.streams import SyncRules
 from app.backend.tables import LISTS, TODOS
 from app.backend.users import SignIn
@@ -46,6 +47,7 @@ class Opened:
     database: Database
     tokens: auth.Tokens
     sign_in: SignIn
+    rows: RowDatabase
     log: OperationLog
     feed: Feed
     backend_id: uuid.UUID
@@ -78,6 +80,8 @@ class Service:
 
     def sync_url(self, base_url: URL) -> str:
         """Where clients find the sync side, as they have found the backend itself at `base_url`."""
+        if self.config.powersync_url is not None:
+            return self.config.powersync_url
         if self.sync_port is not None:
             base_url = base_url.replace(port=self.sync_port)
         return str(base_url).rstrip("/")
@@ -97,6 +101,7 @@ class Service:
             await database.write(lambda connection: _adopt(connection, log, rules), user_id="")
             feed = Feed(database, log, self.changes)
             await feed.start()
+            rows = SqliteRowDatabase(database, log) if self.config.postgres is None else await _postgres(self.config)
         except BaseException:
             await database.close()
             raise
@@ -107,7 +112,7 @@ class Service:
             shared_secret=self.config.shared_secret,
         )
         sign_in = SignIn(local_key, open_to_all=self.config.open_to_all)
-        self._opened = Opened(database, tokens, sign_in, log, feed, backend_id)
+        self._opened = Opened(database, tokens, sign_in, rows, log, feed, backend_id)
         self._following = _follow(feed)
         self._tasks = [asyncio.create_task(self._compact())]
         if self.config.sync_config is not None:
@@ -123,6 +128,7 @@ class Service:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await opened.rows.close()
             await opened.database.close()
 
     async def change_sync_config(self, rules: SyncRules) -> None:
@@ -228,6 +234,18 @@ def _adopt(connection: sqlite3.Connection, log: OperationLog, rules: SyncRules) 
     except BaseException:
         log.adopt(*before)
         raise
+
+
+async def _postgres(config: BackendConfig) -> RowDatabase:
+    """Raises BackendError if PostgreSQL cannot be reached, or the driver is not installed."""
+    assert config.postgres is not None
+    try:
+        from app.backend.postgres import PostgresDatabase
+    except ImportError as error:
+        raise BackendError(
+            "PostgreSQL needs the extra postgres, which is not installed: pip install 'todo-tui[postgres]'."
+        ) from error
+    return await PostgresDatabase.open(config.postgres)
 
 
 def _local_key(database: Path) -> SignInKey:

@@ -159,3 +159,16 @@ class _LinesResponse(StreamingResponse):
             except RequestError as error:
                 _log.warning("A sync stream ends: %s", error)
             await send({"type": "http.response.body", "body": self._compress.end(), "more_body": False})
+
+
+def sync_elsewhere(powersync_url: str | None) -> list[Route]:
+    """Routes of the sync side of a backend whose rows a PowerSync Service replicates: they say so."""
+    where = f"at {powersync_url}" if powersync_url else "by a PowerSync Service"
+
+    async def refuse(_request: Request) -> Response:
+        raise RequestError(
+            404, "PSYNC_S2002", f"This backend takes writes only; its lists are synced {where}.", name="RouteError"
+        )
+
+    paths = {"/sync/stream": ["POST"], "/write-checkpoint2.json": ["GET"], "/sync/checkpoint-request": ["POST"]}
+    return [Route(path, refuse, methods=methods) for path, methods in paths.items()]

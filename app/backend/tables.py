@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from app.backend.errors import RequestError
 
@@ -42,11 +42,12 @@ def _boolean(value: Any) -> Value:
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its name, the check that also normalises a value, and whether null is refused."""
+    """A column: its name, the check that also normalises a value, whether null is refused, its type in PostgreSQL."""
 
     name: str
     check: Callable[[Any], Value]
     required: bool = False
+    sql_type: Literal["text", "uuid", "timestamptz", "boolean"] = "text"
 
 
 @dataclass(frozen=True)
@@ -95,22 +96,22 @@ class Table:
 LISTS = Table(
     "lists",
     (
-        Column("created_at", _timestamp),
+        Column("created_at", _timestamp, sql_type="timestamptz"),
         Column("name", _text, required=True),
-        Column("owner_id", _text, required=True),
+        Column("owner_id", _text, required=True, sql_type="uuid"),
     ),
 )
 TODOS = Table(
     "todos",
     (
-        Column("created_at", _timestamp),
-        Column("completed_at", _timestamp),
+        Column("created_at", _timestamp, sql_type="timestamptz"),
+        Column("completed_at", _timestamp, sql_type="timestamptz"),
         Column("description", _text, required=True),
-        Column("completed", _boolean),
-        Column("created_by", _text),
-        Column("completed_by", _text),
-        Column("list_id", _text, required=True),
-        Column("photo_id", _text),
+        Column("completed", _boolean, sql_type="boolean"),
+        Column("created_by", _text, sql_type="uuid"),
+        Column("completed_by", _text, sql_type="uuid"),
+        Column("list_id", _text, required=True, sql_type="uuid"),
+        Column("photo_id", _text, sql_type="uuid"),
     ),
 )
 _TABLES = {table.name: table for table in (LISTS, TODOS)}

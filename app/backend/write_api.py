@@ -17,10 +17,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from app.backend import checkpoints
 from app.backend.bodies import MEBIBYTE, convert, parse_json, read_body, read_json
-from app.backend.errors import RequestError
-from app.backend.rows import CrudEntry, RowWriter
+from app.backend.errors import DatabaseTroubleError, RequestError
+from app.backend.rows import CrudEntry, Rows, RowWriter
 from app.backend.service import Service
 from app.proof import ANSWER_HEADER
 
@@ -162,28 +161,23 @@ class WriteApi:
 
         All that are applied are committed together. If the database is in trouble none is.
         """
-        opened = self._service.opened
 
-        def apply(connection: sqlite3.Connection) -> list[dict[str, Any]]:
-            request = chain.from_iterable(transactions)
-            writer = RowWriter(connection, opened.log, request, user_id=user_id)
+        def apply(rows: Rows) -> list[dict[str, Any]]:
+            writer = RowWriter(rows, chain.from_iterable(transactions), user_id=user_id)
             results: list[dict[str, Any]] = []
             for entries in transactions:
-                connection.execute("SAVEPOINT client_transaction")
                 try:
-                    writer.apply(entries)
+                    with rows.savepoint():
+                        writer.apply(entries)
                 except RequestError as error:
-                    connection.execute("ROLLBACK TO client_transaction")
                     results.append(_fatal_error(error, entries))
                     break
-                finally:
-                    connection.execute("RELEASE client_transaction")
                 results.append({"status": "success"})
             return results
 
         try:
-            results = await opened.database.write(apply, user_id=user_id)
-        except sqlite3.Error as error:
+            results = await self._service.opened.rows.write_rows(apply, user_id=user_id)
+        except (sqlite3.Error, DatabaseTroubleError) as error:
             _log.warning("The database refused an upload: %s", error)
             results = [_RETRYABLE_ERROR][: len(transactions)]
         return results + [{"status": "not_attempted"}] * (len(transactions) - len(results))
@@ -204,16 +198,11 @@ class WriteApi:
         if body.user_id != user_id:
             raise RequestError(403, "forbidden", "The token belongs to another user.", name="OwnershipError")
 
-        def advance(connection: sqlite3.Connection) -> int:
-            return checkpoints.advance(connection, user_id, body.client_id)
-
-        value = await self._service.opened.database.write(advance, user_id=user_id)
+        value = await self._service.opened.rows.advance_checkpoint(user_id, body.client_id)
         return json_answer({"checkpoint": value})
 
     async def _write(self, user_id: str, entries: Sequence[CrudEntry]) -> None:
-        opened = self._service.opened
+        def apply(rows: Rows) -> None:
+            RowWriter(rows, entries, user_id=user_id).apply(entries)
 
-        def apply(connection: sqlite3.Connection) -> None:
-            RowWriter(connection, opened.log, entries, user_id=user_id).apply(entries)
-
-        await opened.database.write(apply, user_id=user_id)
+        await self._service.opened.rows.write_rows(apply, user_id=user_id)

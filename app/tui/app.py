@@ -12,16 +12,26 @@ from typing import ClassVar, Final
 
 from textual.app import App
 from textual.binding import BindingType
+from textual.command import Provider
 
-from app.store import Store, utc_now
-from app.tui.actions import Place, bindings, performs
+from app.keymap import DEFAULT, Keymap, Place
+from app.literal import visible
+from app.store import Store, local_now
+from app.tui.actions import bindings, performs
 from app.tui.attempts import retried, tell_failure
-from app.tui.literal import visible
+from app.tui.no_color import WithoutColor
 from app.tui.screens.main import MainScreen
 from app.tui.theme import DARK, LIGHT
 
 _WIDTHS: Final[list[tuple[int, str]]] = [(0, "-narrow"), (60, "-medium"), (100, "-wide")]
 _HEIGHTS: Final[list[tuple[int, str]]] = [(0, "-short"), (16, "-tall")]
+
+
+def actions_provider() -> type[Provider]:
+    """The actions in the command palette, loaded when it opens first."""
+    from app.tui.palette import ActionsProvider
+
+    return ActionsProvider
 
 
 @performs(Place.ALWAYS)
@@ -34,25 +44,47 @@ class TodoApp(App[None], inherit_bindings=False):
         store: what it shows; its database is open.
         now: the clock, giving aware datetimes.
         connect: start syncing at once; otherwise only when the user asks for it.
+        keymap: the keys in force.
+        theme: the name of a theme; one that is unknown is passed over.
+        remember_theme: called with the name of a theme that the user chose.
+        still: nothing moves by itself.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(Place.ALWAYS)
     CSS_PATH = "app.tcss"
     TITLE = "todo-tui"
-    ENABLE_COMMAND_PALETTE = False
+    COMMANDS: ClassVar[set[type[Provider] | Callable[[], type[Provider]]]] = {actions_provider}
     HORIZONTAL_BREAKPOINTS = _WIDTHS
     VERTICAL_BREAKPOINTS = _HEIGHTS
 
-    def __init__(self, store: Store, *, now: Callable[[], datetime] = utc_now, connect: bool = True) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        now: Callable[[], datetime] = local_now,
+        connect: bool = True,
+        keymap: Keymap = DEFAULT,
+        theme: str | None = None,
+        remember_theme: Callable[[str], object] = lambda _: None,
+        still: bool = False,
+    ) -> None:
         super().__init__()
+        self.keys_in_force: Final = keymap
         self._store = store
         self._now = now
         self._connects = connect
+        self._remember_theme = remember_theme
         self._main: MainScreen | None = None
         self._problem: str | None = None
         self.register_theme(DARK)
         self.register_theme(LIGHT)
-        self.theme = DARK.name
+        self.theme = theme if theme in self.available_themes else DARK.name
+        self.set_keymap({action_id: ",".join(keys) for action_id, keys in keymap.keys.items()})
+        if still:
+            self.animation_level = "none"
+        if self.no_color:
+            # Textual's own way is shades of grey.
+            self._filters = [WithoutColor()]
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """Give the app's own colour names a value in themes that do not know them."""
@@ -97,3 +129,27 @@ class TodoApp(App[None], inherit_bindings=False):
         """Quit, unless a text is half typed."""
         if self._main is not None:
             self._main.action_quit()
+
+    def action_choose_theme(self) -> None:
+        """Choose other colours; each is shown while the cursor is on it."""
+        from app.tui.screens.pick import Choice, PickScreen
+
+        before = self.theme
+        own = [DARK.name, LIGHT.name]
+        names = own + sorted(name for name in self.available_themes if name not in own)
+
+        def show(name: str) -> None:
+            self.theme = name
+
+        def keep(name: str) -> None:
+            self.theme = name
+            self._remember_theme(name)
+
+        choices = [Choice(name, name, "ours" if name in own else "") for name in names]
+        self.push_screen(PickScreen("Colours", choices, keep, before, moved=show, closed=lambda: show(before)))
+
+    def action_suspend_process(self) -> None:
+        """Go to the shell, where the terminal can."""
+        if self._driver is not None and not self._driver.can_suspend:
+            self.notify("This terminal has no shell to go to.", markup=False)
+        super().action_suspend_process()

@@ -6,13 +6,18 @@ Owns that one way. Which sentence is the store's affair.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 from textual.app import App
 from textual.widget import Widget
 from textual.worker import Worker
 
 from app.failures import StoreError
-from app.tui.literal import visible
+from app.literal import visible
+from app.tui.actions import keymap_of
+
+DONE_SECONDS: Final = 3.0
+"""How long it is told what was done; failures stay for longer."""
 
 
 def attempt(widget: Widget, work: Awaitable[object], *, group: str = "write") -> Worker[None]:
@@ -37,3 +42,15 @@ async def tell_failure(widget: Widget | App[None], work: Awaitable[object]) -> N
 def retried(widget: Widget | App[None]) -> Callable[[StoreError], None]:
     """What tells, in a toast, of a failure after which the store tries again by itself."""
     return lambda error: widget.notify(f"{visible(str(error))} It is tried again.", severity="warning", markup=False)
+
+
+async def tell_done(widget: Widget, work: Awaitable[str]) -> None:
+    """Wait for a write, and tell in a toast what it did and how it is undone.
+
+    Raises:
+        StoreError: what the write raises.
+    """
+    done = await work
+    if done:
+        key = keymap_of(widget).first("anywhere.undo")
+        widget.notify(f"{visible(done)}. Press {key} to undo.", timeout=DONE_SECONDS, markup=False)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from textual.message import Message
 
 if TYPE_CHECKING:
-    from app.store import TodoList
+    from app.store import SmartView, Todo, TodoList
     from app.tui.widgets.row_list import RowList
 
 
@@ -60,18 +60,67 @@ class RowMarked(Message):
 
 
 @dataclass
-class ListOpened(Message):
-    """Another list is to be shown, or the shown one has changed.
+class RowsChosen(Message):
+    """Other rows are chosen.
 
     Attributes:
-        todo_list: the list, or None if there is none.
+        rows: the list.
+        count: how many; 0 if none are.
     """
 
-    todo_list: TodoList | None
+    rows: RowList[Any]
+    count: int
 
     def can_replace(self, message: Message) -> bool:
-        """Only the newest list matters."""
-        return isinstance(message, ListOpened)
+        """Only the newest choice of a list matters."""
+        return isinstance(message, RowsChosen) and message.rows is self.rows
+
+
+@dataclass
+class RowDropped(Message):
+    """A row was dragged to another place.
+
+    Attributes:
+        rows: the list.
+        row_id: id of the row.
+        index: the place of the row that it was dropped on.
+    """
+
+    rows: RowList[Any]
+    row_id: str
+    index: int
+
+
+@dataclass
+class ViewOpened(Message):
+    """Another list or view is to be shown, or the shown one has changed.
+
+    Attributes:
+        view: the list, the view across lists, or None if there is none.
+    """
+
+    view: TodoList | SmartView | None
+
+    def can_replace(self, message: Message) -> bool:
+        """Only the newest one matters."""
+        return isinstance(message, ViewOpened)
+
+
+@dataclass
+class TodoSelected(Message):
+    """The cursor is on another to-do, or that to-do has changed.
+
+    Attributes:
+        todo: the to-do, or None if there is none.
+        list_name: the name of its list, or None.
+    """
+
+    todo: Todo | None
+    list_name: str | None
+
+    def can_replace(self, message: Message) -> bool:
+        """Only the newest selection matters."""
+        return isinstance(message, TodoSelected)
 
 
 @dataclass

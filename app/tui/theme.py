@@ -24,7 +24,7 @@ DARK: Final = Theme(
     panel="#242b33",
     variables={
         "foreground-muted": "#98a2ad",
-        "foreground-disabled": "#6f7a86",
+        "foreground-disabled": "#9aa3ad",
         "cursor-background": "#2a3a3c",
         "cursor-blurred-background": "#222930",
         "input-cursor-background": "#86c5b8",
@@ -55,7 +55,7 @@ LIGHT: Final = Theme(
     panel="#e8e5de",
     variables={
         "foreground-muted": "#5c646c",
-        "foreground-disabled": "#7c848b",
+        "foreground-disabled": "#5e656c",
         "cursor-background": "#d5e6e1",
         "cursor-blurred-background": "#e9e7e0",
         "input-cursor-background": "#1f6f63",

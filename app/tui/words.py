@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final, Literal
 
+from app.literal import visible
 from sync import SyncStatus
 
 StateName = Literal["connected", "connecting", "offline", "paused", "elsewhere"]
@@ -30,6 +31,7 @@ _STATES: Final[dict[StateName, tuple[str, str]]] = {
 }
 
 _LONGEST_REASON: Final = 500
+_LONGEST_STAMP: Final = 40
 _MINUTE: Final = 60
 _HOUR: Final = 60 * _MINUTE
 _DAY: Final = 24 * _HOUR
@@ -142,6 +144,21 @@ def ago(moment: datetime, now: datetime) -> str:
     if seconds < 14 * _DAY:
         return _count(seconds // _DAY, "day")
     return f"on {moment.astimezone(now.tzinfo):%Y-%m-%d}"
+
+
+def moment(stamp: str | None, now: datetime) -> str:
+    """Tell when something was, by its time stamp: how long ago, and the local date and time.
+
+    What is no ISO 8601 time stamp is told as it is, up to a length, on one line; nothing is told as nothing.
+    """
+    try:
+        at = datetime.fromisoformat(stamp or "")
+    except ValueError:
+        return visible((stamp or "")[:_LONGEST_STAMP])
+    at = at.replace(tzinfo=UTC) if at.tzinfo is None else at
+    told = ago(at, now)
+    date = f"{at.astimezone(now.tzinfo):%Y-%m-%d %H:%M}"
+    return date if told.startswith("on ") else f"{told} ({date})"
 
 
 def _count(number: int, unit: str) -> str:

@@ -27,6 +27,9 @@ from sync.storage.names import (
     TARGET_UNKNOWN,
 )
 
+QUEUED_ROWS = "SELECT DISTINCT data ->> '$.id' AS id FROM ps_crud WHERE data ->> '$.type' = ?"
+"""The rows of a table that have entries in the queue."""
+
 _TIMES = "CREATE TABLE IF NOT EXISTS ps_crud_times(id INTEGER PRIMARY KEY, made_at INTEGER NOT NULL) STRICT"
 _SECONDS_BETWEEN_TIMES = 1.0
 

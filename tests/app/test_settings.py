@@ -172,7 +172,7 @@ def test_a_password_in_an_address_is_refused_and_not_repeated() -> None:
 
 def test_the_example_is_complete_and_changes_nothing_as_it_is() -> None:
     text = EXAMPLE.read_text("utf-8")
-    documented = re.findall(r"^#(\w+) = ", text, flags=re.MULTILINE)
+    documented = re.findall(r"^#\[?(\w+)(?: = |\]$)", text, flags=re.MULTILINE)
     assert documented == list(Settings.model_fields)
     for key in Settings.model_fields:
         assert f"TODO_TUI_{key.upper()}" in text

@@ -15,7 +15,8 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
-from app.tui.actions import Place, bindings, performs
+from app.keymap import Place
+from app.tui.actions import bindings, performs
 
 
 @performs(Place.CONFIRM)

@@ -5,7 +5,7 @@ Owns which pane is active, the welcome, and what keys do anywhere. What is in a 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -15,16 +15,19 @@ from textual.binding import BindingType
 from textual.containers import Horizontal
 from textual.screen import Screen
 
-from app.store import Store
+from app.keymap import Place
+from app.literal import fit, visible
+from app.store import SmartView, Store, TodoList, Undone
 from app.sync_report import RejectedChange
-from app.tui.actions import BY_ID, Place, bindings, performs
-from app.tui.attempts import attempt, retried
-from app.tui.literal import fit
-from app.tui.messages import ListOpened, ListsCounted
+from app.tui.actions import bindings, keymap_of, performs
+from app.tui.attempts import DONE_SECONDS, attempt, retried
+from app.tui.messages import ListsCounted, TodoSelected, ViewOpened
 from app.tui.typed import app_of
-from app.tui.widgets.entry import QUIT_KEYS, Entry
+from app.tui.widgets.detail_pane import DetailPane
+from app.tui.widgets.entry import Entry, quit_keys
+from app.tui.widgets.filter_bar import FilterBar
 from app.tui.widgets.lines import KeyBar, StatusLine
-from app.tui.widgets.lists_pane import ListsPane
+from app.tui.widgets.lists_pane import LIST_MARK, UNTITLED, VIEW_NAMES, ListsPane
 from app.tui.widgets.todos_pane import TodosPane
 from app.tui.widgets.welcome import Welcome
 from app.tui.words import state_of
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from app.tui.screens.sync import SyncScreen
 
 _TOAST_CELLS: Final = 60
+_DAY_SECONDS: Final = 20.0
+"""How often it is looked whether a new day has begun."""
 
 
 @performs(Place.ANYWHERE)
@@ -52,12 +57,18 @@ class MainScreen(Screen[None]):
         super().__init__()
         self._store = store
         self._now = now
-        self._entry = Entry(self._focus_rows)
+        self._entry = Entry(self._focus_rows, now)
         self._lists_pane = ListsPane(store, self._entry.ask, self._show_todos)
-        self._todos_pane = TodosPane(store, self._entry.ask, self._show_lists)
+        self._todos_pane = TodosPane(
+            store, now, self._entry.ask, self._show_lists, self._clear_filter, lambda: self._lists_pane.lists
+        )
+        self._detail_pane = DetailPane(now)
+        self._filter_bar = FilterBar(self._todos_pane.filter, self._show_todos)
         self._welcome = Welcome()
         self._status_line = StatusLine(now)
         self._list_count: int | None = None
+        self._open_view: SmartView | str | None = None
+        self._day = store.today()
         self._status = store.status
         self._todos_active = False
         self._problem: str | None = None
@@ -68,7 +79,9 @@ class MainScreen(Screen[None]):
         with Horizontal(id="panes"):
             yield self._lists_pane
             yield self._todos_pane
+            yield self._detail_pane
         yield self._welcome
+        yield self._filter_bar
         yield self._entry
         yield self._status_line
         yield KeyBar()
@@ -78,6 +91,13 @@ class MainScreen(Screen[None]):
         self._activate(todos=False)
         attempt(self, self._follow_status(), group="follow")
         attempt(self, self._follow_rejected(), group="follow")
+        self.set_interval(_DAY_SECONDS, self._look_at_the_day)
+
+    def _look_at_the_day(self) -> None:
+        if self._store.today() != self._day:
+            self._day = self._store.today()
+            self._lists_pane.show_day()
+            self._todos_pane.show_day()
 
     @property
     def status(self) -> SyncStatus:
@@ -107,6 +127,7 @@ class MainScreen(Screen[None]):
         known: set[str] | None = None
         async for rejected in self._store.report.watch_rejected(retried(self)):
             self._status_line.show_rejected(len(rejected))
+            self._todos_pane.show_rejected(frozenset(row for change in rejected for row in change.row_ids))
             if known is not None:
                 self._tell_rejected([change for change in rejected if change.id not in known])
             known = {change.id for change in rejected}
@@ -115,7 +136,7 @@ class MainScreen(Screen[None]):
         if not fresh or self._sync_screen in app_of(self).screen_stack:
             return
         what = ", ".join(fresh[-1].tried[:1]) if len(fresh) == 1 else f"{len(fresh):,} changes"
-        key = BY_ID["anywhere.sync"].shown_keys[0]
+        key = keymap_of(self).first("anywhere.sync")
         said = f"The backend rejected: {fit(what, _TOAST_CELLS)[0]}. Press {key} to see why."
         app_of(self).notify(said, severity="warning", markup=False)
 
@@ -139,16 +160,28 @@ class MainScreen(Screen[None]):
         before, self._list_count = self._list_count, event.count
         self._refresh_welcome()
         if not event.count:
-            self._todos_pane.show_list(None)
+            self._todos_pane.show(None)
             self._activate(todos=False)
         elif not before:
             self._activate(todos=self._todos_active)
         self.refresh_bindings()
 
-    @on(ListOpened)
-    def _list_opened(self, event: ListOpened) -> None:
-        self._store.open_list(event.todo_list.id if event.todo_list is not None else None)
-        self._todos_pane.show_list(event.todo_list)
+    @on(ViewOpened)
+    def _view_opened(self, event: ViewOpened) -> None:
+        view = event.view.id if isinstance(event.view, TodoList) else event.view
+        if view != self._open_view:
+            self._open_view = view
+            self._filter_bar.close()
+        if isinstance(event.view, TodoList):
+            self._store.open_list(event.view.id)
+        self._todos_pane.show(event.view)
+
+    @on(TodoSelected)
+    def _todo_selected(self, event: TodoSelected) -> None:
+        self._detail_pane.show(event.todo, event.list_name)
+
+    def _clear_filter(self) -> None:
+        self._filter_bar.close()
 
     # Which pane has the keyboard
 
@@ -177,7 +210,7 @@ class MainScreen(Screen[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
         """Letters are letters while something is typed; and some actions have their moments."""
-        if self._entry.has_keyboard:
+        if self._entry.has_keyboard or self._filter_bar.has_keyboard:
             return False
         if action == "connect":
             return not self._status.wanted
@@ -187,14 +220,14 @@ class MainScreen(Screen[None]):
             return self._welcoming and not self._expecting
         if action == "add_first_list":
             return self._welcoming
-        if action in {"add_todo", "add_list", "switch_pane"}:
+        if action in {"add_todo", "add_list", "switch_pane", "filter", "toggle_details", "jump"}:
             return not self._welcoming
         return True
 
     def action_add_todo(self) -> None:
         """Ask for new to-dos, where they can be seen."""
         # The list under the cursor is the one that is meant, also while its to-dos are still being read.
-        todo_list = self._lists_pane.rows.selected
+        todo_list = self._lists_pane.target
         if todo_list is not None:
             self._activate(todos=True)
             self._todos_pane.ask_new(todo_list)
@@ -210,6 +243,54 @@ class MainScreen(Screen[None]):
     def action_add_sample(self) -> None:
         """Add the sample list."""
         self._lists_pane.add_sample()
+
+    def action_undo(self) -> None:
+        """Take the last step back."""
+        attempt(self, self._turn(self._store.undo(), "Undone", "There is nothing to undo.", "anywhere.redo"))
+
+    def action_redo(self) -> None:
+        """Do again what was undone last."""
+        attempt(self, self._turn(self._store.redo(), "Done again", "There is nothing to do again.", "anywhere.undo"))
+
+    async def _turn(self, turning: Awaitable[Undone | None], told: str, nothing: str, back: str) -> None:
+        undone = await turning
+        if undone is None:
+            self.notify(nothing, timeout=DONE_SECONDS, markup=False)
+            return
+        said = f"{told}: {visible(undone.label)}."
+        if undone.kept:
+            rows = "1 row was" if undone.kept == 1 else f"{undone.kept:,} rows were"
+            said += f" {rows} changed elsewhere since, and left alone."
+        else:
+            said += f" Press {keymap_of(self).first(back)} to turn back."
+        self.notify(said, timeout=DONE_SECONDS, markup=False)
+
+    def action_jump(self) -> None:
+        """Go to a list or view by typing a part of its name."""
+        from app.tui.screens.pick import Choice, PickScreen
+
+        choices = [
+            *(
+                Choice(each.id, each.name or UNTITLED, f"{each.open_count:,}", LIST_MARK)
+                for each in self._lists_pane.lists
+            ),
+            *(Choice(f"view:{view.value}", name, mark=glyph) for view, (glyph, name) in VIEW_NAMES.items()),
+        ]
+
+        def jump(row_id: str) -> None:
+            self._lists_pane.rows.select(row_id)
+            self._activate(todos=True)
+
+        app_of(self).push_screen(PickScreen("Go to", choices, jump))
+
+    def action_filter(self) -> None:
+        """Filter the to-dos by typing."""
+        self._activate(todos=True)
+        self._filter_bar.ask()
+
+    def action_toggle_details(self) -> None:
+        """Show or hide the details, which need no key where there is much room."""
+        self.toggle_class("-no-details" if self.has_class("-wide") else "-details")
 
     def action_switch_pane(self) -> None:
         """Go to the other pane."""
@@ -244,4 +325,4 @@ class MainScreen(Screen[None]):
 
     def action_tell_quit(self) -> None:
         """Tell how to quit: this key does so in other programs, and copies in others still."""
-        app_of(self).notify(QUIT_KEYS, markup=False)
+        app_of(self).notify(quit_keys(self), markup=False)

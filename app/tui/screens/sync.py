@@ -20,15 +20,17 @@ from textual.screen import Screen
 from textual.widgets import Static
 
 from app.failures import StoreError
+from app.keymap import Place
+from app.literal import visible
 from app.store import Store
 from app.sync_report import RejectedChange, ReplacedChange
-from app.tui.actions import Place, bindings, performs
+from app.tui.actions import bindings, performs
 from app.tui.attempts import attempt, retried
-from app.tui.literal import visible
 from app.tui.messages import RowSelected
 from app.tui.typed import app_of
+from app.tui.widgets.drawn_row import DrawnRow
 from app.tui.widgets.lines import KeyBar, StatusLine, TitleLine
-from app.tui.widgets.row_list import DrawnRow, RowList
+from app.tui.widgets.row_list import RowList
 from app.tui.words import ago
 
 EXPLAIN_SECONDS: Final = 2.0

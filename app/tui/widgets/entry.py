@@ -7,35 +7,36 @@ twice. What is stored, and how, is in the request.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import ClassVar, Final
 
+from rich.highlighter import Highlighter
 from rich.segment import Segment
-from textual import events
+from rich.text import Text
+from textual import events, on
 from textual.actions import SkipAction
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Vertical
 from textual.strip import Strip
+from textual.widget import Widget
 from textual.widgets import Input
 
 from app.failures import StoreError
-from app.tui.actions import BY_ID, Place, bindings, performs
-from app.tui.literal import StandIns, visible
+from app.keymap import Place
+from app.literal import StandIns, visible
+from app.todo_text import Understood, phrases_to_keep, understand
+from app.tui.actions import bindings, keymap_of, performs
 from app.tui.typed import app_of, screen_of
 from app.tui.widgets.lines import TitleLine
 
-_SUBMIT_KEYS: Final = frozenset(BY_ID["entry.submit"].keys)
-QUIT_KEYS: Final = (
-    f"Press {BY_ID['anywhere.quit'].shown_keys[0]} to quit, or {BY_ID['always.quit'].shown_keys[0]} while typing."
-)
-"""How to quit, in a sentence."""
 
-_QUIT_AGAIN: Final = (
-    f"This text is not saved: press enter to save it, or {BY_ID['always.quit'].shown_keys[0]} to quit without it."
-)
-_CLOSE_KEYS: Final = frozenset(BY_ID["entry.close"].keys)
+def quit_keys(widget: Widget) -> str:
+    """How to quit, in a sentence."""
+    keymap = keymap_of(widget)
+    return f"Press {keymap.first('anywhere.quit')} to quit, or {keymap.first('always.quit')} while typing."
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +48,17 @@ class EntryRequest:
         submit: begins to store the texts at once; what it returns raises `StoreError` if they were not stored.
         value: the text to begin with.
         repeats: the line stays open for the next one, and a paste of several lines submits them all.
+        understands: whether due dates, priorities, tags and repetitions are recognised while typing; what is submitted
+            then are descriptions as they are stored. Lines that are pasted together stay as they are.
+        may_be_empty: whether an empty text is a text.
     """
 
     label: str
-    submit: Callable[[list[str]], Awaitable[None]]
+    submit: Callable[[list[str]], Awaitable[object]]
     value: str = ""
     repeats: bool = False
+    understands: bool = False
+    may_be_empty: bool = False
 
 
 _FORMAT: Final = "Cf"
@@ -69,13 +75,26 @@ class EntryField(Input):
     Args:
         submitted: called when its text is to be stored.
         closed: called when the field is left.
+
+    Attributes:
+        takes_lines: whether a paste of several lines is several texts.
+        understand: reads the parts of a text, given those that are to stay plain; None if it is not to be read.
+        rejected: what is to stay plain.
+        submit_action: the action whose keys submit the text.
+        close_action: the action whose keys leave the field.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(Place.ENTRY)
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"entry-field--part"}
 
     def __init__(self, submitted: Callable[[], None], closed: Callable[[], None]) -> None:
-        super().__init__(compact=True, select_on_focus=False)
+        super().__init__(compact=True, select_on_focus=False, highlighter=_Parts(self))
         self.takes_lines = False
+        self.understand: Callable[[str, Sequence[str]], Understood] | None = None
+        self.rejected: tuple[str, ...] = ()
+        self.submit_action = "entry.submit"
+        self.close_action = "entry.close"
+        self._read: tuple[str, tuple[str, ...], Understood] | None = None
         self._when_submitted = submitted
         self._when_closed = closed
         self._stand_ins = StandIns()
@@ -89,6 +108,29 @@ class EntryField(Input):
     def text(self, text: str) -> None:
         self.value = self._stand_ins.held(text)
         self.cursor_position = len(self.value)
+
+    @property
+    def understood(self) -> Understood | None:
+        """How the text is understood, or None if it is not read; several lines are not."""
+        text = self.text
+        if self.understand is None or "\n" in text:
+            return None
+        if self._read is None or self._read[:2] != (text, self.rejected):
+            self._read = (text, self.rejected, self.understand(text, self.rejected))
+        return self._read[2]
+
+    def _reject_part(self) -> bool:
+        """Make the part plain that ends where the cursor is; whether there was one."""
+        understood = self.understood
+        if understood is None or not self.selection.is_empty or len(self.text) != len(self.value):
+            return False
+        for part in understood.parts:
+            if part.end == self.cursor_position:
+                self.rejected += (part.phrase,)
+                self.refresh()
+                self.post_message(self.Changed(self, self.value))
+                return True
+        return False
 
     @property
     def selected_text(self) -> str:
@@ -105,10 +147,12 @@ class EntryField(Input):
         """Act on the field's own keys here and now; a binding would act after letters that are typed ahead."""
         if screen_of(self).focused is not self:
             app_of(self).simulate_key(event.key)  # typed ahead, after the key that left the field
-        elif event.key in _SUBMIT_KEYS:
+        elif event.key in keymap_of(self).of_action(self.submit_action):
             self._when_submitted()
-        elif event.key in _CLOSE_KEYS:
+        elif event.key in keymap_of(self).of_action(self.close_action):
             self._when_closed()
+        elif event.key == "backspace" and self._reject_part():
+            pass
         elif event.character is not None and unicodedata.category(event.character[0]) == _FORMAT:
             # Joiners, say, which Textual takes for no text: Persian words and emoji are misspelt without them.
             self.insert_text_at_cursor(self._stand_ins.held(event.character))
@@ -130,7 +174,7 @@ class EntryField(Input):
         try:
             super().action_copy()
         except SkipAction:
-            self.notify(QUIT_KEYS, markup=False)
+            self.notify(quit_keys(self), markup=False)
 
     def on_paste(self, event: events.Paste) -> None:
         """Take several lines as several texts, where that is wanted, and have them stored."""
@@ -152,6 +196,22 @@ class EntryField(Input):
             self._when_submitted()
 
 
+class _Parts(Highlighter):
+    """Makes the parts that are understood stand out while they are typed."""
+
+    def __init__(self, field: EntryField) -> None:
+        self._field = field
+
+    def highlight(self, text: Text) -> None:
+        """Called by the field with its value, before it is cut to the visible part."""
+        understood = self._field.understood
+        if understood is None or len(text) != len(self._field.text):
+            return
+        style = self._field.get_component_rich_style("entry-field--part", partial=True)
+        for part in understood.parts:
+            text.stylize(style, part.start, part.end)
+
+
 def _harmless(pasted: str) -> str:
     """Text with symbols for control characters, which only get into a clipboard by mistake; tabs are kept."""
     return "\t".join(map(visible, pasted.split("\t")))
@@ -162,10 +222,12 @@ class Entry(Vertical):
 
     Args:
         closed: called when it has closed, to put the keyboard elsewhere.
+        now: the local time, to which `tomorrow` refers.
     """
 
-    def __init__(self, closed: Callable[[], None]) -> None:
+    def __init__(self, closed: Callable[[], None], now: Callable[[], datetime]) -> None:
         super().__init__()
+        self._now = now
         self._title = TitleLine()
         self._field = EntryField(self._submitted, self._close)
         self._when_closed = closed
@@ -203,7 +265,10 @@ class Entry(Vertical):
         if request is None or self._saving or not text.strip() or text in {request.value, self._held_back}:
             return False
         self._held_back = text
-        self.notify(_QUIT_AGAIN, severity="warning", markup=False)
+        keymap = keymap_of(self)
+        save, leave = keymap.first("entry.submit"), keymap.first("always.quit")
+        said = f"This text is not saved: press {save} to save it, or {leave} to quit without it."
+        self.notify(said, severity="warning", markup=False)
         screen_of(self).set_focus(self._field)
         return True
 
@@ -212,9 +277,25 @@ class Entry(Vertical):
         self._held_back = None
         self._title.set(request.label)
         self._field.takes_lines = request.repeats
+        self._field.understand = self._understand if request.understands else None
+        # What is stored already keeps its plain words plain.
+        self._field.rejected = phrases_to_keep(text, self._local_time()) if request.understands and text else ()
         self._field.text = text
         self.add_class("-open")
         screen_of(self).set_focus(self._field)
+
+    def _understand(self, text: str, rejected: Sequence[str]) -> Understood:
+        return understand(text, self._local_time(), rejected)
+
+    def _local_time(self) -> datetime:
+        return self._now().replace(tzinfo=None)
+
+    @on(Input.Changed)
+    def _typed(self, event: Input.Changed) -> None:
+        event.stop()
+        if self._request is not None:
+            understood = self._field.understood
+            self._title.set(self._request.label, understood.preview if understood is not None else "")
 
     def _close(self) -> None:
         if self._request is not None:
@@ -229,19 +310,22 @@ class Entry(Vertical):
             return
         # An old text keeps the space around it: whoever wrote it may have meant that.
         texts = [text] if request.value else [line.strip() for line in text.split("\n")]
-        texts = [text for text in texts if text.strip()]
-        unchanged = not request.repeats and text == request.value
+        texts = [text for text in texts if text.strip() or request.may_be_empty]
+        unchanged = not request.repeats and text == request.value and not request.may_be_empty
         if unchanged or (request.repeats and not texts):
             self._close()
         elif not texts:
             self.notify("Type some text, or press esc to leave it as it was.", markup=False)
         else:
             self._saving = not request.repeats
+            understood = self._field.understood
+            stored = texts if understood is None else [self._understand(texts[0], self._field.rejected).stored]
             if request.repeats:
                 self._field.text = ""
-            self.run_worker(self._save(request, texts, request.submit(texts)), group="save")
+                self._field.rejected = ()
+            self.run_worker(self._save(request, texts, request.submit(stored)), group="save")
 
-    async def _save(self, request: EntryRequest, texts: list[str], storing: Awaitable[None]) -> None:
+    async def _save(self, request: EntryRequest, texts: list[str], storing: Awaitable[object]) -> None:
         try:
             await storing
         except StoreError as error:

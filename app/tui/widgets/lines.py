@@ -17,8 +17,9 @@ from textual import events
 from textual.strip import Strip
 from textual.widget import Widget
 
-from app.tui.actions import ACTIONS, Action
-from app.tui.literal import fit, visible
+from app.keymap import ACTIONS, Action
+from app.literal import fit, visible
+from app.tui.actions import keymap_of
 from app.tui.typed import app_of, on_bindings_updated, screen_of
 from app.tui.words import StatusWords, status_words
 from sync import SyncStatus
@@ -75,8 +76,8 @@ class TitleLine(Line):
             self.refresh()
 
     def segments(self, width: int) -> list[Segment]:
-        """Title and tail; the tail only if at least half of the line is left for the title."""
-        tail, tail_cells = fit(self._tail, width // 2)
+        """Title and tail; the tail gets what the title leaves, and half of the line at least."""
+        tail, tail_cells = fit(self._tail, max(width // 2, width - cell_len(self._title[:width]) - _GAP))
         title, cells = fit(self._title, width - (tail_cells + _GAP if tail else 0))
         return [
             Segment(title, self.rich_style),
@@ -190,7 +191,7 @@ class KeyBar(Line):
         key, label = self.part("key-bar--key"), self.part("key-bar--label")
         segments: list[Segment] = []
         for action in self._fitting(width):
-            segments.append(Segment(action.shown_keys[0], key))
+            segments.append(Segment(keymap_of(self).first(action.id), key))
             segments.append(Segment(f" {action.label}{' ' * _GAP}", label))
         return segments
 
@@ -201,9 +202,9 @@ class KeyBar(Line):
             return
         end = 0
         for action in self._fitting(self.size.width):
-            end += _cells(action)
+            end += self._cells(action)
             if offset.x < end:
-                app_of(self).simulate_key(action.keys[0])
+                app_of(self).simulate_key(keymap_of(self).of_action(action.id)[0])
                 return
 
     def _fitting(self, width: int) -> list[Action]:
@@ -211,15 +212,14 @@ class KeyBar(Line):
         room = width + _GAP
         kept: set[str] = set()
         for action in sorted(actions, key=lambda action: -action.weight):
-            if _cells(action) <= room:
-                room -= _cells(action)
+            if self._cells(action) <= room:
+                room -= self._cells(action)
                 kept.add(action.id)
         return [action for action in actions if action.id in kept]
+
+    def _cells(self, action: Action) -> int:
+        return cell_len(keymap_of(self).first(action.id)) + 1 + cell_len(action.label) + _GAP
 
     def _in_force(self) -> list[Action]:
         active = {binding.binding.id for binding in screen_of(self).active_bindings.values()}
         return [action for action in ACTIONS if action.label and action.id in active]
-
-
-def _cells(action: Action) -> int:
-    return cell_len(action.shown_keys[0]) + 1 + cell_len(action.label) + _GAP

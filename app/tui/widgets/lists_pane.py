@@ -1,42 +1,81 @@
-"""The left pane: the lists, how much is open in each, and what can be done with a list.
+"""The left pane: the views across lists and the lists, how much is open in each, and what can be done with a list.
 
-Owns the lists' rows and their actions. Follows the store's lists for as long as it is mounted.
+Owns their rows and actions. Follows the store's lists and counts for as long as it is mounted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import ClassVar
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Final
 
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Vertical
+from textual.worker import Worker
 
-from app.store import Store, TodoList
-from app.tui.actions import Place, bindings, performs
-from app.tui.attempts import attempt, retried
-from app.tui.literal import visible
-from app.tui.messages import ListOpened, ListsCounted, RowActivated, RowSelected
+from app.keymap import Place
+from app.literal import visible
+from app.store import SmartView, Store, TodoList, ViewCounts
+from app.tui.actions import bindings, performs
+from app.tui.attempts import attempt, retried, tell_done
+from app.tui.messages import ListsCounted, RowActivated, RowMarked, RowSelected, ViewOpened
 from app.tui.typed import app_of
+from app.tui.widgets.drawn_row import DrawnRow
 from app.tui.widgets.entry import EntryRequest
 from app.tui.widgets.lines import TitleLine
-from app.tui.widgets.row_list import DrawnRow, RowList
+from app.tui.widgets.row_list import RowList
 
-UNTITLED = "(no name)"
+UNTITLED: Final = "(no name)"
+LIST_MARK: Final = "•"
+
+VIEW_NAMES: Final = {
+    SmartView.ALL: ("∗", "All"),
+    SmartView.TODAY: ("◷", "Today"),
+    SmartView.UPCOMING: ("→", "Upcoming"),
+    SmartView.OVERDUE: ("!", "Overdue"),
+    SmartView.DONE: ("✓", "Done"),
+}
+"""The glyph and the name of each view across lists."""
 
 
-def draw_list(todo_list: TodoList) -> DrawnRow:
-    """A list as a row: its name, and how many to-dos are open."""
-    count = f"{todo_list.open_count:,}" if todo_list.open_count else ("✓" if todo_list.done_count else "")
-    if todo_list.name:
-        return DrawnRow(todo_list.name, tail=count)
-    return DrawnRow(UNTITLED, tail=count, kind="faint")
+@dataclass(frozen=True, slots=True)
+class ViewRow:
+    """A view across lists, as a row.
+
+    Attributes:
+        view: which.
+        count: how many to-dos are in it.
+    """
+
+    view: SmartView
+    count: int
+
+    @property
+    def id(self) -> str:
+        """Unlike that of any list."""
+        return f"view:{self.view.value}"
+
+
+PlaceRow = TodoList | ViewRow
+"""What can be opened at the left."""
+
+
+def draw_place(row: PlaceRow) -> DrawnRow:
+    """A list or a view as a row: its name, and how many to-dos are open."""
+    if isinstance(row, ViewRow):
+        glyph, name = VIEW_NAMES[row.view]
+        return DrawnRow(name, glyph, tail=f"{row.count:,}" if row.count else "")
+    count = f"{row.open_count:,}" if row.open_count else ("✓" if row.done_count else "")
+    if row.name:
+        return DrawnRow(row.name, LIST_MARK, tail=count)
+    return DrawnRow(UNTITLED, LIST_MARK, tail=count, kind="faint")
 
 
 @performs(Place.LISTS)
 class ListsPane(Vertical):
-    """The lists. Posts `ListOpened` when the list under the cursor is another one or changed.
+    """Views and lists. Posts `ViewOpened` when what is under the cursor is another one or changed.
 
     Args:
         store: where they are kept.
@@ -52,7 +91,10 @@ class ListsPane(Vertical):
         self._ask = ask
         self._leave = leave
         self._title = TitleLine("Lists")
-        self._rows: RowList[TodoList] = RowList(draw_list)
+        self._rows: RowList[PlaceRow] = RowList(draw_place)
+        self._lists: list[TodoList] = []
+        self._views = [ViewRow(view, 0) for view in SmartView]
+        self._counting: Worker[None] | None = None
 
     def compose(self) -> ComposeResult:
         """A title above the rows."""
@@ -62,18 +104,55 @@ class ListsPane(Vertical):
     def on_mount(self) -> None:
         """Follow the lists."""
         attempt(self, self._follow(), group="follow")
+        self.show_day()
 
     @property
-    def rows(self) -> RowList[TodoList]:
+    def rows(self) -> RowList[PlaceRow]:
         """The rows."""
         return self._rows
 
+    @property
+    def lists(self) -> Sequence[TodoList]:
+        """The lists, oldest first."""
+        return self._lists
+
+    @property
+    def target(self) -> TodoList | None:
+        """The list that new to-dos are for: the one under the cursor, or else the first."""
+        row = self._rows.selected
+        if isinstance(row, TodoList):
+            return row
+        return self._lists[0] if self._lists else None
+
+    def show_day(self) -> None:
+        """Count for the present day from now on."""
+        if self._counting is not None:
+            self._counting.cancel()
+        self._counting = attempt(self, self._follow_counts(), group="follow")
+
     async def _follow(self) -> None:
         async for lists in self._store.watch_lists(retried(self)):
-            self._rows.set_rows(lists)
+            first = not self._lists
+            self._lists = lists
+            self._show_rows()
+            if first and lists:
+                self._rows.select(lists[0].id)
             self._title.set("Lists", f"{len(lists):,}" if len(lists) > 1 else "")
             self.post_message(ListsCounted(len(lists)))
             self.refresh_bindings()
+
+    async def _follow_counts(self) -> None:
+        async for counts in self._store.watch_counts():
+            self._show_counts(counts)
+
+    def _show_counts(self, counts: ViewCounts) -> None:
+        fresh = [ViewRow(row.view, counts.of(row.view)) for row in self._views]
+        if fresh != self._views:
+            self._views = [old if old == new else new for old, new in zip(self._views, fresh, strict=True)]
+            self._show_rows()
+
+    def _show_rows(self) -> None:
+        self._rows.set_rows([*self._views, *self._lists] if self._lists else ())
 
     def ask_new(self) -> None:
         """Ask for the name of a new list."""
@@ -92,7 +171,9 @@ class ListsPane(Vertical):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
         """Without a list, there is nothing to open, rename or delete."""
-        return action not in {"open_list", "rename_list", "delete_list"} or self._rows.selected is not None
+        if action == "open_list":
+            return self._rows.selected is not None
+        return action not in {"rename_list", "delete_list"} or isinstance(self._rows.selected, TodoList)
 
     def action_new_list(self) -> None:
         """Ask for the name of a new list."""
@@ -105,23 +186,23 @@ class ListsPane(Vertical):
     def action_rename_list(self) -> None:
         """Ask for another name."""
         todo_list = self._rows.selected
-        if todo_list is None:
+        if not isinstance(todo_list, TodoList):
             return
 
-        def rename(names: list[str]) -> Awaitable[None]:
-            return self._store.rename_list(todo_list.id, names[0])
+        def rename(names: list[str]) -> Awaitable[object]:
+            return tell_done(self, self._store.rename_list(todo_list.id, names[0]))
 
         self._ask(EntryRequest("Rename list", rename, value=todo_list.name or ""))
 
     def action_delete_list(self) -> None:
         """Ask whether to delete the list."""
         todo_list = self._rows.selected
-        if todo_list is None:
+        if not isinstance(todo_list, TodoList):
             return
         from app.tui.screens.confirm import ConfirmScreen
 
         def delete() -> None:
-            attempt(self, self._store.delete_list(todo_list.id))
+            attempt(self, tell_done(self, self._store.delete_list(todo_list.id)))
 
         name = visible(todo_list.name or UNTITLED)
         app_of(self).push_screen(ConfirmScreen("Delete this list?", name, delete, _loss(todo_list)))
@@ -129,7 +210,13 @@ class ListsPane(Vertical):
     @on(RowSelected)
     def _row_selected(self, event: RowSelected) -> None:
         event.stop()
-        self.post_message(ListOpened(self._rows.selected))
+        row = self._rows.selected
+        self.post_message(ViewOpened(row.view if isinstance(row, ViewRow) else row))
+
+    @on(RowMarked)
+    def _row_marked(self, event: RowMarked) -> None:
+        event.stop()
+        self._rows.select(event.row_id)
 
     @on(RowActivated)
     def _row_activated(self, event: RowActivated) -> None:

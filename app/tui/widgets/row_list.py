@@ -7,8 +7,7 @@ row is drawn. Only lines in sight are ever drawn, and only those whose row objec
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Final, Generic, Literal, Protocol, TypeVar
+from typing import ClassVar, Final, Generic, Protocol, TypeVar
 
 from rich.segment import Segment
 from rich.style import Style
@@ -18,15 +17,17 @@ from textual.geometry import Size
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from app.tui.actions import Place, bindings, performs
-from app.tui.literal import fit
-from app.tui.messages import RowActivated, RowMarked, RowSelected
-
-MARK_COLUMNS: Final = range(1, 4)
-"""The columns in which a click means the mark: the mark itself and the space around it."""
+from app.keymap import Place
+from app.literal import fit
+from app.tui.actions import bindings, performs
+from app.tui.filtering import Filter
+from app.tui.messages import RowActivated, RowDropped, RowMarked, RowsChosen, RowSelected
+from app.tui.widgets.drawn_row import MARK_COLUMNS, PARTS, DrawnRow, RowStyle, painted_row
 
 _CURSOR_BAR: Final = "▌"
-_RIGHT_MARGIN: Final = 2
+_CHOSEN_BAR: Final = "┃"
+_CURSOR_ON_CHOSEN: Final = "█"
+_DROP_BAR: Final = "▸"
 
 
 class Keyed(Protocol):
@@ -41,46 +42,23 @@ class Keyed(Protocol):
 R = TypeVar("R", bound=Keyed)
 
 
-@dataclass(frozen=True, slots=True)
-class DrawnRow:
-    """How a row looks.
-
-    Attributes:
-        text: any text; it is made harmless and cut to fit.
-        mark: one cell before the text, such as a check box, or empty.
-        tail: short plain text at the right edge, such as a count.
-        kind: how prominent it is.
-    """
-
-    text: str
-    mark: str = ""
-    tail: str = ""
-    kind: Literal["plain", "done", "faint"] = "plain"
-
-
 @performs(Place.ROWS)
 class RowList(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
     """Rows with a cursor.
 
-    Posts `RowSelected`, `RowActivated` and `RowMarked`.
+    Posts `RowSelected`, `RowActivated`, `RowMarked`, `RowsChosen` and, if rows can be dragged, `RowDropped`.
 
     Args:
         draw: makes a row visible; called for rows in sight only.
         empty: lines to show while there are no rows: a title, then explanations; plain text.
+
+    Attributes:
+        drags: whether rows can be dragged to another place.
     """
 
     ALLOW_SELECT = False
     BINDINGS: ClassVar[list[BindingType]] = bindings(Place.ROWS)
-    COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "row-list--cursor",
-        "row-list--bar",
-        "row-list--mark",
-        "row-list--done",
-        "row-list--faint",
-        "row-list--tail",
-        "row-list--empty-title",
-        "row-list--empty-text",
-    }
+    COMPONENT_CLASSES: ClassVar[set[str]] = set(PARTS)
 
     def __init__(self, draw: Callable[[R], DrawnRow], *, empty: Sequence[str] = ()) -> None:
         super().__init__()
@@ -89,6 +67,14 @@ class RowList(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
         self._rows: Sequence[R] = ()
         self._cursor = 0
         self._awaited: str | None = None
+        self._chosen: set[str] = set()
+        self._range_from: str | None = None
+        self._range_base: set[str] = set()
+        self._dragged: str | None = None
+        self._drop_at: int | None = None
+        self._drag_ended = False
+        self.drags = False
+        self._matching = Filter(())
         self._part_styles: dict[str, Style] = {}
 
     # What it shows
@@ -130,6 +116,8 @@ class RowList(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
             self._scroll_to_cursor()
         else:
             self._scroll_to_row(top + moved)
+        if self._chosen:
+            self._forget_gone()
         if self.selected is not selected_before:
             self._post_selected()
         self._refresh_changed(before)
@@ -146,12 +134,89 @@ class RowList(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
         """Put the cursor on the next row, or on the previous one if it is on the last."""
         self._move_to(self._cursor + 1 if self._cursor + 1 < len(self._rows) else self._cursor - 1)
 
+    # Choosing several
+
+    @property
+    def chosen(self) -> list[R]:
+        """The rows that were chosen, in their order; without any, the one under the cursor."""
+        if not self._chosen:
+            return [row for row in [self.selected] if row is not None]
+        return [row for row in self._rows if row.id in self._chosen]
+
+    @property
+    def chosen_count(self) -> int:
+        """How many rows were chosen."""
+        return len(self._chosen)
+
+    @property
+    def is_choosing_range(self) -> bool:
+        """Whether moving the cursor chooses what lies between."""
+        return self._range_from is not None
+
+    def toggle_choice(self) -> None:
+        """Choose the row under the cursor, or not any more, and go to the next one."""
+        row = self.selected
+        if row is not None:
+            self._range_from = None
+            self._chosen ^= {row.id}
+            self._choice_changed()
+            self._move_to(self._cursor + 1)
+
+    def toggle_range(self) -> None:
+        """Choose from the row under the cursor to wherever it moves, until this is called again."""
+        if self._range_from is not None:
+            self._range_from = None
+        elif self.selected is not None:
+            self._range_from = self.selected.id
+            self._range_base = set(self._chosen)
+            self._extend_range()
+        self._choice_changed()
+
+    def choose_all(self) -> None:
+        """Choose all rows; if they are, none."""
+        every = {row.id for row in self._rows}
+        self._range_from = None
+        self._chosen = set() if self._chosen == every else every
+        self._choice_changed()
+
+    def clear_choice(self) -> None:
+        """Choose nothing any more."""
+        if self._chosen or self._range_from is not None:
+            self._range_from = None
+            self._chosen.clear()
+            self._choice_changed()
+
+    def _extend_range(self) -> None:
+        start = _index_of(self._rows, self._range_from) if self._range_from is not None else None
+        if start is None:
+            self._range_from = None
+            return
+        first, last = sorted((start, self._cursor))
+        self._chosen = self._range_base | {row.id for row in self._rows[first : last + 1]}
+        self._choice_changed()
+
+    def _forget_gone(self) -> None:
+        left = self._chosen & {row.id for row in self._rows}
+        if left != self._chosen:
+            self._chosen = left
+            self._choice_changed()
+
+    def _choice_changed(self) -> None:
+        self.refresh()
+        self.post_message(RowsChosen(self, len(self._chosen)))
+
     def set_empty(self, lines: Sequence[str]) -> None:
         """Change what is shown while there are no rows: a title, then explanations; plain text."""
         if tuple(lines) != self._empty:
             self._empty = tuple(lines)
             if not self._rows:
                 self.refresh()
+
+    def set_matching(self, matching: Filter) -> None:
+        """Make visible from now on where a filter matches; which rows there are is up to `set_rows`."""
+        if matching != self._matching:
+            self._matching = matching
+            self.refresh()
 
     # Painting
 
@@ -168,26 +233,19 @@ class RowList(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
         index = y + self.scroll_offset.y
         if index >= len(self._rows):
             return Strip.blank(width, self.rich_style)
-        return self._row_line(self._rows[index], width, under_cursor=index == self._cursor)
+        return self._row_line(self._rows[index], width, index=index)
 
-    def _row_line(self, row: R, width: int, *, under_cursor: bool) -> Strip:
-        drawn = self._draw(row)
-        base = self.rich_style + self._part("cursor") if under_cursor else self.rich_style
-        segments = [
-            Segment(_CURSOR_BAR, base + self._part("bar")) if under_cursor else Segment(" ", base),
-        ]
-        room = width - 2 - _RIGHT_MARGIN
-        if drawn.mark:
-            segments.append(Segment(f" {drawn.mark} ", base + self._part("mark")))
-            room -= 2
-        else:
-            segments.append(Segment(" ", base))
-        tail, tail_cells = fit(drawn.tail, max(0, room // 2))
-        text, cells = fit(drawn.text, room - (tail_cells + 1 if tail else 0))
-        segments.append(Segment(text, base if drawn.kind == "plain" else base + self._part(drawn.kind)))
-        segments.append(Segment(" " * max(0, room - cells - tail_cells), base))
-        segments.append(Segment(tail + " " * _RIGHT_MARGIN, base + self._part("tail")))
-        return Strip(segments).adjust_cell_length(width, base)
+    def _row_line(self, row: R, width: int, *, index: int) -> Strip:
+        under_cursor, chosen = index == self._cursor, row.id in self._chosen
+        base = self.rich_style
+        if chosen:
+            base += self._part("chosen")
+        if under_cursor:
+            base += self._part("cursor")
+        bar = (_CURSOR_ON_CHOSEN if chosen else _CURSOR_BAR) if under_cursor else (_CHOSEN_BAR if chosen else " ")
+        if index == self._drop_at:
+            bar = _DROP_BAR
+        return painted_row(self._draw(row), width, RowStyle(base, self._part, bar, self._matching))
 
     def _empty_line(self, y: int, width: int) -> Strip:
         number = y - max(0, (self._page - len(self._empty)) // 3)
@@ -239,6 +297,8 @@ class RowList(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
         before = self._in_sight()
         moved = self._cursor != (index := max(0, min(index, len(self._rows) - 1)))
         self._cursor = index
+        if self._range_from is not None:
+            self._extend_range()
         self._scroll_to_cursor()
         self._refresh_changed(before)
         if moved:
@@ -270,6 +330,11 @@ class RowList(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
         """Go to the previous row."""
         self._move_to(self._cursor - 1)
 
+    def go_round(self, step: int) -> None:
+        """Go that many rows on, from the last to the first and back."""
+        if self._rows:
+            self._move_to((self._cursor + step) % len(self._rows))
+
     def action_page_down(self) -> None:
         """Go one page down."""
         self._move_to(self._cursor + self._page)
@@ -286,15 +351,60 @@ class RowList(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
         """Go to the last row."""
         self._move_to(len(self._rows) - 1)
 
+    # The mouse
+
+    def on_mouse_down(self, event: events.MouseDown) -> None:
+        """Take hold of the row under the pointer."""
+        self._drag_ended = False
+        index = self._index_at(event)
+        if index is not None and self.drags and event.button == 1:
+            self._dragged = self._rows[index].id
+
+    def on_mouse_move(self, event: events.MouseMove) -> None:
+        """Show where a row that is held would go."""
+        if self._dragged is None or event.button != 1:
+            self._end_drag()
+            return
+        index = self._index_at(event)
+        if index is None or (self._drop_at is None and self._rows[index].id == self._dragged):
+            return
+        if self._drop_at is None:
+            self.capture_mouse()
+        if index != self._drop_at:
+            self._drop_at = index
+            self.refresh()
+
+    def on_mouse_up(self, event: events.MouseUp) -> None:
+        """Let go of a row."""
+        dragged, at = self._dragged, self._drop_at
+        self._end_drag()
+        if dragged is not None and at is not None:
+            event.stop()
+            self.post_message(RowDropped(self, dragged, at))
+
+    def _end_drag(self) -> None:
+        self._dragged = None
+        if self._drop_at is not None:
+            self._drop_at = None
+            self._drag_ended = True
+            self.release_mouse()
+            self.refresh()
+
+    def _index_at(self, event: events.MouseEvent) -> int | None:
+        offset = event.get_content_offset(self)
+        index = -1 if offset is None else offset.y + self.scroll_offset.y
+        return index if 0 <= index < len(self._rows) else None
+
     def on_click(self, event: events.Click) -> None:
         """Select the row under the pointer; on its mark, mark it; twice, activate it."""
         offset = event.get_content_offset(self)
-        if offset is None:
-            return
-        index = offset.y + self.scroll_offset.y
-        if index >= len(self._rows):
+        index = self._index_at(event)
+        if offset is None or index is None:
             return
         event.stop()
+        if self._drag_ended:
+            self._drag_ended = False  # letting go of a row is no click
+            return
         row = self._rows[index]
         if offset.x in MARK_COLUMNS and self._draw(row).mark:
             self.post_message(RowMarked(self, row.id))

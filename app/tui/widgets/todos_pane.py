@@ -1,148 +1,125 @@
-"""The right pane: the to-dos of one list, and what can be done with a to-do.
+"""The right pane: what can be done with to-dos, one or several at once.
 
-Owns the to-dos' rows and their actions. Follows the store's to-dos of the list that it is told to show.
+Owns the actions on to-dos, and what is asked for them in the entry line. How to-dos are shown is `todo_rows`'.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import os
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
 from typing import ClassVar, Final
 
 from textual import on
-from textual.app import ComposeResult
+from textual.app import SuspendNotSupported
 from textual.binding import BindingType
-from textual.containers import Vertical
-from textual.worker import Worker
 
-from app.store import Store, Todo, TodoList, first_line
-from app.tui.actions import Place, bindings, performs
-from app.tui.attempts import attempt, retried
-from app.tui.literal import visible
-from app.tui.messages import RowActivated, RowMarked
+from app import todo_text
+from app.failures import StoreError
+from app.keymap import Place
+from app.literal import visible
+from app.store import SmartView, Sort, Store, Todo, TodoList, first_line
+from app.tui.actions import bindings, performs
+from app.tui.attempts import attempt, tell_done
+from app.tui.editor import EditorError, edited, editor_command
+from app.tui.messages import RowActivated, RowDropped, RowMarked
 from app.tui.typed import app_of
 from app.tui.widgets.entry import EntryRequest
-from app.tui.widgets.lines import TitleLine
-from app.tui.widgets.lists_pane import UNTITLED
-from app.tui.widgets.row_list import DrawnRow, RowList
+from app.tui.widgets.lists_pane import LIST_MARK, UNTITLED
+from app.tui.widgets.todo_rows import SORT_NAMES, TodoRows
 
-OPEN_MARK: Final = "○"
-DONE_MARK: Final = "✓"
-WORDLESS: Final = "(no text)"
-EMPTY: Final = ("Nothing to do here", "", "Press a to add a to-do.")
-
-
-def draw_todo(todo: Todo) -> DrawnRow:
-    """A to-do as a row: a check box and its text."""
-    mark = DONE_MARK if todo.completed else OPEN_MARK
-    if todo.description:
-        return DrawnRow(todo.description, mark, kind="done" if todo.completed else "plain")
-    return DrawnRow(WORDLESS, mark, kind="faint")
+_NEEDING_A_TODO: Final = frozenset(
+    {
+        *("edit_todo", "edit_in_editor", "toggle_todo", "delete_todo", "choose", "choose_range", "move_todo"),
+        *("tag_todo", "due_todo", "set_priority", "copy_todo"),
+    }
+)
 
 
 @performs(Place.TODOS)
-class TodosPane(Vertical):
-    """The to-dos of one list.
+class TodosPane(TodoRows):
+    """To-dos and their actions.
 
     Args:
         store: where they are kept.
+        now: the clock, giving aware datetimes in the user's zone.
         ask: opens the entry line.
         leave: puts the keyboard to the lists.
+        clear_filter: takes the filter away.
+        lists: gives the lists, oldest first.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(Place.TODOS)
 
-    def __init__(self, store: Store, ask: Callable[[EntryRequest], None], leave: Callable[[], None]) -> None:
-        super().__init__()
-        self._store = store
+    def __init__(
+        self,
+        store: Store,
+        now: Callable[[], datetime],
+        ask: Callable[[EntryRequest], None],
+        leave: Callable[[], None],
+        clear_filter: Callable[[], None],
+        lists: Callable[[], Sequence[TodoList]],
+    ) -> None:
+        super().__init__(store, now)
         self._ask = ask
         self._leave = leave
-        self._title = TitleLine()
-        self._rows: RowList[Todo] = RowList(draw_todo)
-        self._wanted: TodoList | None = None
-        self._shown: TodoList | None = None
-        self._following: Worker[None] | None = None
+        self._clear_filter = clear_filter
+        self._lists = lists
 
-    def compose(self) -> ComposeResult:
-        """A title above the rows."""
-        yield self._title
-        yield self._rows
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
+        """Without a to-do, there is nothing to edit, mark or delete."""
+        if action in {"next_match", "previous_match"}:
+            return bool(self._filter)
+        if action == "clear_filter":
+            return bool(self._filter) and not self._choosing
+        if action == "choose_none":
+            return self._choosing
+        if action in {"move_row_up", "move_row_down"}:
+            return self._can_reorder
+        if action in {"sort", "toggle_done_shown"}:
+            return self._shown is not None
+        return action not in _NEEDING_A_TODO or self._rows.selected is not None
 
     @property
-    def rows(self) -> RowList[Todo]:
-        """The rows."""
-        return self._rows
+    def _choosing(self) -> bool:
+        return bool(self._rows.chosen_count) or self._rows.is_choosing_range
 
-    def show_list(self, todo_list: TodoList | None) -> None:
-        """Show a list, as soon as its to-dos are read; until then the one before stays, title and all."""
-        before, self._wanted = self._wanted, todo_list
-        if todo_list is None:
-            self._stop_following()
-            self._shown = None
-            self._rows.set_rows(())
-            self._rows.set_empty(())
-            self._refresh_title()
-        elif before is None or before.id != todo_list.id:
-            self._stop_following()
-            self._following = attempt(self, self._follow(todo_list.id), group="follow")
-        elif self._shown is not None:
-            self._shown = todo_list
-            self._refresh_title()
+    def _chosen_ids(self) -> list[str]:
+        return [todo.id for todo in self._rows.chosen]
 
-    def _stop_following(self) -> None:
-        if self._following is not None:
-            self._following.cancel()
-            self._following = None
+    def _write(self, writing: Awaitable[str]) -> None:
+        """Tell how a write ends; what was chosen is not any more."""
+        self._rows.clear_choice()
+        attempt(self, tell_done(self, writing))
 
-    async def _follow(self, list_id: str) -> None:
-        first = True
-        async for todos in self._store.watch_todos(list_id, retried(self)):
-            if first:
-                first = False
-                self._shown = self._wanted
-                self._rows.set_rows(())
-                self._rows.set_empty(EMPTY)
-            self._rows.set_rows(todos)
-            self._refresh_title()
-            self.refresh_bindings()
-
-    def _refresh_title(self) -> None:
-        if self._shown is None:
-            self._title.set("")
-            return
-        done = sum(todo.completed for todo in self._rows.rows)
-        total = len(self._rows.rows)
-        if not total:
-            progress = ""
-        elif done == total:
-            progress = "all done"
-        else:
-            progress = f"{total - done:,} open · {done:,} done" if done else f"{total:,} open"
-        self._title.set(self._shown.name or UNTITLED, progress)
+    # Adding and editing
 
     def ask_new(self, todo_list: TodoList) -> None:
         """Ask for new to-dos for a list."""
 
         def add(descriptions: list[str]) -> Awaitable[None]:
-            return self._select_last(self._store.add_todos(todo_list.id, descriptions))
+            return self._select_last(self._store.add_todos(todo_list.id, self._as_meant_here(descriptions)))
 
         label = f"New to-do in {visible(todo_list.name or UNTITLED)}"
-        self._ask(EntryRequest(label, add, repeats=True))
+        self._ask(EntryRequest(label, add, repeats=True, understands=True))
+
+    def _as_meant_here(self, descriptions: list[str]) -> list[str]:
+        """What is added while today is shown is for today, unless it says otherwise."""
+        if self._shown is not SmartView.TODAY:
+            return descriptions
+        today = todo_text.Due(self._store.today())
+        return [text if todo_text.read(text).due else todo_text.set_due(text, today) for text in descriptions]
 
     async def _select_last(self, adding: Awaitable[list[str]]) -> None:
+        self._clear_filter()  # what was added is to be seen
         self._rows.select((await adding)[-1])
-
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
-        """Without a to-do, there is nothing to edit, mark or delete."""
-        return action not in {"edit_todo", "toggle_todo", "delete_todo"} or self._rows.selected is not None
 
     def action_new_todo(self) -> None:
         """Ask for new to-dos."""
-        if self._wanted is not None:
-            self.ask_new(self._wanted)
-
-    def action_leave_todos(self) -> None:
-        """Go to the lists."""
-        self._leave()
+        target = self._wanted if isinstance(self._wanted, TodoList) else next(iter(self._lists()), None)
+        if target is not None:
+            self.ask_new(target)
 
     def action_edit_todo(self) -> None:
         """Ask for another text; lines after the first are kept as they are."""
@@ -150,33 +127,212 @@ class TodosPane(Vertical):
         if todo is None:
             return
 
-        def edit(texts: list[str]) -> Awaitable[None]:
-            return self._store.edit_first_line(todo.id, texts[0])
+        def edit(texts: list[str]) -> Awaitable[object]:
+            return tell_done(self, self._store.edit_first_line(todo.id, texts[0]))
 
-        self._ask(EntryRequest("Edit to-do", edit, value=first_line(todo.description or "")[0]))
+        value = first_line(todo.description or "")[0]
+        self._ask(EntryRequest("Edit to-do", edit, value=value, understands=True))
 
-    def action_toggle_todo(self) -> None:
-        """Mark the to-do as done or open, and go on to the next one, which takes its place."""
-        todo = self._rows.selected
-        if todo is not None:
-            self._rows.select_neighbour()
-            self._toggle(todo)
-
-    def action_delete_todo(self) -> None:
-        """Ask whether to delete the to-do."""
+    def action_edit_in_editor(self) -> None:
+        """Have the whole text edited in the user's editor, which gets the terminal meanwhile."""
         todo = self._rows.selected
         if todo is None:
             return
-        from app.tui.screens.confirm import ConfirmScreen
+        before = todo.description or ""
+        try:
+            command = editor_command(os.environ)
+            with app_of(self).suspend():
+                after = edited(before, command)
+        except SuspendNotSupported:
+            self.notify("This terminal cannot be lent to an editor.", severity="warning", markup=False)
+        except EditorError as error:
+            self.notify(visible(str(error)), severity="error", markup=False)
+        else:
+            self._take_edited(todo, before, after)
 
-        def delete() -> None:
-            attempt(self, self._store.delete_todo(todo.id))
+    def _take_edited(self, todo: Todo, before: str, after: str) -> None:
+        if after == before:
+            return
+        if not after.strip():
+            self.notify("The text was left empty: nothing was changed.", severity="warning", markup=False)
+            return
+        self._write(self._store.edit_todo(todo.id, after))
 
-        text = visible(todo.description or WORDLESS)
-        app_of(self).push_screen(ConfirmScreen("Delete this to-do?", text, delete))
+    # Changing one or several
 
-    def _toggle(self, todo: Todo) -> None:
-        attempt(self, self._store.set_completed(todo.id, completed=not todo.completed))
+    def action_toggle_todo(self) -> None:
+        """Mark to-dos as done, or as open if all are done, and go on to the next one."""
+        chosen = self._rows.chosen
+        if len(chosen) == 1 and chosen[0] is self._rows.selected:
+            self._rows.select_neighbour()
+        self._toggle(chosen)
+
+    def _toggle(self, todos: Sequence[Todo]) -> None:
+        completed = not all(todo.completed for todo in todos)
+        self._write(self._store.set_completed([todo.id for todo in todos], completed=completed))
+
+    def action_delete_todo(self) -> None:
+        """Delete to-dos."""
+        self._write(self._store.delete_todos(self._chosen_ids()))
+
+    def action_set_priority(self, priority: int) -> None:
+        """Set a priority, or take it away with 0."""
+        done = f"Set priority {priority} of" if priority else "Took the priority from"
+        self._write(
+            self._store.change_texts(
+                self._chosen_ids(), lambda text: todo_text.set_priority(text, priority or None), done
+            )
+        )
+
+    def action_due_todo(self) -> None:
+        """Ask when to-dos are due."""
+        ids = self._chosen_ids()
+
+        def set_due(texts: list[str]) -> Awaitable[object]:
+            typed = texts[0].strip()
+            reading = todo_text.understand(f"x {typed}", self._now().replace(tzinfo=None)).reading
+            if typed and (reading.due is None or reading.title != "x"):
+                return _refused(f"“{visible(typed)}” is no date: type tomorrow 9am, fri, in 3d, 15 jan or 2026-12-01.")
+            done = "Set the due date of" if reading.due else "Took the due date from"
+            self._rows.clear_choice()
+            change: Callable[[str], str] = lambda text: todo_text.set_due(text, reading.due)  # noqa: E731
+            return tell_done(self, self._store.change_texts(ids, change, done))
+
+        self._ask(EntryRequest(f"{self._subject(ids)} due on (nothing takes it away)", set_due, may_be_empty=True))
+
+    def action_tag_todo(self) -> None:
+        """Ask for tags."""
+        ids = self._chosen_ids()
+
+        def tag(texts: list[str]) -> Awaitable[object]:
+            words = texts[0].split()
+            try:
+                for word in words:
+                    _tagged("", word)
+            except ValueError as error:
+                return _refused(f"{visible(str(error))}.")
+
+            def change(text: str) -> str:
+                for word in words:
+                    text = _tagged(text, word)
+                return text
+
+            self._rows.clear_choice()
+            return tell_done(self, self._store.change_texts(ids, change, "Tagged"))
+
+        self._ask(EntryRequest(f"Tags for {self._subject(ids).lower()} (-tag takes one away)", tag))
+
+    def action_move_todo(self) -> None:
+        """Ask for the list to move to-dos to."""
+        from app.tui.screens.pick import Choice, PickScreen
+
+        ids = self._chosen_ids()
+        here = self._shown.id if isinstance(self._shown, TodoList) else None
+        choices = [
+            Choice(each.id, each.name or UNTITLED, f"{each.open_count:,}", LIST_MARK)
+            for each in self._lists()
+            if each.id != here
+        ]
+        if not choices:
+            self.notify("There is no other list to move to.", markup=False)
+            return
+
+        def move(list_id: str) -> None:
+            self._write(self._store.move_todos(ids, list_id))
+
+        app_of(self).push_screen(PickScreen(f"Move {self._subject(ids).lower()} to", choices, move))
+
+    def action_copy_todo(self) -> None:
+        """Copy the texts of to-dos."""
+        todos = self._rows.chosen
+        app_of(self).copy_to_clipboard("\n".join(todo.description or "" for todo in todos))
+        self._rows.clear_choice()
+        self.notify("Copied." if len(todos) == 1 else f"Copied {len(todos):,} to-dos.", timeout=2, markup=False)
+
+    def _subject(self, ids: Sequence[str]) -> str:
+        return "To-do" if len(ids) == 1 else f"{len(ids):,} to-dos"
+
+    # Choosing and finding
+
+    def action_choose(self) -> None:
+        """Choose the to-do, or not any more."""
+        self._rows.toggle_choice()
+
+    def action_choose_range(self) -> None:
+        """Choose while moving."""
+        self._rows.toggle_range()
+
+    def action_choose_all(self) -> None:
+        """Choose all that are shown, or none."""
+        self._rows.choose_all()
+
+    def action_choose_none(self) -> None:
+        """Choose nothing any more."""
+        self._rows.clear_choice()
+
+    def action_next_match(self) -> None:
+        """Go to the next to-do that matches."""
+        self._rows.go_round(1)
+
+    def action_previous_match(self) -> None:
+        """Go to the to-do before that matches."""
+        self._rows.go_round(-1)
+
+    def action_clear_filter(self) -> None:
+        """Show all to-dos again."""
+        self._clear_filter()
+
+    def action_leave_todos(self) -> None:
+        """Go to the lists."""
+        self._leave()
+
+    # Arranging
+
+    def action_sort(self) -> None:
+        """Ask for another order."""
+        from app.tui.screens.pick import Choice, PickScreen
+
+        sorts = [sort for sort in Sort if isinstance(self._shown, TodoList) or sort is not Sort.MANUAL]
+        choices = [Choice(sort.value, SORT_NAMES[sort][:1].upper() + SORT_NAMES[sort][1:]) for sort in sorts]
+
+        def sort_by(value: str) -> None:
+            self.rearrange(replace(self._arrangement, sort=Sort(value)))
+
+        app_of(self).push_screen(PickScreen("Sort", choices, sort_by, self._arrangement.sort.value))
+
+    def action_toggle_done_shown(self) -> None:
+        """Show completed to-dos at the end, or hide them."""
+        self.rearrange(replace(self._arrangement, shows_done=not self._arrangement.shows_done))
+
+    @property
+    def _can_reorder(self) -> bool:
+        selected = self._rows.selected
+        return self._rows.drags and not self._filter and selected is not None and not selected.completed
+
+    def action_move_row_up(self) -> None:
+        """Put the to-do before the one above it."""
+        self._move_row(-1)
+
+    def action_move_row_down(self) -> None:
+        """Put the to-do behind the one below it."""
+        self._move_row(1)
+
+    def _move_row(self, step: int) -> None:
+        selected = self._rows.selected
+        index = next((index for index, todo in enumerate(self._rows.rows) if todo is selected), None)
+        if selected is not None and index is not None:
+            self._place(selected.id, index + step)
+
+    def _place(self, todo_id: str, index: int) -> None:
+        """Put an open to-do at a place among the open ones."""
+        others = [todo.id for todo in self._rows.rows if not todo.completed and todo.id != todo_id]
+        if not self._rows.drags or self._filter or not 0 <= index <= len(others):
+            return
+        after = others[index - 1] if index else None
+        before = others[index] if index < len(others) else None
+        attempt(self, self._store.place_todo(todo_id, after=after, before=before))
+
+    # Messages
 
     @on(RowMarked)
     def _row_marked(self, event: RowMarked) -> None:
@@ -185,9 +341,24 @@ class TodosPane(Vertical):
             if todo.id == event.row_id:
                 if todo is self._rows.selected:
                     self._rows.select_neighbour()
-                self._toggle(todo)
+                self._toggle([todo])
 
     @on(RowActivated)
     def _row_activated(self, event: RowActivated) -> None:
         event.stop()
         self.action_edit_todo()
+
+    @on(RowDropped)
+    def _row_dropped(self, event: RowDropped) -> None:
+        event.stop()
+        self._place(event.row_id, event.index)
+
+
+def _tagged(text: str, word: str) -> str:
+    if word.startswith("-"):
+        return todo_text.remove_tag(text, word[1:])
+    return todo_text.add_tag(text, word)
+
+
+async def _refused(sentence: str) -> None:
+    raise StoreError(sentence)

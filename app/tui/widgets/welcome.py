@@ -10,7 +10,7 @@ from typing import ClassVar, Final
 from rich.text import Text
 from textual.widget import Widget
 
-from app.tui.actions import BY_ID
+from app.tui.actions import keymap_of
 
 _OFFERS: Final = ("anywhere.add_first_list", "anywhere.add_sample", "anywhere.help")
 _WORDS: Final = ("make your first list", "start with a short sample", "see all keys")
@@ -46,7 +46,7 @@ class Welcome(Widget):
             no_wrap=True,
         )
         for offer, words in zip(_OFFERS, _WORDS, strict=True):
-            text.append(f"{BY_ID[offer].shown_keys[0]}  ", key)
+            text.append(f"{keymap_of(self).first(offer)}  ", key)
             text.append(f"{words}\n", plain)
         text.rstrip()
         return text

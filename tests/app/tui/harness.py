@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 from textual.pilot import Pilot
 
@@ -15,7 +15,7 @@ from app.tui.app import TodoApp
 from app.tui.screens.main import MainScreen
 from app.tui.widgets.entry import Entry, EntryField
 from app.tui.widgets.lines import KeyBar, Line, StatusLine, TitleLine
-from app.tui.widgets.lists_pane import ListsPane
+from app.tui.widgets.lists_pane import ListsPane, PlaceRow
 from app.tui.widgets.row_list import RowList
 from app.tui.widgets.todos_pane import TodosPane
 from tests.app.conftest import NOW
@@ -35,7 +35,7 @@ class Running:
         return cast("MainScreen", self.app.screen_stack[0])
 
     @property
-    def lists(self) -> RowList[TodoList]:
+    def lists(self) -> RowList[PlaceRow]:
         return self.main.query_one(ListsPane).rows
 
     @property
@@ -48,11 +48,11 @@ class Running:
 
     @property
     def field(self) -> EntryField:
-        return self.main.query_one(EntryField)
+        return self.entry.query_one(EntryField)
 
     @property
     def names(self) -> list[str | None]:
-        return [todo_list.name for todo_list in self.lists.rows]
+        return [row.name for row in self.lists.rows if isinstance(row, TodoList)]
 
     @property
     def texts(self) -> list[str | None]:
@@ -103,9 +103,11 @@ def painted(rows: RowList[Todo] | RowList[TodoList]) -> list[str]:
 
 
 @asynccontextmanager
-async def running(store: Store, size: tuple[int, int] = (80, 24), *, connect: bool = False) -> AsyncGenerator[Running]:
+async def running(
+    store: Store, size: tuple[int, int] = (80, 24), *, connect: bool = False, **options: Any
+) -> AsyncGenerator[Running]:
     """Run the app until its lists are on the screen; the cursor does not blink."""
-    app = TodoApp(store, now=lambda: NOW, connect=connect)
+    app = TodoApp(store, now=lambda: NOW, connect=connect, **options)
     async with app.run_test(size=size) as pilot:
         run = Running(app, pilot)
         run.field.cursor_blink = False
@@ -119,6 +121,6 @@ async def filled(store: Store) -> dict[str, str]:
     texts = ["Milk", "Bread from the bakery on the corner", "Apples, the red ones", "Eggs", "Butter"]
     ids |= dict(zip(texts, await store.add_todos(ids["Groceries"], texts), strict=True))
     for text in ("Eggs", "Butter"):
-        await store.set_completed(ids[text], completed=True)
+        await store.set_completed([ids[text]], completed=True)
     await store.add_todos(ids["House and garden"], ["Fix the tap", "Plant the tomatoes"])
     return ids

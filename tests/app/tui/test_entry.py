@@ -67,7 +67,7 @@ async def test_a_half_typed_text_is_not_lost_to_another_request(store: Store):
     await filled(store)
     async with running(store) as run:
         await run.press("a", *"half")
-        await run.pilot.click(run.lists, offset=(4, 0))
+        await run.pilot.click(run.lists, offset=(6, 5))
         assert run.lists.has_focus
         await run.press("e")
         await run.until(lambda: run.toasts == ["Save this text first, or press esc to drop it."])
@@ -96,7 +96,7 @@ async def test_an_edit_that_could_not_be_stored_stays_open(store: Store):
     ids = await filled(store)
     async with running(store) as run:
         await run.press("right", "e", *"!")
-        await store.delete_todo(ids["Milk"])
+        await store.delete_todos([ids["Milk"]])
         await run.press("enter")
         await run.until(lambda: run.toasts == ["The to-do was not changed: it has been deleted."])
         assert run.entry.is_open

@@ -102,7 +102,7 @@ async def test_the_panes_go_on_after_a_query_failed_and_tell_it_once(store: Stor
         for trouble in (1, 2):
             failing.add("read")
             await store.add_list(f"Late {trouble}")
-            await store.add_todo(run.lists.rows[1].id, f"Late {trouble}")
+            await store.add_todo(run.lists.rows[6].id, f"Late {trouble}")
             await run.until(lambda: any("lists cannot be shown" in toast for toast in run.toasts))
             await asyncio.sleep(0.3)
             failing.clear()
@@ -135,9 +135,9 @@ async def test_a_database_that_closes_under_the_app_is_no_crash(tmp_path: Path):
     await filled(store)
     async with running(store) as run:
         await database.close()
-        await run.press("right", "space")
+        await run.press("right", "x")
         await run.until(lambda: run.toasts == ["The to-do was not changed: the database is closed."])
-        await run.press("d", "y")
+        await run.press("d")
         await run.until(lambda: len(run.toasts) == 2)
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from app.tui.literal import StandIns, fit, visible
+from app.literal import StandIns, fit, visible
 
 
 def test_control_characters_are_shown_as_symbols():

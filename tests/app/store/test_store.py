@@ -60,7 +60,7 @@ async def test_counts_follow_the_todos(store: Store):
     list_id = await store.add_list("Groceries")
     await store.add_list("Empty")
     milk, _ = await store.add_todos(list_id, ["Milk", "Bread"])
-    await store.set_completed(milk, completed=True)
+    await store.set_completed([milk], completed=True)
     assert [(x.open_count, x.done_count) for x in await lists_of(store)] == [(1, 1), (0, 0)]
 
 
@@ -209,7 +209,7 @@ async def test_completed_todos_come_last_the_latest_first(store: Store):
     list_id = await store.add_list("Groceries")
     a, b, _, d = await store.add_todos(list_id, ["a", "b", "c", "d"])
     for todo_id in (b, a, d):
-        await store.set_completed(todo_id, completed=True)
+        await store.set_completed([todo_id], completed=True)
     assert [todo.description for todo in await todos_of(store, list_id)] == ["c", "d", "a", "b"]
 
 
@@ -218,9 +218,9 @@ async def test_completing_notes_when_and_by_whom_and_opening_again_clears_it(sto
     todo_id = await store.add_todo(list_id, "Milk")
     columns = "SELECT completed, completed_at, completed_by, created_by FROM todos"
     assert tuple(await database.get(columns)) == (0, None, None, "user-1")
-    await store.set_completed(todo_id, completed=True)
+    await store.set_completed([todo_id], completed=True)
     assert tuple(await database.get(columns)) == (1, "2026-03-14T09:26:53.002Z", "user-1", "user-1")
-    await store.set_completed(todo_id, completed=False)
+    await store.set_completed([todo_id], completed=False)
     assert tuple(await database.get(columns)) == (0, None, None, "user-1")
 
 
@@ -229,7 +229,7 @@ async def test_a_todo_is_edited_and_deleted(store: Store):
     todo_id = await store.add_todo(list_id, "Mlik")
     await store.edit_todo(todo_id, "Milk")
     assert [todo.description for todo in await todos_of(store, list_id)] == ["Milk"]
-    await store.delete_todo(todo_id)
+    await store.delete_todos([todo_id])
     assert await todos_of(store, list_id) == []
 
 

@@ -1,0 +1,266 @@
+"""The store: what the interface and the commands hold on to.
+
+Owns how what is read is followed: unchanged rows stay the same objects, and reading goes on after a failure. What is
+written is `app.store.editing`'s, what is read `app.store.views`'.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, suppress
+from datetime import date, datetime
+from typing import Any, Final, TypeVar
+
+from app.failures import Tell, explained, going_on, note
+from app.store import views
+from app.store.editing import Editing
+from app.store.rows import Todo, TodoList, list_of_row, local_now, todo_of_row
+from app.store.subscribing import SUBSCRIPTION_TTL, ListSubscriptions
+from app.store.views import DEFAULT_ARRANGEMENTS, Arrangement, SmartView, Sort, ViewCounts
+from app.sync_report import SyncReport
+from sync import PowerSyncDatabase, SyncStatus
+from sync.errors import DatabaseClosedError
+
+__all__ = ["SUBSCRIPTION_TTL", "Store"]
+
+T = TypeVar("T")
+
+_COUNT_SECONDS = 0.25
+"""How often the views across lists are counted at most: all to-dos are read for it."""
+
+View = SmartView | str
+"""What is looked at: a view across lists, or the id of a list."""
+
+
+class Store(Editing):
+    """The lists and to-dos of one user in one database.
+
+    Writes are local and return once they are committed here; they sync when there is a connection. They begin when
+    they are called and end by themselves: cancelling one only stops the wait for its result. Before the database is
+    closed, `flush` waits for them. What is watched goes on after a failure, with growing waits.
+
+    Attributes:
+        writes: those that are under way.
+        report: what synchronization has to tell, and what was rejected.
+
+    Args:
+        database: open, with `app.schema.APP_SCHEMA`; the store does not close it.
+        user_id: the owner of what is made here.
+        connect: starts syncing `database` with its backend, and returns without waiting for the connection.
+        now: the clock, giving aware datetimes in the user's zone.
+    """
+
+    def __init__(
+        self,
+        database: PowerSyncDatabase,
+        user_id: str,
+        connect: Callable[[], Awaitable[None]],
+        *,
+        now: Callable[[], datetime] = local_now,
+    ) -> None:
+        super().__init__(database, user_id, now)
+        self._connect = connect
+        self._subscriptions = ListSubscriptions(database)
+        self.report: Final = SyncReport(database, self.writes)
+
+    # Reading
+
+    def today(self) -> date:
+        """The local day, to which views and words such as `tomorrow` refer."""
+        return self._now().date()
+
+    def watch_lists(self, tell: Tell = note) -> AsyncIterator[list[TodoList]]:
+        """Yield all lists, now and after each change, oldest first; unchanged ones stay the same objects.
+
+        Ends when the database is closed.
+
+        Args:
+            tell: called once per trouble, when the lists cannot be read.
+        """
+        failed = "The lists cannot be shown"
+        return going_on(lambda: self._follow(failed, views.LISTS, (), list_of_row), tell)
+
+    def watch_todos(
+        self, view: View, tell: Tell = note, *, arrangement: Arrangement | None = None
+    ) -> AsyncIterator[list[Todo]]:
+        """Yield the to-dos of a view, now and after each change; unchanged ones stay the same objects.
+
+        The completed ones come last, the latest first. Ends when the database is closed. A view that depends on the
+        day shows the day on which this was called.
+
+        Args:
+            view: a view across lists, or the id of a list.
+            tell: called once per trouble, when the to-dos cannot be read.
+            arrangement: their order; by default that of the view before anybody changed it.
+        """
+        chosen = arrangement or default_arrangement(view)
+        sql, parameters = views.todos_query(view, chosen, self.today())
+        return going_on(lambda: self._follow("The to-dos cannot be shown", sql, parameters, todo_of_row), tell)
+
+    def watch_view(self, view: View, tell: Tell = note) -> AsyncIterator[tuple[Arrangement, list[Todo]]]:
+        """Yield the to-dos of a view as it is arranged on this device when this begins, with that arrangement.
+
+        Otherwise as `watch_todos`.
+        """
+        return going_on(lambda: self._follow_view(view), tell)
+
+    def watch_counts(self, tell: Tell = note) -> AsyncIterator[ViewCounts]:
+        """Yield how many to-dos are in the views across lists; otherwise as `watch_todos`."""
+        parameters = {"today": self.today().isoformat()}
+        return going_on(lambda: self._follow_counts(parameters), tell)
+
+    def watch_waiting(self, tell: Tell = note) -> AsyncIterator[frozenset[str]]:
+        """Yield the ids of the to-dos whose changes wait to be uploaded; otherwise as `watch_todos`."""
+        return going_on(self._follow_waiting, tell)
+
+    async def arrangement(self, view: View) -> Arrangement:
+        """How a view is arranged on this device.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        with explained("The to-dos cannot be shown"):
+            row = await self._database.get_optional(
+                "SELECT sort, shows_done FROM arrangements WHERE id = ?", [_view_id(view)]
+            )
+        if row is None or row["sort"] not in {sort.value for sort in Sort}:
+            return default_arrangement(view)
+        return Arrangement(Sort(row["sort"]), shows_done=bool(row["shows_done"]))
+
+    async def arrange(self, view: View, arrangement: Arrangement) -> None:
+        """Remember how a view is arranged on this device.
+
+        Raises:
+            StoreError: it was not remembered.
+        """
+        with explained("How the view is arranged was not remembered"):
+            await self._database.upsert(
+                "arrangements",
+                {"id": _view_id(view), "sort": arrangement.sort.value, "shows_done": int(arrangement.shows_done)},
+            )
+
+    async def find_todos(self, *, id_prefix: str = "", words: Sequence[str] = ()) -> list[Todo]:
+        """To-dos by the beginning of their id and by words in their text, oldest first; at most a hundred.
+
+        Raises:
+            StoreError: they cannot be read.
+        """
+        with explained("The to-dos cannot be read"):
+            rows = await self._database.get_all(views.FOUND, [id_prefix, id_prefix, json.dumps(list(words))])
+        return [todo_of_row(row) for row in rows]
+
+    # Syncing
+
+    @property
+    def status(self) -> SyncStatus:
+        """The state of synchronization, now."""
+        return self._database.status
+
+    def watch_status(self) -> AsyncIterator[SyncStatus]:
+        """Yield the state of synchronization, now and after each change. Ends when the database is closed."""
+        return self._database.watch_status()
+
+    async def connect(self) -> None:
+        """Start syncing, or do nothing if that is on already.
+
+        Raises:
+            StoreError: syncing cannot be started with the settings as they are.
+        """
+        with explained("Syncing was not started"):
+            await self._connect()
+
+    async def disconnect(self) -> None:
+        """Stop syncing until `connect`; what is here stays, and stays editable.
+
+        Raises:
+            StoreError: the database is closed.
+        """
+        with explained("Syncing was not stopped"):
+            await self._database.disconnect()
+
+    def open_list(self, list_id: str | None) -> None:
+        """Tell which list the user looks at: its to-dos are subscribed before those of all others."""
+        self._subscriptions.open_list(list_id)
+
+    async def keep_subscribed(self, tell: Tell = note) -> None:
+        """Keep the to-dos of every known list subscribed, the open list's first, for as long as this runs.
+
+        Runs until it is cancelled or the database is closed. Subscriptions outlive it by `SUBSCRIPTION_TTL`.
+
+        Args:
+            tell: called once per trouble, when the subscriptions cannot be stored.
+        """
+        async for _ in going_on(self._subscriptions.keep, tell):
+            pass
+
+    async def subscribe_known(self) -> None:
+        """Subscribe the to-dos of the lists that are here, once.
+
+        Raises:
+            StoreError: the subscriptions cannot be stored.
+        """
+        with explained("Some lists may not sync"):
+            await self._subscriptions.subscribe_known()
+
+    async def wait_for_todos(self) -> None:
+        """Wait until the to-dos of all lists that are here have come; while syncing.
+
+        Raises:
+            StoreError: the subscriptions cannot be stored, or the database is closed.
+        """
+        with explained("The to-dos did not come"):
+            await self._subscriptions.wait_for_first_sync()
+
+    async def _follow(
+        self, failed: str, sql: str, parameters: Any, make: Callable[[sqlite3.Row], T]
+    ) -> AsyncGenerator[list[T]]:
+        known: dict[str, tuple[sqlite3.Row, T]] = {}
+        with explained(failed):
+            watch = self._database.watch(sql, parameters)
+            try:
+                async for rows in watch:
+                    current: dict[str, tuple[sqlite3.Row, T]] = {}
+                    for row in rows:
+                        row_id: str = row[0]
+                        before = known.get(row_id)
+                        current[row_id] = before if before is not None and before[0] == row else (row, make(row))
+                    known = current
+                    yield [made for _, made in current.values()]
+            except DatabaseClosedError:
+                return
+            finally:
+                await watch.aclose()
+
+    async def _follow_view(self, view: View) -> AsyncGenerator[tuple[Arrangement, list[Todo]]]:
+        arrangement = await self.arrangement(view)
+        sql, parameters = views.todos_query(view, arrangement, self.today())
+        async with aclosing(self._follow("The to-dos cannot be shown", sql, parameters, todo_of_row)) as results:
+            async for todos in results:
+                yield arrangement, todos
+
+    async def _follow_waiting(self) -> AsyncGenerator[frozenset[str]]:
+        with explained("Which changes wait cannot be shown"), suppress(DatabaseClosedError):
+            async for waiting in self._database.watch_queued_rows("todos", throttle=0.1):
+                yield waiting
+
+    async def _follow_counts(self, parameters: dict[str, Any]) -> AsyncGenerator[ViewCounts]:
+        with explained("The counts cannot be shown"):
+            watch = self._database.watch(views.COUNTS, parameters, row_type=ViewCounts, throttle=_COUNT_SECONDS)
+            try:
+                async for rows in watch:
+                    yield rows[0]
+            except DatabaseClosedError:
+                return
+            finally:
+                await watch.aclose()
+
+
+def default_arrangement(view: View) -> Arrangement:
+    """How a view is arranged before anybody changed that."""
+    return DEFAULT_ARRANGEMENTS[view] if isinstance(view, SmartView) else Arrangement()
+
+
+def _view_id(view: View) -> str:
+    return f"view:{view.value}" if isinstance(view, SmartView) else view

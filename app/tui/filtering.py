@@ -1,0 +1,54 @@
+"""Which texts a filter matches, and where.
+
+Owns that one reading of what is typed into the filter: words that must all occur, in any case and any order. Pure
+functions; what is filtered, and how a match looks, is the widgets' affair.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A filter for texts.
+
+    Attributes:
+        words: what must occur; none matches everything.
+    """
+
+    words: tuple[str, ...]
+    _folded: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    _anyone: re.Pattern[str] | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        longest_first = sorted(self.words, key=len, reverse=True)
+        pattern = re.compile("|".join(map(re.escape, longest_first)), re.IGNORECASE) if longest_first else None
+        object.__setattr__(self, "_folded", tuple(word.casefold() for word in self.words))
+        object.__setattr__(self, "_anyone", pattern)
+
+    @classmethod
+    def of(cls, typed: str) -> Filter:
+        """The filter that is meant by a typed text."""
+        return cls(tuple(dict.fromkeys(typed.split())))
+
+    def __bool__(self) -> bool:
+        """Whether it leaves anything out."""
+        return bool(self.words)
+
+    def matches(self, text: str) -> bool:
+        """Whether all words occur in a text."""
+        folded = text.casefold()
+        return all(word in folded for word in self._folded)
+
+    def narrows(self, other: Filter) -> bool:
+        """Whether all that this filter matches is matched by another one too: typing on needs no new start."""
+        return all(any(word in mine for mine in self._folded) for word in other._folded)
+
+    def spans(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where the words are in a text, from left to right, in characters; none overlaps another."""
+        if self._anyone is not None:
+            for found in self._anyone.finditer(text):
+                yield found.span()

@@ -1,0 +1,267 @@
+"""The to-dos of a list or of a view across lists, as rows under a title.
+
+Owns what is shown of them: the order, the filter, the badges, and the state of each with syncing. What can be done with
+them is `todos_pane`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from textual import on
+from textual.app import ComposeResult
+from textual.containers import Vertical
+from textual.worker import Worker
+
+from app.store import Arrangement, SmartView, Sort, Store, Todo, TodoList
+from app.tui.attempts import attempt, retried
+from app.tui.badges import FRESH, REJECTED, WAITING, badges_of, read_cached
+from app.tui.filtering import Filter
+from app.tui.messages import RowsChosen, RowSelected, TodoSelected
+from app.tui.widgets.drawn_row import DrawnRow
+from app.tui.widgets.lines import TitleLine
+from app.tui.widgets.lists_pane import UNTITLED, VIEW_NAMES
+from app.tui.widgets.row_list import RowList
+
+OPEN_MARK: Final = "○"
+DONE_MARK: Final = "✓"
+WORDLESS: Final = "(no text)"
+NO_MATCH: Final = ("Nothing matches", "", "Press esc to show all to-dos.")
+EMPTY: Final = ("Nothing to do here", "", "Press a to add a to-do.")
+EMPTY_VIEW: Final = ("Nothing here",)
+
+FRESH_SECONDS: Final = 5.0
+_MOST_FRESH: Final = 50
+"""Of more changes at once, as in a long download, none is pointed out."""
+
+SORT_NAMES: Final = {
+    Sort.MANUAL: "by hand",
+    Sort.DUE: "by due date",
+    Sort.PRIORITY: "by priority",
+    Sort.NAME: "by name",
+    Sort.AGE: "by age",
+}
+
+
+class TodoRows(Vertical):
+    """To-dos under a title. Posts `TodoSelected`.
+
+    Args:
+        store: where they are kept.
+        now: the clock, giving aware datetimes in the user's zone.
+    """
+
+    def __init__(self, store: Store, now: Callable[[], datetime]) -> None:
+        super().__init__()
+        self._store = store
+        self._now = now
+        self._title = TitleLine()
+        self._todos: list[Todo] = []
+        self._filter = Filter(())
+        self._rows: RowList[Todo] = RowList(self._draw)
+        self._wanted: TodoList | SmartView | None = None
+        self._shown: TodoList | SmartView | None = None
+        self._arrangement = Arrangement()
+        self._following: Worker[None] | None = None
+        self._waiting: frozenset[str] = frozenset()
+        self._rejected: frozenset[str] = frozenset()
+        self._fresh: dict[str, Todo] = {}
+
+    def compose(self) -> ComposeResult:
+        """A title above the rows."""
+        yield self._title
+        yield self._rows
+
+    def on_mount(self) -> None:
+        """Follow what waits to be uploaded."""
+        attempt(self, self._follow_waiting(), group="follow")
+
+    @property
+    def rows(self) -> RowList[Todo]:
+        """The rows."""
+        return self._rows
+
+    @property
+    def arrangement(self) -> Arrangement:
+        """How they are arranged."""
+        return self._arrangement
+
+    # What is shown
+
+    def show(self, view: TodoList | SmartView | None) -> None:
+        """Show a list or view, as soon as its to-dos are read; until then the one before stays, title and all."""
+        before, self._wanted = self._wanted, view
+        if view is None:
+            self._stop_following()
+            self._shown = None
+            self._todos = []
+            self._rows.set_rows(())
+            self._rows.set_empty(())
+            self._refresh_title()
+        elif _key(before) != _key(view):
+            self._follow_anew()
+        elif self._shown is not None:
+            self._shown = view
+            self._refresh_title()
+
+    def show_day(self) -> None:
+        """Show what the present day brings."""
+        if self._wanted is not None:
+            self._follow_anew()
+
+    def show_rejected(self, row_ids: frozenset[str]) -> None:
+        """Mark the rows of which a change was rejected, from now on."""
+        if row_ids != self._rejected:
+            self._rejected = row_ids
+            self._rows.refresh()
+
+    def filter(self, wanted: Filter) -> None:
+        """Show only the to-dos whose text matches."""
+        # Typing on looks only at what matched before.
+        among = self._rows.rows if self._filter and wanted.narrows(self._filter) else self._todos
+        self._filter = wanted
+        self._rows.set_matching(wanted)
+        self._show_matching(among)
+        self.refresh_bindings()
+
+    def rearrange(self, arrangement: Arrangement) -> None:
+        """Arrange what is shown otherwise, and remember that."""
+        view = _key(self._wanted)
+        if view is not None and arrangement != self._arrangement:
+            attempt(self, self._remember_arrangement(view, arrangement))
+
+    async def _remember_arrangement(self, view: SmartView | str, arrangement: Arrangement) -> None:
+        await self._store.arrange(view, arrangement)
+        if _key(self._wanted) == view:
+            self._follow_anew()
+
+    def _follow_anew(self) -> None:
+        self._stop_following()
+        view = _key(self._wanted)
+        if view is not None:
+            self._following = attempt(self, self._follow(view), group="follow")
+
+    def _stop_following(self) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            self._following = None
+
+    async def _follow(self, view: SmartView | str) -> None:
+        other = _key(self._shown) != view
+        first = True
+        async for arrangement, todos in self._store.watch_view(view, retried(self)):
+            if first:
+                first = False
+                self._arrangement = arrangement
+                self._shown = self._wanted
+                self._rows.drags = isinstance(view, str) and arrangement.sort is Sort.MANUAL
+                if other:
+                    self._rows.clear_choice()
+                    self._rows.set_rows(())
+            else:
+                self._point_out_changes(todos)
+            self._todos = todos
+            self._show_matching(todos)
+            self.refresh_bindings()
+
+    async def _follow_waiting(self) -> None:
+        async for waiting in self._store.watch_waiting():
+            if waiting != self._waiting:
+                self._waiting = waiting
+                self._rows.refresh()
+
+    def _point_out_changes(self, todos: Sequence[Todo]) -> None:
+        """Mark for a moment what was changed elsewhere just now."""
+        if not self._store.status.has_synced:
+            return
+        before = {todo.id: todo for todo in self._todos}
+        fresh = {
+            todo.id: todo for todo in todos if before.get(todo.id) is not todo and not self._store.wrote_lately(todo.id)
+        }
+        if fresh and len(fresh) <= _MOST_FRESH:
+            self._fresh |= fresh
+            self.set_timer(FRESH_SECONDS, lambda: self._forget_fresh(fresh))
+
+    def _forget_fresh(self, fresh: dict[str, Todo]) -> None:
+        self._fresh = {row_id: todo for row_id, todo in self._fresh.items() if fresh.get(row_id) is not todo}
+        self._rows.refresh()
+
+    def _show_matching(self, among: Sequence[Todo]) -> None:
+        matches = self._filter.matches
+        if self._filter and self._todos:
+            self._rows.set_empty(NO_MATCH)
+        else:
+            self._rows.set_empty(EMPTY_VIEW if isinstance(self._shown, SmartView) else EMPTY)
+        shown = [todo for todo in among if matches(todo.description or "")] if self._filter else self._todos
+        self._rows.set_rows(shown)
+        self._refresh_title()
+
+    # How it looks
+
+    def _refresh_title(self) -> None:
+        if self._shown is None:
+            self._title.set("")
+        elif isinstance(self._shown, SmartView):
+            self._title.set(VIEW_NAMES[self._shown][1], self._progress())
+        else:
+            self._title.set(self._shown.name or UNTITLED, self._progress())
+
+    def _progress(self) -> str:
+        chosen = self._rows.chosen_count
+        if chosen:
+            return f"{chosen:,} chosen"
+        total = len(self._todos)
+        if self._filter:
+            return f"{len(self._rows.rows):,} of {total:,} match"
+        if not total:
+            return ""
+        done = sum(todo.completed for todo in self._todos)
+        if isinstance(self._shown, TodoList) and not self._arrangement.shows_done:
+            done = self._shown.done_count
+            total += done
+        if done == total:
+            told = "all done" if isinstance(self._shown, TodoList) else f"{done:,} done"
+        else:
+            told = f"{total - done:,} open · {done:,} done" if done else f"{total:,} open"
+        default = Sort.MANUAL if isinstance(self._shown, TodoList) else None
+        return told if self._arrangement.sort is default or default is None else f"{told} · {self._sort_words}"
+
+    @property
+    def _sort_words(self) -> str:
+        return SORT_NAMES[self._arrangement.sort]
+
+    def _draw(self, todo: Todo) -> DrawnRow:
+        mark = DONE_MARK if todo.completed else OPEN_MARK
+        text = read_cached(todo.description or "")
+        now = self._now()
+        badges = list(badges_of(text, now, completed=todo.completed, list_name=todo.list_name))
+        if todo.id in self._fresh:
+            badges.append(FRESH)
+        if todo.id in self._rejected:
+            badges.append(REJECTED)
+        elif todo.id in self._waiting:
+            badges.append(WAITING)
+        drawn = DrawnRow(text.title, mark, badges=tuple(badges), kind="done" if todo.completed else "plain")
+        return drawn if text.title.strip() else replace(drawn, text=WORDLESS, kind="faint")
+
+    # Messages
+
+    @on(RowSelected)
+    def _row_selected(self, event: RowSelected) -> None:
+        event.stop()
+        todo = self._rows.selected
+        name = self._shown.name if isinstance(self._shown, TodoList) else (todo.list_name if todo else None)
+        self.post_message(TodoSelected(todo, name))
+
+    @on(RowsChosen)
+    def _rows_chosen(self, event: RowsChosen) -> None:
+        event.stop()
+        self._refresh_title()
+        self.refresh_bindings()
+
+
+def _key(view: TodoList | SmartView | None) -> SmartView | str | None:
+    return view.id if isinstance(view, TodoList) else view

@@ -1,0 +1,1 @@
+"""Tests of what is typed and stored for a to-do."""
