@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from app.backend import BackendConfig, serve
+from app.backend import BackendConfig, Limits, serve
 from app.backend.rows import CrudEntry, RowWriter
 from app.backend.tables import TODOS, Row, Table
 
@@ -22,9 +22,10 @@ _merge = RowWriter._merge
 
 def _greatest_wins(writer: RowWriter, table: Table, entry: CrudEntry, before: Row | None, values: Row) -> Row | None:
     if table is TODOS and before is not None and values.get("description"):
+        connection: Any = writer._rows._connection  # type: ignore[attr-defined]
         value = int(values["description"])
-        writer._connection.execute(ARRIVALS)
-        writer._connection.execute(
+        connection.execute(ARRIVALS)
+        connection.execute(
             "INSERT INTO fire_arrivals (value, register) VALUES (?, ?) ON CONFLICT DO UPDATE SET times = times + 1",
             [value, entry.id],
         )
@@ -44,6 +45,8 @@ def main() -> None:
         token_seconds=int(token_seconds),
         sync_config=Path(sync_config),
         compact_seconds=3.0,
+        open_to_all=True,
+        limits=Limits(refused_burst=10**9, request_burst=10**9),
     )
     asyncio.run(serve(config, on_ready=lambda url: print(url, flush=True)))
 

@@ -45,7 +45,8 @@ def history() -> list[Event]:
         {"type": "live", "process": "run", "live": True, "seconds": 1.0, "behind": []},
         {"type": "closed", "process": "ann", "leaked": []},
     ]
-    return [{"t": number, "file": event["process"], **event} for number, event in enumerate(told)]
+    # Each event with a state of its own, for a bug to spoil.
+    return [{"t": number, "file": event["process"], **copy.deepcopy(event)} for number, event in enumerate(told)]
 
 
 def of(events: list[Event], kind: str, process: str, number: int = 0) -> Event:
@@ -160,7 +161,7 @@ def test_in_a_history_without_a_bug_nothing_is_found() -> None:
 
 @pytest.mark.parametrize(("plant", "found"), PLANTED, ids=[plant.__name__ for plant, _ in PLANTED])
 def test_a_planted_bug_is_found(plant: Callable[[list[Event]], None], found: set[str]) -> None:
-    events = copy.deepcopy(history())
+    events = history()
     plant(events)
     assert set(checkers.check(events)) == found
 
