@@ -137,7 +137,7 @@ PLANTED: list[tuple[Callable[[list[Event]], None], set[str]]] = [
     (lose_a_row, {"whole_states"}),
     (invent_a_value, {"no_value_from_thin_air", "monotonic_reads"}),  # and it is gone again at the end
     (show_what_failed, {"no_value_from_thin_air"}),
-    (forget_what_was_written, {"read_your_writes", "monotonic_reads"}),
+    (forget_what_was_written, {"read_your_writes"}),
     (go_back, {"monotonic_reads"}),
     (show_half_a_transaction, {"causal_order"}),
     (show_the_effect_before_its_cause, {"causal_order"}),
