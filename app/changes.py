@@ -73,6 +73,11 @@ def concerns_the_user(conflict: Conflict) -> bool:
     return conflict.column not in _BOOKKEEPING
 
 
+def text_column(table: str) -> str:
+    """The column with the text of a row."""
+    return _TEXT_COLUMNS[table]
+
+
 def text_of(table: str, values: Mapping[str, Any] | None) -> str | None:
     """The text of a row, among its values; None if it is not there."""
     text = (values or {}).get(_TEXT_COLUMNS.get(table, ""))

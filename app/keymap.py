@@ -152,6 +152,11 @@ ACTIONS: Final[tuple[Action, ...]] = (
     Action("decline", Place.CONFIRM, ("n", "escape", "q"), "", "Leave everything as it is"),
     Action("next_answer", Place.CONFIRM, ("tab", "right", "left", "shift+tab"), "", "Go to the other answer"),
     Action("retry_change", Place.SYNC, ("r",), "Retry", "Send the rejected change once more", 8),
+    Action("edit_change", Place.SYNC, ("e",), "Edit", "Change the text of the rejected change, and send it again", 5),
+    Action("copy_change", Place.SYNC, ("y",), "", "Copy the rejected change, whole, as JSON"),
+    Action(
+        "copy_diagnostics", Place.SYNC, ("Y",), "Diagnostics", "Copy the state of syncing, without names or texts", 3
+    ),
     Action("discard_change", Place.SYNC, ("d", "delete"), "Discard", "Forget the rejected change (asks first)", 7),
     Action("dismiss_replaced", Place.SYNC, ("x",), "Dismiss", "Forget this conflict and older ones (asks first)", 6),
     Action("connect", Place.SYNC, ("c",), "Connect", "Start syncing", 4),

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import platform
+import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from app.changes import KnownTexts, concerns_the_user, conflict_told, text_of, told
+import msgspec
+
+from app.changes import KnownTexts, concerns_the_user, conflict_told, text_column, text_of, told
 from app.failures import RefusedError, Tell, explained, going_on, note
 from app.writes import Writes
 from sync import Conflict, PowerSyncDatabase, RejectedWrite
@@ -26,6 +30,8 @@ _TEXT_QUERIES = (
     ("todos", "SELECT id, description FROM todos WHERE id IN (SELECT value FROM json_each(?))"),
 )
 
+_WAITING_SECONDS = 0.3
+_MOST_ENTRIES = 20
 _PAUSED = "Syncing is paused; nothing is sent or fetched until it is resumed."
 
 
@@ -67,6 +73,23 @@ class ReplacedChange:
     mine: str
     theirs: str
     found_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingChange:
+    """A transaction that waits to be uploaded.
+
+    Attributes:
+        id: unlike those of all others.
+        doing: what it does, one phrase each, in order; texts are in them as they were typed.
+    """
+
+    id: str
+    doing: tuple[str, ...]
+
+
+MOST_WAITING = 100
+"""How many of the transactions that wait are told one by one."""
 
 
 class SyncReport:
@@ -111,6 +134,54 @@ class SyncReport:
         """Yield the values that others have replaced, oldest first; otherwise as `watch_rejected`."""
         return going_on(self._follow_replaced, tell)
 
+    def watch_waiting(self, tell: Tell = note) -> AsyncIterator[list[WaitingChange]]:
+        """Yield the transactions that wait, oldest first, at most `MOST_WAITING`; otherwise as `watch_rejected`."""
+        return going_on(self._follow_waiting, tell)
+
+    def text_of(self, change_id: str) -> str | None:
+        """The text that a rejected change tried to store, or None if it is not about one text."""
+        write = self._rejected.get(change_id)
+        if write is None or len(write.crud) != 1:
+            return None
+        return text_of(write.crud[0].table, write.crud[0].data)
+
+    def retry_with_text(self, change_id: str, text: str) -> asyncio.Future[None]:
+        """Send a rejected change once more with another text. As `retry`."""
+        return self._begin("The change was not tried again", self._retry_with_text(change_id, text))
+
+    def as_json(self, change_id: str) -> str:
+        """A rejected change, whole, for whoever wants to keep it elsewhere."""
+        return json.dumps(self._known(change_id).export(), ensure_ascii=False, indent=1)
+
+    async def diagnostics(self) -> str:
+        """What helps others to help: states, counts and errors, without names, texts, keys or addresses.
+
+        Raises:
+            StoreError: the state cannot be read.
+        """
+        with explained("The state of syncing cannot be told"):
+            status = self._database.status
+            stats = await self._database.upload_queue_stats()
+            rejected = await self._database.rejected_writes()
+        errors = [type(error).__name__ for error in (status.download_error, status.upload_error) if error is not None]
+        lines = {
+            "wanted": status.wanted,
+            "connected": status.connected,
+            "synced by another process": status.syncing_elsewhere,
+            "downloading": status.downloading,
+            "uploading": status.uploading,
+            "last synced": status.last_synced_at.isoformat() if status.last_synced_at else "never",
+            "streams": f"{sum(each.has_synced for each in status.streams)} of {len(status.streams)} synced",
+            "waiting": f"{stats.entries} changes in {stats.transactions} transactions, {stats.bytes} bytes",
+            "oldest": stats.oldest_at.isoformat() if stats.oldest_at else "-",
+            "rejected": ", ".join(sorted({each.code or "no code" for each in rejected})) or "none",
+            "errors": ", ".join(errors) or "none",
+            "SQLite": sqlite3.sqlite_version,
+            "Python": platform.python_version(),
+            "system": platform.system(),
+        }
+        return "\n".join(f"{name}: {value}" for name, value in lines.items())
+
     def retry(self, change_id: str) -> asyncio.Future[None]:
         """Send a rejected change once more, after all that waits; its effect shows again until the answer is there.
 
@@ -140,6 +211,13 @@ class SyncReport:
         if not await self._known(change_id).retry():
             raise _decided()
 
+    async def _retry_with_text(self, change_id: str, text: str) -> None:
+        write = self._known(change_id)
+        (entry,) = write.crud
+        data = {**(entry.data or {}), text_column(entry.table): text}
+        if not await write.retry_with([msgspec.structs.replace(entry, data=data)]):
+            raise _decided()
+
     async def _discard(self, change_id: str) -> None:
         if not await self._known(change_id).discard():
             raise _decided()
@@ -162,6 +240,22 @@ class SyncReport:
                 self._rejected = {f"rejected-{write.id}": write for write in writes}
                 texts = {**_added_texts(writes), **here}
                 yield [_rejected_change(change_id, write, texts) for change_id, write in self._rejected.items()]
+
+    async def _follow_waiting(self) -> AsyncGenerator[list[WaitingChange]]:
+        with explained("What waits cannot be shown"), suppress(DatabaseClosedError):
+            async for _ in self._database.watch_queued_rows(throttle=_WAITING_SECONDS):
+                found: list[WaitingChange] = []
+                async for transaction in self._database.crud_transactions():
+                    rows = [(entry.table, entry.id) for entry in transaction.crud[:_MOST_ENTRIES]]
+                    rows += [("lists", str((entry.data or {}).get("list_id"))) for entry in transaction.crud[:1]]
+                    known = KnownTexts(await self.texts_of_rows(rows))
+                    doing = [told(entry, known) for entry in transaction.crud[:_MOST_ENTRIES]]
+                    if len(transaction.crud) > _MOST_ENTRIES:
+                        doing.append(f"and {len(transaction.crud) - _MOST_ENTRIES:,} more")
+                    found.append(WaitingChange(f"waiting-{transaction.crud[0].client_id}", tuple(doing)))
+                    if len(found) == MOST_WAITING:
+                        break
+                yield found
 
     async def _follow_replaced(self) -> AsyncGenerator[list[ReplacedChange]]:
         with explained("What others have replaced cannot be shown"), suppress(DatabaseClosedError):

@@ -361,13 +361,15 @@ class PowerSyncDatabase(LocalDatabase):
         """How much waits for upload, and since when."""
         return await self._queue.stats()
 
-    async def watch_queued_rows(self, table: str, *, throttle: float = 0.03) -> AsyncIterator[frozenset[str]]:
-        """The ids of a table's rows whose changes wait for upload, now and whenever they change.
+    async def watch_queued_rows(
+        self, table: str | None = None, *, throttle: float = 0.03
+    ) -> AsyncIterator[frozenset[str]]:
+        """The ids of the rows whose changes wait for upload, now and whenever the queue changes.
 
         Ends when the database is closed.
 
         Args:
-            table: its name in the schema.
+            table: its name in the schema; None for all tables.
             throttle: the shortest time between two values, in seconds.
         """
         async for rows in self.watch(QUEUED_ROWS, [table], throttle=throttle):

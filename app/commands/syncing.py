@@ -199,18 +199,7 @@ def export(context: click.Context) -> int:
     """Print all rejected changes as JSON, whole."""
 
     async def work(lists: Lists) -> list[dict[str, Any]]:
-        return [
-            {
-                "reason": write.reason,
-                "code": write.code,
-                "rejected_at": write.rejected_at.isoformat(),
-                "attempts": write.attempts,
-                "crud": [
-                    {"op": entry.op, "table": entry.table, "id": entry.id, "data": entry.data} for entry in write.crud
-                ],
-            }
-            for write in await lists.database.rejected_writes()
-        ]
+        return [write.export() for write in await lists.database.rejected_writes()]
 
     print_json(on_lists(context, work))
     return ExitCode.OK

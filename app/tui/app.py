@@ -91,6 +91,7 @@ class TodoApp(App[None], inherit_bindings=False):
         return {
             "cursor-background": "ansi_bright_black",
             "cursor-blurred-background": "ansi_default",
+            "chosen-background": "ansi_default",
             "foreground-disabled": "ansi_bright_black",
         }
 

@@ -35,6 +35,9 @@ _LONGEST_STAMP: Final = 40
 _MINUTE: Final = 60
 _HOUR: Final = 60 * _MINUTE
 _DAY: Final = 24 * _HOUR
+_RATE_SECONDS: Final = 5.0
+_LEAST_SECONDS: Final = 0.2
+_BAR_CELLS: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,9 @@ def status_words(status: SyncStatus, now: datetime, problem: str | None = None, 
     long, short = _STATES[state]
     progress = status.download_progress
     if state == "connected" and progress is not None and not status.has_synced:
-        long = short = f"Downloading {progress.downloaded_fraction:.0%}"
+        done = round(_BAR_CELLS * progress.downloaded_fraction)
+        short = f"Downloading {progress.downloaded_fraction:.0%}"
+        long = f"{short} {'▰' * done}{'▱' * (_BAR_CELLS - done)}"
     waiting = status.upload_queue_count
     if waiting:
         changes = "1 change" if waiting == 1 else f"{waiting:,} changes"
@@ -163,3 +168,33 @@ def moment(stamp: str | None, now: datetime) -> str:
 
 def _count(number: int, unit: str) -> str:
     return f"{number} {unit}{'' if number == 1 else 's'} ago"
+
+
+class DownloadRate:
+    """How quickly a download comes, and how long it may still take: from the statuses of the last seconds."""
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[float, int]] = []
+        self._total = 0
+
+    def note(self, status: SyncStatus, at: float) -> None:
+        """Take in a status, seen at a moment in seconds."""
+        progress = status.download_progress
+        if progress is None:
+            self._seen.clear()
+            return
+        self._total = progress.total_operations
+        self._seen = [each for each in self._seen if at - each[0] < _RATE_SECONDS]
+        self._seen.append((at, progress.downloaded_operations))
+
+    def told(self) -> str:
+        """In a sentence; empty while nothing is downloaded."""
+        if not self._seen:
+            return ""
+        (first_at, first), (last_at, last) = self._seen[0], self._seen[-1]
+        words = f"{last:,} of {self._total:,} changes have come"
+        if last_at - first_at < _LEAST_SECONDS or last <= first:
+            return f"{words}."
+        rate = (last - first) / (last_at - first_at)
+        left = math.ceil((self._total - last) / rate)
+        return f"{words}, {rate:,.0f} a second, about {left:,} s left."

@@ -27,8 +27,11 @@ from sync.storage.names import (
     TARGET_UNKNOWN,
 )
 
-QUEUED_ROWS = "SELECT DISTINCT data ->> '$.id' AS id FROM ps_crud WHERE data ->> '$.type' = ?"
-"""The rows of a table that have entries in the queue."""
+QUEUED_ROWS = (
+    "SELECT data ->> '$.id' AS id, count(*) AS entries FROM ps_crud"
+    " WHERE ?1 IS NULL OR data ->> '$.type' = ?1 GROUP BY 1"
+)
+"""The rows of a table, or of all, that have entries in the queue, and how many."""
 
 _TIMES = "CREATE TABLE IF NOT EXISTS ps_crud_times(id INTEGER PRIMARY KEY, made_at INTEGER NOT NULL) STRICT"
 _SECONDS_BETWEEN_TIMES = 1.0

@@ -6,6 +6,7 @@ Owns its layout, the rows and details of both, and what its keys do. What is tol
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
@@ -23,7 +24,7 @@ from app.failures import StoreError
 from app.keymap import Place
 from app.literal import visible
 from app.store import Store
-from app.sync_report import RejectedChange, ReplacedChange
+from app.sync_report import RejectedChange, ReplacedChange, WaitingChange
 from app.tui.actions import bindings, performs
 from app.tui.attempts import attempt, retried
 from app.tui.messages import RowSelected
@@ -31,15 +32,22 @@ from app.tui.typed import app_of
 from app.tui.widgets.drawn_row import DrawnRow
 from app.tui.widgets.lines import KeyBar, StatusLine, TitleLine
 from app.tui.widgets.row_list import RowList
-from app.tui.words import ago
+from app.tui.words import DownloadRate, ago
 
 EXPLAIN_SECONDS: Final = 2.0
 NOTHING: Final = ("All clear", "Nothing of yours was rejected or replaced.")
 _MOST_TOLD: Final = 50
 
 
-def headline(change: RejectedChange | ReplacedChange) -> str:
+SyncRow = RejectedChange | ReplacedChange | WaitingChange
+"""What the screen has rows of."""
+
+
+def headline(change: SyncRow) -> str:
     """A change in one line: any text."""
+    if isinstance(change, WaitingChange):
+        more = len(change.doing) - 1
+        return f"{change.doing[0]}{f' and {more:,} more' if more else ''}"
     if isinstance(change, ReplacedChange):
         return f"{change.about}: {change.mine} → {change.theirs}"
     more = len(change.tried) - 1
@@ -67,11 +75,14 @@ class SyncScreen(Screen[None]):
         self._status_changed = asyncio.Event()
         self._title = TitleLine("Sync")
         self._explanation = Static(id="explanation", markup=False)
-        self._rows: RowList[RejectedChange | ReplacedChange] = RowList(self._draw)
+        self._rows: RowList[SyncRow] = RowList(self._draw)
         self._detail = Static(id="detail", markup=False)
         self._status_line = StatusLine(now)
         self._rejected: list[RejectedChange] = []
         self._replaced: list[ReplacedChange] = []
+        self._waiting: list[WaitingChange] = []
+        self._words = ""
+        self._rate = DownloadRate()
 
     def compose(self) -> ComposeResult:
         """The explanation, the rows, the details of the row under the cursor, and the lines below."""
@@ -89,12 +100,15 @@ class SyncScreen(Screen[None]):
         attempt(self, self._follow_status(), group="follow")
         attempt(self, self._follow_rejected(), group="follow")
         attempt(self, self._follow_replaced(), group="follow")
+        attempt(self, self._follow_waiting(), group="follow")
         attempt(self, self._follow_explanation(), group="follow")
 
     async def _follow_status(self) -> None:
         async for status in self._store.watch_status():
             self._status = status
             self._status_line.show(status)
+            self._rate.note(status, time.monotonic())
+            self._show_words()
             self.refresh_bindings()
             self._status_changed.set()
 
@@ -106,6 +120,20 @@ class SyncScreen(Screen[None]):
         async for replaced in self._store.report.watch_replaced(retried(self)):
             self.show_changes(self._rejected, replaced)
 
+    async def _follow_waiting(self) -> None:
+        async for waiting in self._store.report.watch_waiting(retried(self)):
+            self._waiting = waiting
+            self.show_changes(self._rejected, self._replaced)
+
+    def _show_words(self) -> None:
+        """The explanation, how far a download is, and how many streams have come."""
+        streams = self._status.streams
+        synced = sum(stream.has_synced for stream in streams)
+        more = [self._rate.told()]
+        if streams and synced < len(streams):
+            more.append(f"{synced:,} of {len(streams):,} streams have come.")
+        self._explanation.update(visible(" ".join([self._words, *filter(None, more)])))
+
     async def _follow_explanation(self) -> None:
         """Explain anew when the status changes, and from time to time: it tells of time that has passed, too."""
         while True:
@@ -114,7 +142,8 @@ class SyncScreen(Screen[None]):
                 words = await self._store.report.explain()
             except StoreError as error:
                 words = str(error)
-            self._explanation.update(visible(words))
+            self._words = words
+            self._show_words()
             with suppress(TimeoutError):
                 async with asyncio.timeout(EXPLAIN_SECONDS):
                     await self._status_changed.wait()
@@ -129,12 +158,15 @@ class SyncScreen(Screen[None]):
         self._status_line.show_rejected(len(rejected))
         counts = [f"{len(rejected):,} rejected"] if rejected else []
         counts += [f"{len(replaced):,} replaced"] if replaced else []
+        counts += [f"{self._status.upload_queue_count:,} waiting"] if self._waiting else []
         self._title.set("Sync", " · ".join(counts))
         self._rows.set_empty(NOTHING)
-        self._rows.set_rows([*rejected, *replaced])
+        self._rows.set_rows([*rejected, *replaced, *self._waiting])
         self._show_detail()
 
-    def _draw(self, change: RejectedChange | ReplacedChange) -> DrawnRow:
+    def _draw(self, change: SyncRow) -> DrawnRow:
+        if isinstance(change, WaitingChange):
+            return DrawnRow(headline(change), mark="↑")
         if isinstance(change, RejectedChange):
             return DrawnRow(headline(change), mark="✗", tail=ago(change.rejected_at, self._now()))
         return DrawnRow(headline(change), mark="≠", tail=ago(change.found_at, self._now()))
@@ -149,6 +181,8 @@ class SyncScreen(Screen[None]):
         self.set_class(change is not None, "-changes")
         if isinstance(change, RejectedChange):
             self._detail.update(self._rejected_detail(change))
+        elif isinstance(change, WaitingChange):
+            self._detail.update(Text("\n".join(map(visible, ["Waits to be uploaded:", *change.doing]))))
         elif change is not None:
             found = f"Seen {ago(change.found_at, self._now())}"
             lines = [change.about, f"Yours: {change.mine}", f"Theirs: {change.theirs}", found]
@@ -169,8 +203,11 @@ class SyncScreen(Screen[None]):
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
         """What can be done depends on the row under the cursor, and on whether syncing is paused."""
-        if action in {"retry_change", "discard_change"}:
-            return isinstance(self._rows.selected, RejectedChange)
+        change = self._rows.selected
+        if action in {"retry_change", "discard_change", "copy_change"}:
+            return isinstance(change, RejectedChange)
+        if action == "edit_change":
+            return isinstance(change, RejectedChange) and self._store.report.text_of(change.id) is not None
         if action == "dismiss_replaced":
             return isinstance(self._rows.selected, ReplacedChange)
         if action == "connect":
@@ -184,6 +221,34 @@ class SyncScreen(Screen[None]):
         change = self._rows.selected
         if isinstance(change, RejectedChange):
             attempt(self, self._store.report.retry(change.id))
+
+    def action_edit_change(self) -> None:
+        """Ask for another text, and send the rejected change once more with it."""
+        change = self._rows.selected
+        before = self._store.report.text_of(change.id) if isinstance(change, RejectedChange) else None
+        if change is None or before is None:
+            return
+        from app.tui.screens.ask import AskScreen
+
+        def send(text: str) -> None:
+            attempt(self, self._store.report.retry_with_text(change.id, text))
+
+        app_of(self).push_screen(AskScreen("Send it again as", before, send))
+
+    def action_copy_change(self) -> None:
+        """Copy the rejected change, whole."""
+        change = self._rows.selected
+        if isinstance(change, RejectedChange):
+            app_of(self).copy_to_clipboard(self._store.report.as_json(change.id))
+            self.notify("Copied.", timeout=2, markup=False)
+
+    def action_copy_diagnostics(self) -> None:
+        """Copy the state of syncing, without names or texts."""
+        attempt(self, self._copy_diagnostics())
+
+    async def _copy_diagnostics(self) -> None:
+        app_of(self).copy_to_clipboard(await self._store.report.diagnostics())
+        self.notify("Copied, without names or texts.", timeout=2, markup=False)
 
     def action_discard_change(self) -> None:
         """Ask whether to forget the rejected change."""

@@ -142,6 +142,7 @@ def test_all_text_can_be_read_on_every_ground(theme):
     texts += [theme.variables["foreground-muted"], theme.variables["foreground-disabled"]]
     grounds = [theme.background, theme.surface, theme.panel]
     grounds += [theme.variables["cursor-background"], theme.variables["cursor-blurred-background"]]
+    grounds.append(theme.variables["chosen-background"])
     for text, ground in itertools.product(texts, grounds):
         assert contrast(Color.parse(text), Color.parse(ground)) >= 4.5, (text, ground)
 

@@ -272,3 +272,50 @@ async def test_pictures(store: Store, snapshot: SnapshotAssertion, size: tuple[i
         await run.pilot.pause()
         picture = run.app.export_screenshot(title="todo-tui")
         assert picture == snapshot.use_extension(SVGImageExtension)
+
+
+# What waits, what can be mended, and what can be told
+
+
+async def test_what_waits_is_shown_by_transaction(store: Store):
+    list_id = await store.add_list("Home")
+    await store.add_todos(list_id, ["Milk", "Bread"])
+    async with running(store) as run:
+        await opened(run)
+        await run.until(lambda: len(rows(run).rows) == 2)
+        assert [rows(run).render_line(y).text[2:30].rstrip() for y in range(2)] == [
+            "↑ Add the list “Home”",
+            "↑ Add the to-do “Milk” to “H",
+        ]
+        await run.press("down")
+        await run.until(lambda: "Add the to-do “Bread”" in text(run, "detail"))
+        await store.undo()
+        await run.until(lambda: len(rows(run).rows) == 3)
+
+
+async def test_a_rejected_change_is_mended_and_sent_again(syncing: Store, database: PowerSyncDatabase, elsewhere: User):
+    async with refused(syncing, database, elsewhere) as (run, list_id):
+        await opened(run)
+        await run.press("y")
+        await run.until(lambda: "Paint [b]the" in run.app.clipboard)
+        await run.press("e", "escape")
+        await run.until(lambda: isinstance(run.app.screen, SyncScreen))
+        await elsewhere.write(put("lists", list_id, name="Home", owner_id=USER, created_at="2026-03-01T00:00:00Z"))
+        await run.press("e", *" blue", "enter")
+        await run.until(lambda: isinstance(run.app.screen, SyncScreen) and not rows(run).rows)
+        await database.wait_for_upload(10)
+        await run.press("S")
+        await run.until(lambda: run.texts == ["Paint [b]the\x1b[2J door blue"])
+
+
+async def test_diagnostics_hold_no_texts(store: Store):
+    list_id = await store.add_list("Secret plans")
+    await store.add_todo(list_id, "Hide the treasure")
+    told = await store.report.diagnostics()
+    assert "waiting: 2 changes in 2 transactions" in told
+    assert "Secret" not in told
+    assert "treasure" not in told
+    async with running(store) as run:
+        await opened(run)
+        await run.press("Y")
+        await run.until(lambda: "waiting: 2 changes" in run.app.clipboard)

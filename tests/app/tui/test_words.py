@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from app.tui.words import ago, state_of, status_words
+from app.tui.words import DownloadRate, ago, state_of, status_words
 from sync import NetworkError, SyncProgress, SyncStatus
 from tests.app.conftest import NOW
 
@@ -83,7 +83,7 @@ def test_the_reason(status: SyncStatus, problem: str | None, reason: str):
 
 def test_a_first_sync_tells_how_far_it_is():
     downloading = SyncStatus(wanted=True, connected=True, downloading=True, download_progress=SyncProgress(45, 100))
-    assert status_words(downloading, NOW).left == ("Downloading 45%", "Downloading 45%")
+    assert status_words(downloading, NOW).left == ("Downloading 45% ▰▰▰▰▱▱▱▱▱▱", "Downloading 45%")
     assert "Downloading" not in status_words(replace(downloading, last_synced_at=NOW), NOW).left[0]
 
 
@@ -124,3 +124,15 @@ def test_wordings_get_shorter():
 )
 def test_ages(passed: timedelta, words: str):
     assert ago(NOW - passed, NOW) == words
+
+
+def test_the_rate_of_a_download_and_the_time_that_is_left():
+    rate = DownloadRate()
+    assert rate.told() == ""
+    for at, done in ((0.0, 100), (1.0, 1100), (2.0, 2100)):
+        rate.note(SyncStatus(download_progress=SyncProgress(done, 10_100)), at)
+    assert rate.told() == "2,100 of 10,100 changes have come, 1,000 a second, about 8 s left."
+    rate.note(SyncStatus(download_progress=SyncProgress(2_100, 10_100)), 60.0)
+    assert rate.told() == "2,100 of 10,100 changes have come."
+    rate.note(SyncStatus(), 61.0)
+    assert rate.told() == ""
