@@ -15,7 +15,7 @@ import random
 import sqlite3
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -96,7 +96,12 @@ class Client:
 
     async def work(self) -> None:
         """Write and read until cancelled."""
-        subscription = await self.database.sync_stream("todos", {"list": LIST}).subscribe()
+        while True:
+            try:
+                subscription = await self.database.sync_stream("todos", {"list": LIST}).subscribe()
+                break
+            except sqlite3.Error:
+                await asyncio.sleep(0.5)
         await subscription.wait_for_first_sync()
         while True:
             await asyncio.sleep(self._random.expovariate(self._rate))
@@ -163,35 +168,45 @@ class Client:
                 await working
 
 
-async def live(client: Client) -> None:
+async def opened(path: str, recorder: Recorder) -> PowerSyncDatabase:
+    """The open database. The disk may be full: a user would try again, and so does this."""
+    while True:
+        database = PowerSyncDatabase(path, APP_SCHEMA)
+        try:
+            await database.open()
+            await database.sync_stream("todos", {"list": LIST}).subscribe()
+        except (DatabaseOpenError, sqlite3.Error) as error:
+            recorder.tell("unopenable", error=str(error))
+            await database.close()
+            await asyncio.sleep(0.5)
+        else:
+            return database
+
+
+async def live(path: str, recorder: Recorder, make: Callable[[PowerSyncDatabase], Client]) -> None:
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader()
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
-    async with contextlib.AsyncExitStack() as open_database:
-        while True:
-            try:
-                await open_database.enter_async_context(client.database)
-                break
-            except DatabaseOpenError as error:
-                # The disk may be full. A user would try again, and so does this.
-                client.recorder.tell("unopenable", error=str(error))
-                await asyncio.sleep(0.5)
-        await client.database.sync_stream("todos", {"list": LIST}).subscribe()
-        await client.database.connect(client.connector, OPTIONS)
-        client.recorder.tell("started")
+    database = await opened(path, recorder)
+    client = make(database)
+    try:
+        await database.connect(client.connector, OPTIONS)
+        recorder.tell("started")
         while line := await reader.readline():
             command = msgspec.json.decode(line)
             if command == "close":
                 break
             await client.obey(command)
         await client.stop_working()
+    finally:
+        await database.close()
     await client.connector.aclose()
     transport.close()
     for _ in range(5):
         await asyncio.sleep(0)
     left = asyncio.all_tasks() - {asyncio.current_task()}
     if left:
-        client.recorder.tell("tasks", leaked=[task.get_name() for task in left])
+        recorder.tell("tasks", leaked=[task.get_name() for task in left])
 
 
 def open_files() -> set[str]:
@@ -212,10 +227,10 @@ def main() -> None:
     asyncio.run(asyncio.sleep(0))
     before = open_files()
 
-    async def run() -> None:
-        await live(Client(PowerSyncDatabase(path, APP_SCHEMA), recorder, url, int(writer), float(rate), rng))
+    def make(database: PowerSyncDatabase) -> Client:
+        return Client(database, recorder, url, int(writer), float(rate), rng)
 
-    asyncio.run(run())
+    asyncio.run(live(path, recorder, make))
     gc.collect()
     leaked = sorted(open_files() - before) + [
         thread.name for thread in threading.enumerate() if thread is not threading.main_thread()
