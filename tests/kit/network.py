@@ -15,6 +15,7 @@ import fcntl
 import functools
 import os
 import random
+import socket
 import struct
 import subprocess
 import sys
@@ -27,6 +28,7 @@ _CLONE_NEWNET = 0x40000000
 _TUNSETIFF = 0x400454CA
 _IFF_TUN, _IFF_NO_PI = 0x1, 0x1000
 _PACKET_BYTES = 65536
+_RST = 0x4
 _SUBNET = "10.77.0"
 
 
@@ -39,6 +41,7 @@ class Host:
         swallows_received: what is sent to it is swallowed.
         latency: seconds that each packet to and from it takes.
         loss: the share of packets to and from it that is lost, 0 to 1.
+        resets: TCP packets that are sent to it arrive as resets of their connection.
         swallowed: how many packets were swallowed or lost.
     """
 
@@ -50,6 +53,7 @@ class Host:
     swallows_received: bool = False
     latency: float = 0.0
     loss: float = 0.0
+    resets: bool = False
     swallowed: int = field(default=0)
 
     @contextmanager
@@ -67,6 +71,7 @@ class Host:
         """Hand on everything, at once."""
         self.cut(sent=False, received=False)
         self.latency = self.loss = 0.0
+        self.resets = False
 
 
 class Network:
@@ -126,6 +131,8 @@ class Network:
         receiver = self._by_address.get(packet[16:20]) if packet[0] >> 4 == 4 else None
         if receiver is None:
             return
+        if receiver.resets:
+            packet = _as_reset(packet)
         if sender.swallows_sent or self._random.random() < sender.loss:
             sender.swallowed += 1
         elif receiver.swallows_received or self._random.random() < receiver.loss:
@@ -141,6 +148,33 @@ class Network:
         if receiver.name in self.hosts:
             with contextlib.suppress(OSError):
                 os.write(receiver.device, packet)
+
+
+def _as_reset(packet: bytes) -> bytes:
+    """A TCP packet without its data and with RST set (RFC 9293, 3.5.2); any other packet as it is."""
+    header = (packet[0] & 0xF) * 4
+    if packet[9] != socket.IPPROTO_TCP:
+        return packet
+    addresses = packet[12:20]
+    segment = bytearray(packet[header : header + 20])
+    segment[12] = 5 << 4
+    segment[13] |= _RST
+    segment[16:18] = bytes(2)
+    segment[16:18] = struct.pack("!H", _checksum(addresses + struct.pack("!HH", socket.IPPROTO_TCP, 20) + segment))
+    ip = bytearray(packet[:20])
+    ip[0] = 4 << 4 | 5
+    ip[2:4] = struct.pack("!H", 40)
+    ip[10:12] = bytes(2)
+    ip[10:12] = struct.pack("!H", _checksum(bytes(ip)))
+    return bytes(ip + segment)
+
+
+def _checksum(data: bytes | bytearray) -> int:
+    """The internet checksum (RFC 1071) of an even number of bytes."""
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
 
 
 @functools.cache
