@@ -81,17 +81,22 @@ def _print_version(context: click.Context, _parameter: click.Parameter, value: A
 @click.option("--user", "user_id", metavar="ID", help="Show and sync the lists of this user (a UUID or a number).")
 @click.option("--port", metavar="N", help="Port of the demo backend inside todo-tui.  [default: 6161]")
 @click.option("--quiet", "-q", is_flag=True, help="Say nothing on stderr but what went wrong.")
+@click.option("--no-color", is_flag=True, help="Show no colour at all, as with NO_COLOR.")
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."
 )
 @click.pass_context
-def command_line(context: click.Context, config: Path | None, *, quiet: bool, **options: str | None) -> int | None:
+def command_line(
+    context: click.Context, config: Path | None, *, quiet: bool, no_color: bool, **options: str | None
+) -> int | None:
     """A to-do list for the terminal that works offline and syncs by itself.
 
     Without a command it opens the list. With no --backend it brings its own backend, on this machine only, and shares
     it with every other todo-tui that is started.
     """
     del quiet  # whoever narrates looks it up
+    if no_color:
+        os.environ["NO_COLOR"] = "1"
     context.obj = (config, options)
     if context.invoked_subcommand is not None:
         return None

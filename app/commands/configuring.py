@@ -161,4 +161,40 @@ def _repair(context: click.Context, data_dir: Path) -> int:
     return ExitCode.OK
 
 
-COMMANDS = (config, keys, completions, doctor)
+@click.command()
+@click.option("--host", metavar="HOST", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", type=click.IntRange(1, 65535), metavar="N", default=8642, show_default=True, help="Port.")
+@click.option("--allow-remote", is_flag=True, help="Allow addresses that other machines can reach.")
+@click.pass_context
+def serve(context: click.Context, *, host: str, port: int, allow_remote: bool) -> int:
+    """Show the interface in a browser (extra serve). Whoever can reach the address can use the lists."""
+    import shlex
+    import sys
+
+    from app.backend.config import is_loopback
+
+    settings_of(context)
+    if not allow_remote and not is_loopback(host):
+        raise click.UsageError(f"Other machines may reach {host}, and nobody is asked for a key; add --allow-remote.")
+    try:
+        from textual_serve.server import Server
+    except ImportError as error:
+        raise click.ClickException(
+            "The browser needs the extra serve, which is not installed: pip install 'todo-tui[serve]'."
+        ) from error
+    config_file, options = context.find_root().obj
+    given = {"--config": config_file, **{_ROOT_OPTIONS[key]: value for key, value in options.items()}}
+    words = [word for option, value in given.items() if value is not None for word in (option, str(value))]
+    Server(shlex.join([sys.executable, "-m", "app", *words]), host=host, port=port, title="todo-tui").serve()
+    return ExitCode.OK
+
+
+_ROOT_OPTIONS = {
+    "profile": "--profile",
+    "data_dir": "--data-dir",
+    "backend_url": "--backend",
+    "user_id": "--user",
+    "port": "--port",
+}
+
+COMMANDS = (config, keys, completions, doctor, serve)

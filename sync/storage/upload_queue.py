@@ -89,8 +89,8 @@ class EntryTimes:
             return
         self._next_note = now + _SECONDS_BETWEEN_TIMES
         statements.execute(
-            "INSERT OR IGNORE INTO ps_crud_times(id, made_at) SELECT ifnull((SELECT c.id FROM ps_crud c"
-            " WHERE c.tx_id IS NOT t.current_tx ORDER BY c.id DESC LIMIT 1), 0) + 1, ?"
+            "INSERT OR IGNORE INTO ps_crud_times(id, made_at) SELECT ifnull((SELECT c.id + 1 FROM ps_crud c"
+            " WHERE c.tx_id IS NOT t.current_tx ORDER BY c.id DESC LIMIT 1), (SELECT min(id) FROM ps_crud)), ?"
             " FROM ps_tx t WHERE t.id = 1 AND t.current_tx IS NOT NULL",
             (int(now * 1_000_000),),
         )

@@ -10,12 +10,15 @@ import stat
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.app.backend.harness import free_port
 
 from .test_cli import PROGRAM, WAIT_SECONDS, Terminal, backend_process, refused
 
@@ -422,3 +425,31 @@ def test_the_bundle_names_nobody(run: Run, tmp_path: Path, data_dir: Path):
     for secret in ("treasure", "secret.example", str(data_dir), "42"):
         assert secret not in text.replace("0.42", "")
     assert stat.S_IMODE(bundle.stat().st_mode) == 0o600
+
+
+def test_the_interface_in_a_browser_is_this_machines_own(run: Run, environment: dict[str, str], data_dir: Path):
+    assert "Other machines may reach 0.0.0.0" in refused(run("serve", "--host", "0.0.0.0"), 2)
+    port = free_port()
+    own = {**environment, "TODO_TUI_DATA_DIR": str(data_dir)}
+    with subprocess.Popen(
+        [PROGRAM, "serve", "--port", str(port)], env=own, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            deadline = time.monotonic() + WAIT_SECONDS
+            page = ""
+            while "todo-tui" not in page:
+                assert time.monotonic() < deadline
+                with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
+                    page = answer.read().decode()
+        finally:
+            process.kill()
+
+
+def test_no_colour_by_an_option(environment: dict[str, str], data_dir: Path):
+    terminal = Terminal({**environment, "TODO_TUI_DATA_DIR": str(data_dir)}, PROGRAM, "--no-color")
+    try:
+        terminal.read_until(b"A fresh start")
+        assert b"\x1b[38;" not in terminal.output
+        assert b"\x1b[48;" not in terminal.output
+    finally:
+        terminal.close()

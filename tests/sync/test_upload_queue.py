@@ -137,3 +137,17 @@ async def test_an_entry_that_another_program_made_without_a_transaction_id_stand
     other.close()
     assert sizes(await database.crud_transaction_batch()) == [1, 1]
     assert (await database.upload_queue_stats()).transactions == 2
+
+
+async def test_the_age_of_a_queue_that_was_empty_before(database: PowerSyncDatabase) -> None:
+    with time_machine.travel(datetime(2026, 3, 14, 9, 0, tzinfo=UTC), tick=False) as clock:
+        await database.execute("INSERT INTO lists(id, name) VALUES ('a', 'x')")
+        async for transaction in database.crud_transactions():
+            await transaction.complete()
+        assert (await database.upload_queue_stats()).oldest_at is None
+        clock.shift(600)
+        await database.execute("INSERT INTO lists(id, name) VALUES ('b', 'x')")
+        assert (await database.upload_queue_stats()).oldest_at == datetime(2026, 3, 14, 9, 10, tzinfo=UTC)
+        clock.shift(600)
+        await database.execute("INSERT INTO lists(id, name) VALUES ('c', 'x')")
+        assert (await database.upload_queue_stats()).oldest_at == datetime(2026, 3, 14, 9, 10, tzinfo=UTC)

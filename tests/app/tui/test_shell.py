@@ -64,8 +64,8 @@ async def test_the_help_filters_while_typing(store: Store):
         await run.until(lambda: isinstance(run.app.screen, HelpScreen))
         assert [action.id for action in ACTIONS if action.help[:25] not in told(run)] == []
         await run.press(*"last step")
-        await run.until(lambda: "Do again" not in told(run))
-        assert "Take the last step back" in told(run)
+        await run.until(lambda: "Redo what" not in told(run))
+        assert "Undo the last step" in told(run)
         await run.press(*"zzz")
         await run.until(lambda: "Nothing matches" in told(run))
         await run.press("escape")

@@ -1,0 +1,1 @@
+"""Inputs that are not what they should be, by the hundred thousand."""

@@ -1,0 +1,171 @@
+"""What is fuzzed: how an input is made from a seed, and what must hold for whatever is made of it.
+
+Each target takes a random generator and raises if something is wrong: a crash with another error than the one that is
+promised, a wrong reading, or an input that takes too long.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from app import todo_text
+from app.keymap import ACTIONS, Keymap, KeymapError
+from app.literal import visible
+from app.settings import SettingsError, load_settings
+from app.transfer import READERS, WRITERS, TransferError
+from sync.errors import ProtocolError
+from sync.protocol.lines import decode_line
+
+NOW: Final = datetime(2026, 11, 26, 12, 0)  # noqa: DTZ001 -- local time
+_FIXTURES: Final = Path(__file__).parents[1] / "fixtures" / "transcripts"
+_WORDS: Final = (
+    *("Pay", "rent", "today", "tom", "fri", "next", "week", "in", "2", "weeks", "3d", "15", "jan", "2027"),
+    *("9am", "at", "21:00", "every", "other", "month", "mon", "p1", "P4", "p9", "#home", "#", "\\p1", "\\"),
+    *("due:x", "due:2026-12-01T09:00", "due:9999-12-31", "rec:1m", "rec:+9999y", "rec:0d", "2026-12-01"),
+    *("\n", "\r\n", "\t", "\0", "日本", "\u202e"),
+)
+_MARKDOWN: Final = (
+    *("# ", "- [ ] ", "- [x] ", "  ", "\n", "\\n", "(A) ", "x ", "list:", "created:", "%20", "{", '"', "["),
+)
+_TOML: Final = (
+    *("data_dir", "backend_url", "port", "keymap", "keys", "profiles", "profile"),
+    *("=", '"', "[", "]", "\n", "1", "{"),
+)
+
+
+def hold(condition: object) -> None:
+    """Raise if it does not hold."""
+    assert condition
+
+
+def words(chance: random.Random) -> str:
+    return " ".join(chance.choice(_WORDS) for _ in range(chance.randrange(12)))
+
+
+def noise(chance: random.Random, most: int = 30) -> str:
+    kinds = [128, 0x3000]
+    return "".join(chr(chance.randrange(chance.choice(kinds))) for _ in range(chance.randrange(most)))
+
+
+def mutated(chance: random.Random, text: bytes) -> bytes:
+    """Some bytes replaced, taken out, doubled, or cut off."""
+    made = bytearray(text)
+    for _ in range(chance.randrange(1, 6)):
+        place = chance.randrange(len(made) + 1)
+        match chance.randrange(5):
+            case 0:
+                made[place : place + 1] = bytes([chance.randrange(256)])
+            case 1:
+                del made[place : place + chance.randrange(20)]
+            case 2:
+                made[place:place] = made[place : place + chance.randrange(20)]
+            case 3:
+                made[place:place] = chance.choice([b"null", b"-1", b"1e999", b'""', b"[]", b"{}", b"\xff", b"9" * 40])
+            case _:
+                del made[place:]
+    return bytes(made)
+
+
+@cache
+def transcript_lines() -> tuple[bytes, ...]:
+    """The lines of real traffic."""
+    return tuple(line for path in sorted(_FIXTURES.glob("*.ndjson")) for line in path.read_bytes().splitlines() if line)
+
+
+def grammar(chance: random.Random) -> None:
+    """Any typed text has a reading, and what is stored says the same when it is edited."""
+    text = words(chance) if chance.random() < 0.7 else noise(chance)
+    understood = todo_text.understand(text, NOW)
+    end = 0
+    for part in understood.parts:
+        assert end <= part.start < part.end <= len(text)
+        end = part.end
+    stored = understood.stored
+    assert todo_text.understand(stored, NOW, todo_text.phrases_to_keep(stored, NOW)).stored == stored
+    assert todo_text.read(todo_text.set_priority(stored, 2)).priority == 2
+    todo_text.next_description(stored, NOW.date())
+
+
+def lines(chance: random.Random) -> None:
+    """A line that was spoiled is read, or refused as what it is."""
+    spoiled = mutated(chance, chance.choice(transcript_lines()))
+    try:
+        decode_line(spoiled)
+    except (ProtocolError, msgspec.MsgspecError, UnicodeDecodeError):
+        return
+
+
+def imports(chance: random.Random) -> None:
+    """A file of another program is read, or refused in a sentence; what was read is written and read again."""
+    text = "".join(
+        chance.choice([chance.choice(_MARKDOWN), words(chance), noise(chance, 8)]) for _ in range(chance.randrange(12))
+    )
+    name = chance.choice(sorted(READERS))
+    try:
+        lists = READERS[name](text)
+    except TransferError as error:
+        hold(str(error).endswith("."))
+        return
+    assert READERS["json"](WRITERS["json"](lists)) == lists
+    WRITERS["csv"](lists)
+
+
+def config(chance: random.Random, path: Path) -> None:
+    """A config file can be used, or is refused in one sentence that names it."""
+    made = "".join(
+        chance.choice([chance.choice(_TOML), noise(chance, 6), words(chance)]) for _ in range(chance.randrange(10))
+    )
+    path.write_text(made, "utf-8")
+    try:
+        load_settings(path)
+    except SettingsError as error:
+        hold("\n" not in str(error))
+
+
+def keymaps(chance: random.Random) -> None:
+    """Keys are those that were given, or refused in a sentence."""
+    action = chance.choice(ACTIONS).id if chance.random() < 0.8 else noise(chance, 10)
+    try:
+        Keymap.of(chance.choice(["default", "vim", "plain"]), {action: noise(chance, 6)})
+    except KeymapError as error:
+        hold(str(error))
+
+
+def texts(chance: random.Random) -> None:
+    """Nothing that a terminal would obey is left in what is shown."""
+    shown = visible(noise(chance, 60))
+    assert not any(ord(each) < 0x20 or 0x7F <= ord(each) < 0xA0 for each in shown)
+
+
+def answers(chance: random.Random) -> None:
+    """What a backend answers is a verdict, or an error that is tried again: read as JSON whatever it is."""
+    import httpx
+
+    from app.upload_interfaces import json_object, sentence_of
+
+    made: Any = chance.choice(
+        [{"error": {"code": noise(chance)}}, {"results": [noise(chance)]}, [], 1, None, {"error": noise(chance)}]
+    )
+    body = mutated(chance, json.dumps(made).encode()) if chance.random() < 0.6 else json.dumps(made).encode()
+    response = httpx.Response(chance.choice([200, 400, 401, 409, 500, 503]), content=body)
+    json_object(response)
+    assert isinstance(sentence_of(response), str)
+
+
+TARGETS: Final[dict[str, Callable[..., None]]] = {
+    "grammar": grammar,
+    "lines": lines,
+    "imports": imports,
+    "config": config,
+    "keymaps": keymaps,
+    "texts": texts,
+    "answers": answers,
+}
