@@ -48,6 +48,7 @@ def examine(settings: Settings) -> list[Finding]:
     findings = [*_sqlite(), *_files(settings.data_dir)]
     checks: list[Callable[[], Generator[Finding]]] = [
         lambda: _database(database),
+        lambda: _holder(database),
         lambda: _owner(settings),
         lambda: _network(settings),
     ]
@@ -158,6 +159,20 @@ def _content(connection: sqlite3.Connection) -> Generator[Finding]:
     ).fetchone()[0]
     if rejected and (count := connection.execute("SELECT count(*) FROM ps_rejected_transactions").fetchone()[0]):
         yield Finding("rejected", "warning", f"{count:,} changes were rejected; todo-tui rejected shows why.")
+
+
+def _holder(database: Path) -> Generator[Finding]:
+    """Who syncs: the process that holds the lock, whose id stands in the file."""
+    from filelock import FileLock, Timeout
+
+    lock = database.with_name(f"{database.name}-sync-lock")
+    if not lock.exists():
+        return
+    try:
+        with FileLock(lock, timeout=0):
+            yield Finding("syncing", "ok", "Nobody syncs these lists now.")
+    except Timeout:
+        yield Finding("syncing", "ok", f"Process {lock.read_text('utf-8').strip() or '?'} syncs these lists.")
 
 
 def _owner(settings: Settings) -> Generator[Finding]:

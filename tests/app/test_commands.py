@@ -412,6 +412,7 @@ def test_nothing_to_repair_and_what_is_in_use_is_left_alone(run: Run, environmen
         while not (data_dir / "todo.db-sync-lock").exists():
             assert time.monotonic() < deadline
         assert "Another todo-tui syncs" in refused(run("doctor", "--repair"), 1)
+        assert f"syncing: Process {terminal.process.pid} syncs these lists." in run("doctor").stdout
     finally:
         terminal.close()
 
