@@ -157,6 +157,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
     Action(
         "copy_diagnostics", Place.SYNC, ("Y",), "Diagnostics", "Copy the state of syncing, without names or texts", 3
     ),
+    Action("show_log", Place.SYNC, ("l",), "Log", "Show the last lines of the log, or hide them", 2),
     Action("discard_change", Place.SYNC, ("d", "delete"), "Discard", "Forget the rejected change (asks first)", 7),
     Action("dismiss_replaced", Place.SYNC, ("x",), "Dismiss", "Forget this conflict and older ones (asks first)", 6),
     Action("connect", Place.SYNC, ("c",), "Connect", "Start syncing", 4),

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from app.appearance import Appearance
 from app.embedded import EmbeddedBackend
 from app.memory import BackendMemory, RunError
+from app.recent_log import RecentLog
 from app.sign_in import SignInFile, as_signed_in
 
 if TYPE_CHECKING:
@@ -317,12 +318,15 @@ async def _show(
     memory.claim(str(settings.user_id), None)
     store = Store(database, str(settings.user_id), connect)
     appearance = Appearance(settings.data_dir)
+    recent = RecentLog()
+    logging.getLogger().addHandler(recent)
     app = TodoApp(
         store,
         keymap=Keymap.of(settings.keymap, settings.keys),
         theme=appearance.theme(),
         remember_theme=appearance.remember_theme,
         still=settings.reduced_motion,
+        log=recent.lines,
     )
     mistakes = io.StringIO()
     app.error_console = Console(file=mistakes, markup=False, highlight=False)

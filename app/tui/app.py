@@ -48,6 +48,7 @@ class TodoApp(App[None], inherit_bindings=False):
         theme: the name of a theme; one that is unknown is passed over.
         remember_theme: called with the name of a theme that the user chose.
         still: nothing moves by itself.
+        log: gives the last lines of the log, the newest first.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(Place.ALWAYS)
@@ -67,12 +68,14 @@ class TodoApp(App[None], inherit_bindings=False):
         theme: str | None = None,
         remember_theme: Callable[[str], object] = lambda _: None,
         still: bool = False,
+        log: Callable[[], list[str]] = list,
     ) -> None:
         super().__init__()
         self.keys_in_force: Final = keymap
         self._store = store
         self._now = now
         self._connects = connect
+        self._log_lines = log
         self._remember_theme = remember_theme
         self._main: MainScreen | None = None
         self._problem: str | None = None
@@ -97,7 +100,7 @@ class TodoApp(App[None], inherit_bindings=False):
 
     def get_default_screen(self) -> MainScreen:
         """The main screen is the first thing that is painted."""
-        self._main = MainScreen(self._store, self._now)
+        self._main = MainScreen(self._store, self._now, self._log_lines)
         return self._main
 
     def on_mount(self) -> None:

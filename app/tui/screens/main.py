@@ -48,13 +48,15 @@ class MainScreen(Screen[None]):
     Args:
         store: what it shows.
         now: the clock, giving aware datetimes.
+        log: gives the last lines of the log, the newest first.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(Place.ANYWHERE)
     AUTO_FOCUS = None
 
-    def __init__(self, store: Store, now: Callable[[], datetime]) -> None:
+    def __init__(self, store: Store, now: Callable[[], datetime], log: Callable[[], list[str]]) -> None:
         super().__init__()
+        self._log_lines = log
         self._store = store
         self._now = now
         self._entry = Entry(self._focus_rows, now)
@@ -308,7 +310,7 @@ class MainScreen(Screen[None]):
         """Show the state of syncing, and what was rejected."""
         from app.tui.screens.sync import SyncScreen
 
-        self._sync_screen = SyncScreen(self._store, self._now)
+        self._sync_screen = SyncScreen(self._store, self._now, self._log_lines)
         self._sync_screen.show_problem(self._problem)
         app_of(self).push_screen(self._sync_screen)
 

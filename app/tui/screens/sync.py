@@ -61,14 +61,17 @@ class SyncScreen(Screen[None]):
     Args:
         store: what is synced.
         now: the clock, giving aware datetimes.
+        log: gives the last lines of the log, the newest first.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(Place.SYNC)
     CSS_PATH = "sync.tcss"
     AUTO_FOCUS = "RowList"
 
-    def __init__(self, store: Store, now: Callable[[], datetime]) -> None:
+    def __init__(self, store: Store, now: Callable[[], datetime], log: Callable[[], list[str]] = list) -> None:
         super().__init__()
+        self._log_lines = log
+        self._shows_log = False
         self._store = store
         self._now = now
         self._status = store.status
@@ -144,6 +147,8 @@ class SyncScreen(Screen[None]):
                 words = str(error)
             self._words = words
             self._show_words()
+            if self._shows_log:
+                self._show_detail()
             with suppress(TimeoutError):
                 async with asyncio.timeout(EXPLAIN_SECONDS):
                     await self._status_changed.wait()
@@ -178,8 +183,11 @@ class SyncScreen(Screen[None]):
 
     def _show_detail(self) -> None:
         change = self._rows.selected
-        self.set_class(change is not None, "-changes")
-        if isinstance(change, RejectedChange):
+        self.set_class(change is not None or self._shows_log, "-changes")
+        if self._shows_log:
+            told = [visible(line) for line in self._log_lines()] or ["The log has told nothing yet."]
+            self._detail.update(Text("\n".join(told)))
+        elif isinstance(change, RejectedChange):
             self._detail.update(self._rejected_detail(change))
         elif isinstance(change, WaitingChange):
             self._detail.update(Text("\n".join(map(visible, ["Waits to be uploaded:", *change.doing]))))
@@ -241,6 +249,11 @@ class SyncScreen(Screen[None]):
         if isinstance(change, RejectedChange):
             app_of(self).copy_to_clipboard(self._store.report.as_json(change.id))
             self.notify("Copied.", timeout=2, markup=False)
+
+    def action_show_log(self) -> None:
+        """Show the last lines of the log, or hide them."""
+        self._shows_log = not self._shows_log
+        self._show_detail()
 
     def action_copy_diagnostics(self) -> None:
         """Copy the state of syncing, without names or texts."""

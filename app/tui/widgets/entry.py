@@ -99,6 +99,11 @@ class EntryField(Input):
         self._when_closed = closed
         self._stand_ins = StandIns()
 
+    def on_mount(self) -> None:
+        """Keep the cursor still where nothing is to move by itself."""
+        if app_of(self).animation_level == "none":
+            self.cursor_blink = False
+
     @property
     def text(self) -> str:
         """The text that is typed."""

@@ -16,6 +16,7 @@ from app.store import Store
 from app.tui.app import TodoApp
 from app.tui.screens.help import HelpScreen, KeyTable
 from app.tui.theme import DARK, LIGHT
+from app.tui.widgets.entry import EntryField
 from tests.app.conftest import NOW
 
 from .harness import filled, painted, running
@@ -173,4 +174,7 @@ async def test_ctrl_z_tells_where_there_is_no_shell(store: Store):
 
 async def test_nothing_moves_by_itself_if_that_is_wanted(store: Store):
     app = TodoApp(store, now=lambda: NOW, connect=False, still=True)
-    assert app.animation_level == "none"
+    async with app.run_test() as pilot:
+        await pilot.pause()
+        assert app.animation_level == "none"
+        assert not any(field.cursor_blink for field in app.screen.query(EntryField))

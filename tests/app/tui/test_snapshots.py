@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from pytest_textual_snapshot import SVGImageExtension
 from syrupy.assertion import SnapshotAssertion
+from textual.widgets import Input
 
 from app.store import Store
 from app.tui.screens.confirm import ConfirmScreen
@@ -40,6 +41,8 @@ def size_name(size: tuple[int, int]) -> str:
 async def picture(run: Running, status: SyncStatus = CONNECTED) -> str:
     await run.pilot.pause()
     run.main.show_status(status)
+    for field in run.app.screen.query(Input):
+        field.cursor_blink = False
     await run.pilot.pause()
     return run.app.export_screenshot(title="todo-tui")
 

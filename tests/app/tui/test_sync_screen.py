@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -15,6 +16,7 @@ from textual.widgets import Static
 
 from app.backend import BackendConfig
 from app.connector import DemoConnector
+from app.recent_log import KEPT_LINES, RecentLog
 from app.store import Store
 from app.sync_report import RejectedChange, ReplacedChange
 from app.tui.screens.confirm import ConfirmScreen
@@ -319,3 +321,22 @@ async def test_diagnostics_hold_no_texts(store: Store):
         await opened(run)
         await run.press("Y")
         await run.until(lambda: "waiting: 2 changes" in run.app.clipboard)
+
+
+async def test_the_last_lines_of_the_log_are_shown_harmless(store: Store):
+    recent = RecentLog()
+    logger = logging.getLogger("tests.recent")
+    logger.addHandler(recent)
+    logger.propagate = False
+    for number in range(KEPT_LINES + 5):
+        logger.warning("line %d \x1b[2J", number)
+    try:
+        async with running(store, log=recent.lines) as run:
+            await opened(run)
+            await run.press("l")
+            await run.until(lambda: f"line {KEPT_LINES + 4} ␛[2J" in text(run, "detail").splitlines()[0])
+            assert len(text(run, "detail").splitlines()) == KEPT_LINES
+            await run.press("l")
+            await run.until(lambda: not sync_screen(run).has_class("-changes"))
+    finally:
+        logger.removeHandler(recent)
