@@ -59,6 +59,12 @@ class Process:
     def is_running(self) -> bool:
         return not self.ended.is_set()
 
+    @property
+    def pid(self) -> int:
+        """Of its present life, or its last one."""
+        assert self._popen is not None
+        return self._popen.pid
+
     def start(self) -> None:
         """Start it, on its host. Returns at once."""
         assert not self.is_running
