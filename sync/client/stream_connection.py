@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 
@@ -280,7 +281,17 @@ class StreamConnection:
                 upload_queue.ask_again(statements, instead_of=self._awaited)
             return result
 
-        result = await self._pool.write(transaction)
+        try:
+            result = await self._pool.write(transaction)
+        except sqlite3.OperationalError as error:
+            # An index reads into the rows. Only where it fails are they looked at: that is for each row a second time.
+            damaged = await self._pool.write(lambda statements: oplog.take_in_undamaged(statements, gathered))
+            if not damaged:
+                raise
+            told = (
+                f"The service sent rows that are no JSON, in {', '.join(damaged)}; these buckets are downloaded again."
+            )
+            raise ProtocolError(told) from error
         if priority is None:
             self._awaited = None
         self._downloading = self._downloading and priority is not None
@@ -292,6 +303,8 @@ class StreamConnection:
                 logger.debug("a checkpoint waits for the upload queue")
             case _:
                 pass
+        # As in the file: an operation from before the checkpoint that came after it would never be published.
+        self._positions |= {bucket.bucket: target.last_op_id for bucket in target.buckets_within(priority)}
         self._on_completed(priority)
 
     async def _settle(self) -> None:

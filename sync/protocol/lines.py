@@ -165,4 +165,7 @@ def decode_line(text: bytes | bytearray | memoryview) -> Line:
     )
     if line is not None:
         return line
-    return UnknownLine(tuple(msgspec.json.decode(text, type=dict[str, msgspec.Raw])))
+    try:
+        return UnknownLine(tuple(msgspec.json.decode(text, type=dict[str, msgspec.Raw])))
+    except UnicodeDecodeError as error:  # in a key, which the other decoder skips unread
+        raise ProtocolError(f"The service sent a line that cannot be read: {error}.") from error

@@ -69,6 +69,19 @@ def delete_buckets(statements: Statements, names: Collection[str]) -> None:
     statements.execute_many("DELETE FROM ps_buckets WHERE id = ?", deleted)
 
 
+def take_in_undamaged(statements: Statements, received: Iterable[ReceivedData]) -> list[str]:
+    """Add operations to the oplog, but forget the buckets in which a row is no JSON; gives their names."""
+    take_in(statements, received)
+    staging.settle(statements)
+    found = statements.execute(
+        "SELECT DISTINCT b.name FROM ps_oplog o JOIN ps_buckets b ON b.id = o.bucket WHERE NOT json_valid(o.data)"
+        " ORDER BY 1"
+    )
+    names = [row["name"] for row in found]
+    delete_buckets(statements, names)
+    return names
+
+
 @dataclass(slots=True)
 class _Intake:
     """What a run of operations leaves behind, before the file is looked at.

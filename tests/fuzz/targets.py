@@ -17,15 +17,18 @@ from typing import Any, Final
 import msgspec
 
 from app import todo_text
+from app.backend import bson
 from app.keymap import ACTIONS, Keymap, KeymapError
 from app.literal import visible
 from app.settings import SettingsError, load_settings
 from app.transfer import READERS, WRITERS, TransferError
 from sync.errors import ProtocolError
 from sync.protocol.lines import decode_line
+from tests.fuzz.engine_targets import responses, streams
+from tests.fuzz.mutation import FIXTURES, mutated
+from tests.kit.bson_reader import decode
 
 NOW: Final = datetime(2026, 11, 26, 12, 0)  # noqa: DTZ001 -- local time
-_FIXTURES: Final = Path(__file__).parents[1] / "fixtures" / "transcripts"
 _WORDS: Final = (
     *("Pay", "rent", "today", "tom", "fri", "next", "week", "in", "2", "weeks", "3d", "15", "jan", "2027"),
     *("9am", "at", "21:00", "every", "other", "month", "mon", "p1", "P4", "p9", "#home", "#", "\\p1", "\\"),
@@ -55,29 +58,10 @@ def noise(chance: random.Random, most: int = 30) -> str:
     return "".join(chr(chance.randrange(chance.choice(kinds))) for _ in range(chance.randrange(most)))
 
 
-def mutated(chance: random.Random, text: bytes) -> bytes:
-    """Some bytes replaced, taken out, doubled, or cut off."""
-    made = bytearray(text)
-    for _ in range(chance.randrange(1, 6)):
-        place = chance.randrange(len(made) + 1)
-        match chance.randrange(5):
-            case 0:
-                made[place : place + 1] = bytes([chance.randrange(256)])
-            case 1:
-                del made[place : place + chance.randrange(20)]
-            case 2:
-                made[place:place] = made[place : place + chance.randrange(20)]
-            case 3:
-                made[place:place] = chance.choice([b"null", b"-1", b"1e999", b'""', b"[]", b"{}", b"\xff", b"9" * 40])
-            case _:
-                del made[place:]
-    return bytes(made)
-
-
 @cache
 def transcript_lines() -> tuple[bytes, ...]:
     """The lines of real traffic."""
-    return tuple(line for path in sorted(_FIXTURES.glob("*.ndjson")) for line in path.read_bytes().splitlines() if line)
+    return tuple(line for path in sorted(FIXTURES.glob("*.ndjson")) for line in path.read_bytes().splitlines() if line)
 
 
 def grammar(chance: random.Random) -> None:
@@ -160,6 +144,32 @@ def answers(chance: random.Random) -> None:
     assert isinstance(sentence_of(response), str)
 
 
+def documents(chance: random.Random) -> None:
+    """A line as BSON says what the line said, also to a reader that knows nothing of the backend."""
+    line = _document(chance, 0)
+    assert decode(bson.encode(line)) == line
+
+
+def _document(chance: random.Random, depth: int) -> dict[str, Any]:
+    return {noise(chance, 8).replace("\0", ""): _value(chance, depth) for _ in range(chance.randrange(5))}
+
+
+def _value(chance: random.Random, depth: int) -> Any:
+    match chance.randrange(7 if depth < 4 else 5):
+        case 0:
+            return None
+        case 1:
+            return chance.random() < 0.5
+        case 2:
+            return chance.choice([0, -1, 2**31 - 1, 2**31, -(2**31) - 1, 2**32 - 1, chance.randrange(2**53)])
+        case 3 | 4:
+            return noise(chance)
+        case 5:
+            return [_value(chance, depth + 1) for _ in range(chance.randrange(12))]
+        case _:
+            return _document(chance, depth + 1)
+
+
 TARGETS: Final[dict[str, Callable[..., None]]] = {
     "grammar": grammar,
     "lines": lines,
@@ -168,4 +178,7 @@ TARGETS: Final[dict[str, Callable[..., None]]] = {
     "keymaps": keymaps,
     "texts": texts,
     "answers": answers,
+    "documents": documents,
+    "streams": streams,
+    "responses": responses,
 }
