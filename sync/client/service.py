@@ -193,7 +193,7 @@ def _retry_after(response: httpx.Response) -> float | None:
     if value.isascii() and value.isdecimal():
         return float(value)
     try:
-        date = parsedate_to_datetime(value)
-    except ValueError:
+        seconds = parsedate_to_datetime(value).timestamp() - time.time()
+    except (ValueError, OverflowError):
         return None
-    return max(0.0, date.timestamp() - time.time())
+    return max(0.0, seconds)

@@ -22,7 +22,16 @@ import msgspec
 
 from app.connector import DemoConnector
 from app.schema import APP_SCHEMA
-from sync import CrudTransaction, DatabaseOpenError, PowerSyncDatabase, PowerSyncError, Row, SyncOptions, Verdict
+from sync import (
+    CrudTransaction,
+    DatabaseOpenError,
+    NotConnectedError,
+    PowerSyncDatabase,
+    PowerSyncError,
+    Row,
+    SyncOptions,
+    Verdict,
+)
 from tests.fire import registers
 from tests.fire.registers import KEYS, KEYS_PER_WRITE, LIST, READ, USER, WRITE
 
@@ -102,7 +111,12 @@ class Client:
                 break
             except sqlite3.Error:
                 await asyncio.sleep(0.5)
-        await subscription.wait_for_first_sync()
+        while True:
+            try:
+                await subscription.wait_for_first_sync()
+                break
+            except NotConnectedError:  # a fault disconnected it meanwhile
+                await asyncio.sleep(0.1)
         while True:
             await asyncio.sleep(self._random.expovariate(self._rate))
             if self._random.random() < 0.6:

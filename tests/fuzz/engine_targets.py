@@ -122,7 +122,10 @@ class Client:
 
 def _completes(line: bytes) -> bool:
     """Whether nothing comes after the checkpoint: the next one may take buckets away before it is published."""
-    return isinstance(decode_line(line), CheckpointComplete)
+    try:
+        return isinstance(decode_line(line), CheckpointComplete)
+    except ProtocolError:
+        return False
 
 
 @cache

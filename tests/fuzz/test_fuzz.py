@@ -7,9 +7,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from sync import ProtocolError
+from sync.client.service import _retry_after
 from sync.protocol import DataLine, decode_line
 from tests.fuzz.__main__ import run
 from tests.fuzz.engine_targets import Client
@@ -63,6 +65,10 @@ def test_a_row_that_is_no_json_is_a_protocol_error_and_comes_again() -> None:
     client.take([[_checkpoint(1, 10), good, _complete(1)]])
     assert [row_id for _, row_id, _ in client.rows()] == ["1"]
     client.close()
+
+
+def test_a_date_beyond_all_dates_to_retry_after_is_as_none() -> None:
+    assert _retry_after(httpx.Response(503, headers={"Retry-After": f"Fri, 31 Dec {'9' * 40} 23:59:59 GMT"})) is None
 
 
 def _checkpoint(last: int, checksum: int) -> bytes:
