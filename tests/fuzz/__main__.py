@@ -19,17 +19,16 @@ _SLOW_SECONDS = 2.0
 def run(name: str, inputs: int, seed: int, scratch: Path) -> list[str]:
     """The seeds with which a target failed, and how."""
     failed: list[str] = []
-    target = TARGETS[name]
-    more = [scratch / "config.toml"] if name == "config" else []
-    for number in range(inputs):
-        chance = random.Random(f"{seed} {name} {number}")
-        began = time.perf_counter()
-        try:
-            target(chance, *more)
-        except Exception:  # noqa: BLE001 -- whatever it is, it is what is looked for
-            failed.append(f"{name} {number}: {traceback.format_exc(limit=-3)}")
-        if time.perf_counter() - began > _SLOW_SECONDS:
-            failed.append(f"{name} {number}: took {time.perf_counter() - began:.1f} s")
+    with TARGETS[name](scratch) as check:
+        for number in range(inputs):
+            chance = random.Random(f"{seed} {name} {number}")
+            began = time.perf_counter()
+            try:
+                check(chance)
+            except Exception:  # noqa: BLE001 -- whatever it is, it is what is looked for
+                failed.append(f"{name} {number}: {traceback.format_exc(limit=-3)}")
+            if time.perf_counter() - began > _SLOW_SECONDS:
+                failed.append(f"{name} {number}: took {time.perf_counter() - began:.1f} s")
     return failed
 
 
@@ -44,12 +43,12 @@ def main() -> int:
     names = arguments.targets.split(",")
     share = arguments.inputs // len(names)
     failed: list[str] = []
-    with tempfile.TemporaryDirectory() as scratch:
-        for name in names:
-            began = time.perf_counter()
+    for name in names:
+        began = time.perf_counter()
+        with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
             found = run(name, share, arguments.seed, Path(scratch))
-            print(f"{name}: {share:,} inputs in {time.perf_counter() - began:.1f} s, {len(found)} failed", flush=True)
-            failed += found
+        print(f"{name}: {share:,} inputs in {time.perf_counter() - began:.1f} s, {len(found)} failed", flush=True)
+        failed += found
     for each in failed[:10]:
         print(each)
     return bool(failed)

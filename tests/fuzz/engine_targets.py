@@ -1,6 +1,7 @@
 """What is fuzzed of the engine: spoiled streams taken in by a real database, and spoiled answers of a service.
 
-Each target keeps one loop, one database or one server for all of its inputs, as a client does that reconnects.
+Each target keeps one loop, one database or one server for all of its inputs, as a client does that reconnects, and
+closes it in the end.
 """
 
 from __future__ import annotations
@@ -8,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import tempfile
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +23,7 @@ from sync.client.stream_connection import StreamConnection
 from sync.errors import ChecksumError, NetworkError, ProtocolError, ServiceError
 from sync.protocol import CheckpointComplete, KeepAlive, StreamRequest, SubscriptionsRequest, decode_line
 from sync.statements import Statements
-from tests.fuzz.mutation import FIXTURES, mutated
+from tests.fuzz.mutation import mutated, transcripts
 from tests.sync.rig import SCHEMA
 
 _INPUTS_PER_FILE: Final = 300
@@ -43,14 +43,14 @@ _MISCOUNTED: Final = """
 class Client:
     """A database that takes in one spoiled stream after another."""
 
-    def __init__(self) -> None:
+    def __init__(self, scratch: Path) -> None:
         self._runner = asyncio.Runner()
-        self._scratch = tempfile.TemporaryDirectory(prefix="fuzz-")
+        self._scratch = scratch
         self._database: PowerSyncDatabase | None = None
         self._inputs = 0
         self._completed: list[int | None] = []
         self.published = 0
-        self.refused: list[type[Exception]] = []
+        self.refused: ProtocolError | ChecksumError | None = None
 
     def take(self, chunks: Sequence[list[bytes]]) -> None:
         """Take in the lines of one connection, looking at the file after each chunk."""
@@ -64,13 +64,12 @@ class Client:
         if self._database is not None:
             self._runner.run(self._database.close())
         self._runner.close()
-        self._scratch.cleanup()
 
     async def _opened(self) -> PowerSyncDatabase:
         if self._inputs % _INPUTS_PER_FILE == 0:
             if self._database is not None:
                 await self._database.close()
-            self._database = PowerSyncDatabase(Path(self._scratch.name) / f"{self._inputs}.db", SCHEMA)
+            self._database = PowerSyncDatabase(self._scratch / f"{self._inputs}.db", SCHEMA)
             await self._database.open()
         self._inputs += 1
         assert self._database is not None
@@ -90,21 +89,20 @@ class Client:
         try:
             for chunk in chunks:
                 self._completed.clear()
-                refused = False
+                self.refused = None
                 try:
                     await connection.take(chunk)
                 except (ProtocolError, ChecksumError) as error:
-                    refused = True
-                    self.refused.append(type(error))
+                    self.refused = error
                 after = await self._rows(_PUBLISHED)
                 if not self._completed:
                     assert after == before, "something was published without a checkpoint"
-                elif None in self._completed and not refused and _completes(chunk[-1]):
+                elif None in self._completed and self.refused is None and _completes(chunk[-1]):
                     self.published += 1
                     assert after == await self._rows(_NEWEST), "what is published is no whole checkpoint"
                 assert not await self._rows(_MISCOUNTED), "the checksums do not add up"
                 before = after
-                if refused:
+                if self.refused is not None:
                     break
         finally:
             await connection.end()
@@ -128,22 +126,19 @@ def _completes(line: bytes) -> bool:
         return False
 
 
-@cache
-def client() -> Client:
-    """The one client of this process."""
-    return Client()
-
-
-@cache
-def _transcripts() -> tuple[tuple[bytes, ...], ...]:
-    return tuple(
-        tuple(line for line in path.read_bytes().splitlines() if line) for path in sorted(FIXTURES.glob("*.ndjson"))
-    )
-
-
-def streams(chance: random.Random) -> None:
+@contextmanager
+def streams(scratch: Path) -> Generator[Callable[[random.Random], None]]:
     """Whatever comes, what is published is a whole checkpoint that adds up, and trouble is a typed error."""
-    lines = list(chance.choice(_transcripts()))
+    client = Client(scratch)
+    try:
+        yield lambda chance: client.take(_spoiled_stream(chance))
+    finally:
+        client.close()
+
+
+def _spoiled_stream(chance: random.Random) -> list[list[bytes]]:
+    """Lines as they come together."""
+    lines = list(chance.choice(transcripts()))
     for _ in range(chance.randrange(4)):
         place = chance.randrange(len(lines))
         match chance.randrange(5):
@@ -154,17 +149,17 @@ def streams(chance: random.Random) -> None:
             case 2:
                 lines[place] = _other_number(chance, lines[place])
             case 3:
-                lines.insert(place, chance.choice(chance.choice(_transcripts())))
+                lines.insert(place, chance.choice(chance.choice(transcripts())))
             case _:
                 lines[place] = mutated(chance, lines[place])
         if not lines:
-            return
+            break
     chunks: list[list[bytes]] = [[]]
     for line in lines:
         chunks[-1].append(line)
         if line.startswith((b'{"checkpoint_complete', b'{"partial_')) and chance.random() < 0.8:
             chunks.append([])
-    client().take([chunk for chunk in chunks if chunk])
+    return [chunk for chunk in chunks if chunk]
 
 
 def _other_number(chance: random.Random, line: bytes) -> bytes:
@@ -213,6 +208,15 @@ class _Service:
             return
         assert self._credentials.token not in told
 
+    def close(self) -> None:
+        self._runner.run(self._end())
+        self._runner.close()
+
+    async def _end(self) -> None:
+        await self._client.aclose()
+        self._server.close()
+        await self._server.wait_closed()
+
     async def _checkpoint(self) -> None:
         assert isinstance(await self._service.request_checkpoint(self._credentials, "client", 1), int)
 
@@ -223,15 +227,18 @@ class _Service:
                 assert all(b"\n" not in line for line in several)
 
 
-@cache
-def _service() -> _Service:
-    return _Service()
-
-
-def responses(chance: random.Random) -> None:
+@contextmanager
+def responses(_: Path) -> Generator[Callable[[random.Random], None]]:
     """Whatever bytes a service answers with, the engine has an id, lines, or a typed error without the token."""
-    stream = chance.random() < 0.5
-    good = b"".join(line + b"\n" for line in chance.choice(_transcripts())[:5])
+    service = _Service()
+    try:
+        yield lambda chance: service.ask(_spoiled_answer(chance), stream=chance.random() < 0.5)
+    finally:
+        service.close()
+
+
+def _spoiled_answer(chance: random.Random) -> bytes:
+    good = b"".join(line + b"\n" for line in chance.choice(transcripts())[:5])
     body = chance.choice(
         [
             good,
@@ -254,4 +261,4 @@ def responses(chance: random.Random) -> None:
         ]
     )
     answer = b"HTTP/1.1 " + status + b"\r\n" + headers + b"\r\n\r\n" + body
-    _service().ask(mutated(chance, answer) if chance.random() < 0.7 else answer, stream=stream)
+    return mutated(chance, answer) if chance.random() < 0.7 else answer

@@ -1,12 +1,21 @@
-"""How a good input is spoiled, and where the good ones are."""
+"""The good inputs, and how one is spoiled."""
 
 from __future__ import annotations
 
 import random
+from functools import cache
 from pathlib import Path
 from typing import Final
 
-FIXTURES: Final = Path(__file__).parents[1] / "fixtures" / "transcripts"
+_TRANSCRIPTS: Final = Path(__file__).parents[1] / "fixtures" / "transcripts"
+
+
+@cache
+def transcripts() -> tuple[tuple[bytes, ...], ...]:
+    """Real traffic: the lines of each stream."""
+    return tuple(
+        tuple(line for line in path.read_bytes().splitlines() if line) for path in sorted(_TRANSCRIPTS.glob("*.ndjson"))
+    )
 
 
 def mutated(chance: random.Random, text: bytes) -> bytes:

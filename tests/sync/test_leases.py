@@ -29,8 +29,8 @@ async def either(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerat
 
 
 def pins_the_log(path: str) -> bool:
-    """Whether anybody still reads from an older state of the file."""
-    connection = sqlite3.connect(path, timeout=0)
+    """Whether anybody still reads from an older state of the file: a checkpoint of the engine itself is waited for."""
+    connection = sqlite3.connect(path, timeout=5)
     try:
         return bool(connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
     finally:

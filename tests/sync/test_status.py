@@ -16,7 +16,17 @@ from sync.progress import BucketCounts, SubscriptionInTarget, TargetProgress
 from sync.protocol.lines import BucketChecksum
 from tests.kit.service import Exchange, scripted_service
 from tests.sync.rig import QUICK, SCHEMA, ServiceConnector, rows
-from tests.sync.stepwise import COMPLETE, bucket, checkpoint, data, diff, partly_complete, stepwise, stream
+from tests.sync.stepwise import (
+    COMPLETE,
+    LAST_OP,
+    bucket,
+    checkpoint,
+    data,
+    diff,
+    partly_complete,
+    stepwise,
+    stream,
+)
 from tests.sync.test_transcripts import NAMES, load, prepare
 
 
@@ -98,7 +108,8 @@ async def test_a_checkpoint_that_is_overtaken_keeps_its_progress(database: Power
         await service.send(COMPLETE)
         await database.wait_for_first_sync(10)
         # What is published does not count again.
-        await service.send(diff(bucket("b", range(1, 11))), data("b", [9]))
+        more = bucket("b", [*range(1, 9), LAST_OP + 1, LAST_OP + 2])
+        await service.send(diff(more, last_op_id=str(LAST_OP + 2)), data("b", [LAST_OP + 1]))
         await database.wait_for_status(lambda status: amount(status) == (1, 2), 10)
     assert_sound(seen)
 
