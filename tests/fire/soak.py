@@ -79,15 +79,19 @@ def contents(path: Path) -> list[list[tuple[object, ...]]]:
 
 
 class Soak:
-    """One soak, in a directory of its own."""
+    """One soak, in a directory of its own.
+
+    Attributes:
+        done: what each client did, as it told at its end.
+    """
 
     def __init__(self, directory: Path, minutes: float, seed: int, every: float) -> None:
         self._seconds = minutes * 60
         self._every = every
-        self._heard: dict[str, list[dict[str, float]]] = defaultdict(list)
+        self.done: dict[str, dict[str, int]] = {"one": {}, "two": {}}
         self._url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self.files = {name: directory / f"{name}.db" for name in ("backend", "one", "two")}
-        log = self._log = directory / "stderr.log"
+        self._log = log = directory / "stderr.log"
 
         def backend(_life: int) -> list[str]:
             return python("app", "backend", "--port", "0", "--database", self.files["backend"], "--open")
@@ -96,15 +100,13 @@ class Soak:
             return lambda _: python("tests.fire.soak_client", self.files[name], self._url.result(), f"{seed} {name}")
 
         self._backend = Process("backend", log, backend, self._hear_backend, None, None)
-        self._clients = [
-            Process(
-                name, log, client(name), lambda line, name=name: self._heard[name].append(json.loads(line)), None, None
-            )
-            for name in ("one", "two")
-        ]
+        self._clients = [Process(name, log, client(name), self._hear(name), None, None) for name in ("one", "two")]
 
     def _hear(self, name: str) -> Callable[[bytes], None]:
-        return lambda line: self._heard[name].append(json.loads(line))
+        def hear(line: bytes) -> None:
+            self.done[name] = json.loads(line)
+
+        return hear
 
     def _hear_backend(self, line: bytes) -> None:
         if not self._url.done() and line.startswith(b"http"):
@@ -124,10 +126,8 @@ class Soak:
                 await asyncio.sleep(min(left, self._every))
                 for process in processes:
                     if not process.is_running:
-                        raise RuntimeError(
-                            f"{process.name} ended: {(self._directory / 'stderr.log').read_text()[-2000:]}"
-                        )
-                    with contextlib.suppress(FileNotFoundError):
+                        raise RuntimeError(f"{process.name} ended: {self._log.read_text()[-2000:]}")
+                    with contextlib.suppress(FileNotFoundError):  # a client may not have made its file yet
                         samples[process.name].append(sampled(process.pid, self.files[process.name]))
             for client in self._clients:
                 client.expected_to_end = True
@@ -140,10 +140,6 @@ class Soak:
             for client in self._clients:
                 await client.kill()
             await self._backend.stop(10, by=lambda: self._backend.signal(signal.SIGTERM))
-
-    def done(self, name: str) -> dict[str, float]:
-        """What a client did, as it told at its end."""
-        return self._heard[name][-1] if self._heard[name] else {}
 
 
 async def soak(arguments: argparse.Namespace, directory: Path) -> bool:
@@ -161,11 +157,11 @@ async def soak(arguments: argparse.Namespace, directory: Path) -> bool:
         ]
         print(f"| {name} | " + " | ".join(parts) + " |")
         failed += [f"{name}, {each}" for each in grown(taken)]
-    for name in ("one", "two"):
-        print(f"{name}: {run.done(name)}")
+    for name, done in run.done.items():
+        print(f"{name}: {done}")
         if contents(run.files[name]) != contents(run.files["backend"]):
             failed.append(f"{name} holds something else than the backend")
-        if not run.done(name).get("writes"):
+        if not done.get("writes"):
             failed.append(f"{name} wrote nothing")
     if arguments.samples is not None:
         arguments.samples.write_text(json.dumps(samples), "utf-8")

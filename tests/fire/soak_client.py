@@ -39,13 +39,19 @@ class SoakedClient:
         self._store = store
         self._chance = chance
         self._done = done
-        self._todos: list[Todo] = []
+        self._shown: dict[SmartView, list[Todo]] = {SmartView.ALL: [], SmartView.DONE: []}
+
+    @property
+    def _todos(self) -> list[Todo]:
+        """All of them: the views show the open and the completed ones."""
+        return [todo for todos in self._shown.values() for todo in todos]
 
     async def live(self) -> None:
         """Follow, write, and go offline and back, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._store.keep_subscribed())
-            tasks.create_task(self._show())
+            for view in self._shown:
+                tasks.create_task(self._show(view))
             tasks.create_task(self._follow(self._store.watch_lists()))
             tasks.create_task(self._follow(self._store.watch_counts()))
             tasks.create_task(self._follow(self._store.watch_waiting()))
@@ -53,9 +59,9 @@ class SoakedClient:
             tasks.create_task(self._go_offline_and_back())
             tasks.create_task(self._write())
 
-    async def _show(self) -> None:
-        async for todos in self._store.watch_todos(SmartView.ALL):
-            self._todos = todos
+    async def _show(self, view: SmartView) -> None:
+        async for todos in self._store.watch_todos(view):
+            self._shown[view] = todos
             self._done["screens"] += 1
 
     async def _follow(self, watched: AsyncIterator[Any]) -> None:
@@ -82,13 +88,13 @@ class SoakedClient:
                 self._done["writes"] += 1
 
     async def _write_once(self, list_id: str) -> None:
-        number, action = self._done["writes"], self._chance.random()
-        if not self._todos or action < 0.2:
+        number, action, todos = self._done["writes"], self._chance.random(), self._todos
+        if not todos or action < 0.2:
             await self._store.add_todos(list_id, [f"To-do {number} p2 #soak", f"Another {number}\nwith notes"])
             return
-        todo = self._chance.choice(self._todos)
-        if len(self._todos) > _TODOS:
-            await self._store.delete_todos([each.id for each in self._chance.sample(self._todos, 20)])
+        todo = self._chance.choice(todos)
+        if len(todos) > _TODOS:
+            await self._store.delete_todos([each.id for each in self._chance.sample(todos, 20)])
         elif action < 0.6:
             await self._store.edit_todo(todo.id, f"Edited {number} due:2026-12-01")
         elif action < 0.95:
