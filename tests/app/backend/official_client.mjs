@@ -1,6 +1,7 @@
 // PowerSync's own Node SDK as a client of the backend, driven line by line: a command as JSON comes in, its answer goes out.
 // Arguments: the directory of the npm package @powersync/node, the database file, the backend's URL, the user, and as JSON
-// the options of connect() with `format`, which says what Accept asks for: "bson" as the SDK itself does, or "ndjson".
+// the options of connect(), with `format`, which says what Accept asks for ("bson" as the SDK itself does, or "ndjson"),
+// and `streams`, the arguments of `subscribe` for what is subscribed from the start.
 import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
 import { pathToFileURL } from 'node:url';
@@ -12,7 +13,7 @@ const answer = (value) => process.stdout.write(`${JSON.stringify(value)}\n`);
 const [sdk, dbFilename, url, userId, settings] = process.argv.slice(2);
 const entry = createRequire(`${sdk}/package.json`).resolve('@powersync/node');
 const { PowerSyncDatabase, Schema, Table, column } = await import(pathToFileURL(entry).href);
-const { format, ...options } = JSON.parse(settings);
+const { format, streams = [], ...options } = JSON.parse(settings);
 
 const schema = new Schema({
   lists: new Table({ created_at: column.text, name: column.text, owner_id: column.text }),
@@ -59,8 +60,6 @@ const database = new PowerSyncDatabase({
   remoteOptions: { customFetch: request }
 });
 await database.init();
-await database.connect(connector, { retryDelayMs: 100, crudUploadThrottleMs: 10, ...options });
-
 const subscriptions = new Map();
 const commands = {
   query: ({ sql }) => database.getAll(sql),
@@ -82,6 +81,9 @@ const commands = {
   }),
   close: async () => { await database.close(); }
 };
+
+for (const each of streams) await commands.subscribe(each);
+await database.connect(connector, { retryDelayMs: 100, crudUploadThrottleMs: 10, ...options });
 
 for await (const line of createInterface({ input: process.stdin })) {
   const command = JSON.parse(line);
