@@ -49,7 +49,7 @@ from sync.transaction import ReadTransaction, Transaction
 from sync.transaction_connector import TransactionConnector
 from sync.verdicts import Accepted, Hold, Rejected, Retry, Verdict, verdict_for_status
 from sync.waiting import CheckpointRequest
-from sync.watch import TableChanges, Watch
+from sync.watch import RowChanges, TableChanges, Watch
 from sync.window import RowWindow, WindowWatch
 
 __all__ = [
@@ -91,6 +91,7 @@ __all__ = [
     "RejectedWrite",
     "Retry",
     "Row",
+    "RowChanges",
     "RowDiff",
     "RowKeyError",
     "RowTypeError",

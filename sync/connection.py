@@ -12,7 +12,7 @@ import contextlib
 import logging
 import sqlite3
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -31,6 +31,7 @@ from sync.connection_thread import (
 )
 from sync.errors import DatabaseClosedError, DatabaseOpenError, NestedUseError
 from sync.other_processes import watch_other_processes
+from sync.row_changes import RowRecorder
 from sync.statements import Parameters, Row, Statements
 from sync.transaction import ReadTransaction, Transaction
 from sync.wal import WriteAheadLog
@@ -59,6 +60,9 @@ class ConnectionPool:
         readers: how many queries may run at once, at least 1.
         before_write: run at the start of each write transaction, on the writer's thread.
         before_commit: run at the end of each write transaction, on the writer's thread.
+
+    Attributes:
+        changed_rows: the rows that this process changed, of tables that `record_rows` was asked for.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class ConnectionPool:
         self._leased: set[ConnectionThread] = set()
         self._spare: list[ConnectionThread] = []
         self._listeners: list[ChangeListener] = []
+        self.changed_rows = RowRecorder()
         self._committed: deque[frozenset[str] | None] = deque()
         self._tasks: list[asyncio.Task[None]] = []
         self._wal_is_due = asyncio.Event()
@@ -155,6 +160,13 @@ class ConnectionPool:
         """Call `listener` after each commit that changed something, of this process or another."""
         self._listeners.append(listener)
 
+    async def record_rows(self, tables: Iterable[tuple[str, str]]) -> None:
+        """Have the changed rows of these tables noted from here on. Arguments and errors as `RowRecorder.record`."""
+        self._refuse_nested_use()
+        async with self._write_lock:
+            writer = self._open_writer()
+            await writer.run(lambda: self.changed_rows.record(writer.statements, tables))
+
     # Writing
 
     async def write(self, function: Callable[[Statements], T]) -> T:
@@ -205,6 +217,7 @@ class ConnectionPool:
 
             def after_call(written: frozenset[str]) -> None:
                 self._before_write(writer.statements)
+                self.changed_rows.committed()
                 self._call_on_loop(self._announce, written)
                 self._begin_checkpoint_if_due()
 
@@ -237,6 +250,7 @@ class ConnectionPool:
         if hooks:
             self._before_commit(statements)
         changed = statements.commit()
+        self.changed_rows.committed()
         if changed is None or changed:
             self._committed.append(changed)
             self._begin_checkpoint_if_due()

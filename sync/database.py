@@ -30,7 +30,7 @@ from sync.storage.conflicts import CONFLICTS, Conflict
 from sync.storage.crud_entry import CrudEntry
 from sync.storage.file import prepare
 from sync.storage.migrations import check_version
-from sync.storage.names import app_tables
+from sync.storage.names import app_tables, table_behind
 from sync.storage.rejected_writes import REJECTED_TRANSACTIONS
 from sync.storage.upload_queue import QUEUED_ROWS, BatchLimits, UploadQueueStats
 from sync.storage.views import replace_schema
@@ -63,7 +63,9 @@ class PowerSyncDatabase(LocalDatabase):
             before_write=upload_queue.end_transaction_id,
             before_commit=self._before_commit,
         )
-        self._watched = WatchedQueries(self._pool, lambda changed: app_tables(self.schema, changed))
+        self._watched = WatchedQueries(
+            self._pool, lambda changed: app_tables(self.schema, changed), lambda name: table_behind(self.schema, name)
+        )
         self._stored_status = StoredStatus(self._pool, self._board)
         self._coordinator = SyncCoordinator(self._pool, self._board, self._upload, lambda: self.schema.raw_tables)
         self._waiting = Waiting(self._pool, self._board, self._stored_status, self._coordinator.hurry)

@@ -16,7 +16,7 @@ from sync.queries import WritingQueries, converter
 from sync.row_diff import RowDiff
 from sync.statements import Parameters, Row, Statements
 from sync.transaction import ReadTransaction, Transaction
-from sync.watch import TableChanges, Watch, WatchedQueries, names
+from sync.watch import RowChanges, TableChanges, Watch, WatchedQueries, names
 from sync.window import WindowQuery, WindowWatch
 
 T = TypeVar("T")
@@ -243,6 +243,26 @@ class LocalDatabase(WritingQueries):
             together. If another process wrote, all the tables are told: which it changed is not known.
         """
         return self._watched.changes(tables, throttle)
+
+    def on_row_change(self, tables: Iterable[str], *, throttle: float = THROTTLE_SECONDS) -> RowChanges:
+        """Which rows of these tables changed, by their `id`, after each commit, local or synced.
+
+        For what must not read a whole result again because of one row. Costs some triggers on these tables, in memory
+        and for as long as the database is open.
+
+        Args:
+            tables: of the schema, or of the app's own with a column `id`.
+            throttle: the shortest time between two values, in seconds; what happens meanwhile is told together.
+
+        Returns:
+            An async iterator of mappings of tables to the ids of their changed rows. None instead of the ids stands for
+            any row: so for all tables in the first value, which comes at once, and when another process wrote or the
+            schema changed; and for a table of which very many rows changed. Read after a step, not before it.
+
+        Raises (its steps):
+            sqlite3.OperationalError: a table is not there, or has no column `id`.
+        """
+        return self._watched.row_changes(tables, throttle)
 
     def watch_all_updates(self, *, throttle: float = THROTTLE_SECONDS) -> TableChanges:
         """As `on_change`, for all tables of the app."""

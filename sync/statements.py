@@ -118,11 +118,15 @@ class Statements:
     @contextmanager
     def function(self, name: str, parameters: int, function: Callable[..., None]) -> Generator[None]:
         """Let statements call `function` by `name` while the context lasts. It must not run statements itself."""
-        self._connection.create_function(name, parameters, function)
+        self.set_function(name, parameters, function)
         try:
             yield
         finally:
             self._connection.create_function(name, parameters, None)
+
+    def set_function(self, name: str, parameters: int, function: Callable[..., None]) -> None:
+        """Let statements call `function` by `name` from here on. It must not run statements itself."""
+        self._connection.create_function(name, parameters, function)
 
     def cursor(self, sql: str, parameters: Parameters = ()) -> sqlite3.Cursor:
         """Begin a query whose rows are fetched bit by bit, until `release`."""

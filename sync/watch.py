@@ -7,13 +7,14 @@ newest result, and a result that did not change is not delivered. Must not know 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakSet
 
 from sync.connection import ConnectionPool
 from sync.errors import DatabaseClosedError
 from sync.queries import converter
+from sync.row_changes import ChangedRows, add_rows
 from sync.row_diff import NO_ROWS, KeyedRows, RowDiff, difference, keyed
 from sync.rows import row_reader
 from sync.statements import SCHEMA_TABLE, Parameters, Row, Statements
@@ -24,6 +25,9 @@ V_co = TypeVar("V_co", covariant=True)
 
 AppTables = Callable[[frozenset[str] | None], frozenset[str]]
 """The tables of the app among those that a commit changed (None: any), by the names that the app knows."""
+
+TableBehind = Callable[[str], str]
+"""The name in the file of a table of the app."""
 
 
 class _Stream(AsyncIterator[V]):
@@ -77,6 +81,9 @@ class _Stream(AsyncIterator[V]):
     def on_commit(self, changed: frozenset[str] | None) -> None:
         """Called after each commit with the tables that it changed; None means any."""
         raise NotImplementedError
+
+    def on_rows(self, rows: Mapping[str, set[str] | None]) -> None:
+        """Called before it with the rows that were changed of the tables whose rows are recorded."""
 
     async def aclose(self) -> None:
         """End it; a reader that waits for the next value gets the end of the iteration."""
@@ -183,11 +190,53 @@ class TableChanges(_Stream[frozenset[str]]):
         return found
 
 
+class RowChanges(_Stream[ChangedRows]):
+    """The ids of the rows that changed, by table. Made by `PowerSyncDatabase.on_row_change`; for one reader.
+
+    Ends when it is closed, or when the database is. May be dropped at any point; nothing has to be cleaned up.
+    """
+
+    def __init__(self, throttle: float, pool: ConnectionPool, behind: TableBehind, tables: frozenset[str]) -> None:
+        super().__init__(throttle)
+        self._pool = pool
+        self._behind = behind
+        self._tables = tables
+        self._is_recorded = False
+        self._changed: dict[str, set[str] | None] = {}
+        self._wake.set()
+
+    def on_commit(self, changed: frozenset[str] | None) -> None:
+        if changed is None or SCHEMA_TABLE in changed:
+            self._is_recorded = False  # a table that was made anew has lost its triggers
+            self._wake.set()
+
+    def on_rows(self, rows: Mapping[str, set[str] | None]) -> None:
+        add_rows(self._changed, {table: ids for table, ids in rows.items() if table in self._tables})
+        if self._changed:
+            self._wake.set()
+
+    async def _look(self) -> ChangedRows | None:
+        if not self._is_recorded:
+            self._is_recorded = True
+            try:
+                await self._pool.record_rows([(table, self._behind(table)) for table in self._tables])
+            except BaseException:
+                self._is_recorded = False
+                raise
+            return dict.fromkeys(self._tables)
+        return {table: None if ids is None else frozenset(ids) for table, ids in self._changed.items()} or None
+
+    def _deliver(self, found: ChangedRows) -> ChangedRows:
+        self._changed.clear()
+        return found
+
+
 class WatchedQueries:
     """All watches of one database. One that nobody holds any more is forgotten by itself."""
 
-    def __init__(self, pool: ConnectionPool, app_tables: AppTables) -> None:
+    def __init__(self, pool: ConnectionPool, app_tables: AppTables, table_behind: TableBehind) -> None:
         self._pool = pool
+        self._table_behind = table_behind
         self._app_tables = app_tables
         self._streams: WeakSet[_Stream[Any]] = WeakSet()
         pool.listen(self._on_commit)
@@ -218,6 +267,10 @@ class WatchedQueries:
         """See `PowerSyncDatabase.on_change`."""
         return self.add(TableChanges(throttle, self._app_tables, None if tables is None else names(tables)))
 
+    def row_changes(self, tables: Iterable[str], throttle: float) -> RowChanges:
+        """See `PowerSyncDatabase.on_row_change`."""
+        return self.add(RowChanges(throttle, self._pool, self._table_behind, names(tables)))
+
     async def source_tables(self, sql: str, parameters: Parameters) -> frozenset[str]:
         """See `PowerSyncDatabase.source_tables`."""
         return self._app_tables(await self._pool.read(lambda statements: statements.tables_read_by(sql, parameters)))
@@ -235,7 +288,9 @@ class WatchedQueries:
     def _on_commit(self, changed: frozenset[str] | None) -> None:
         if changed is not None:
             changed |= self._app_tables(changed)
+        rows = self._pool.changed_rows.take()
         for stream in list(self._streams):
+            stream.on_rows(rows)
             stream.on_commit(changed)
 
 

@@ -76,6 +76,11 @@ def app_tables(schema: Schema, changed: frozenset[str] | None) -> frozenset[str]
     )
 
 
+def table_behind(schema: Schema, name: str) -> str:
+    """What a table is called in the file: the one behind a view, or a table of the app's own."""
+    return next((data_table(table) for table in schema.tables if table.name == name), name)
+
+
 def insert_only_tables(schema: Schema) -> frozenset[str]:
     """The synced tables of which nothing is kept here: their entries close no gate, and nothing comes back of them."""
     raw = (table.name for table in schema.raw_tables if table.schema is not None and table.schema.insert_only)

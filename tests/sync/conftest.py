@@ -25,3 +25,10 @@ def nothing_blocks_the_loop() -> Generator[BlockBuster]:
 async def database(tmp_path: Path) -> AsyncGenerator[PowerSyncDatabase]:
     async with PowerSyncDatabase(tmp_path / "test.db", SCHEMA) as database:
         yield database
+
+
+@pytest.fixture(params=["file", "memory"])
+async def either(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[PowerSyncDatabase]:
+    path = tmp_path / "test.db" if request.param == "file" else ":memory:"
+    async with PowerSyncDatabase(path, SCHEMA) as database:
+        yield database

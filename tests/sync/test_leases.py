@@ -7,7 +7,6 @@ import contextlib
 import random
 import sqlite3
 import threading
-from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import aiosqlite
@@ -19,13 +18,6 @@ from tests.sync.rig import SCHEMA, rows, within
 NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {}) SELECT i FROM n"
 INSERT = "INSERT INTO lists(id, name) VALUES (uuid(), ?)"
 COUNT = "SELECT count(*) FROM lists"
-
-
-@pytest.fixture(params=["file", "memory"])
-async def either(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerator[PowerSyncDatabase]:
-    path = tmp_path / "test.db" if request.param == "file" else ":memory:"
-    async with PowerSyncDatabase(path, SCHEMA) as database:
-        yield database
 
 
 def pins_the_log(path: str) -> bool:
