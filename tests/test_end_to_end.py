@@ -112,9 +112,9 @@ class Client:
 
     async def until_todos(self, list_id: str, wanted: Callable[[list[Todo]], bool], seconds: float = 10) -> list[Todo]:
         async with asyncio.timeout(seconds):
-            async for todos in self.store.watch_todos(list_id):
-                if wanted(todos):
-                    return todos
+            async for read in self.store.watch_view(list_id):
+                if wanted(read.todos):
+                    return read.todos
         raise AssertionError("the database was closed")
 
     async def everything(self) -> list[list[Any]]:

@@ -44,7 +44,7 @@ def export(context: click.Context, file: Path | None, name: str | None, list_nam
         every = [await list_named(lists, list_name)] if list_name is not None else await lists.all_lists()
         carried: list[CarriedList] = []
         for each in every:
-            todos = await anext(aiter(lists.store.watch_todos(each.id)))
+            todos = await lists.store.todos(each.id)
             carried.append(
                 CarriedList(
                     each.name or "",

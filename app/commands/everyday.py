@@ -105,9 +105,7 @@ def list_todos(
             target = SmartView(view or "all")
             sort = Sort.AGE if view in {None, "done"} else Sort.DUE
         arrangement = Arrangement(sort, shows_done=everything or view == "done")
-        async for todos in lists.store.watch_todos(target, arrangement=arrangement):
-            return todos
-        return []
+        return await lists.store.todos(target, arrangement=arrangement)
 
     todos = on_lists(context, work)
     if as_json:

@@ -5,6 +5,7 @@ must not know how anything is shown.
 """
 
 from app.store.editing import SAMPLE_NAME, SAMPLE_TODOS
+from app.store.following import ViewRead
 from app.store.journal import Undone
 from app.store.rows import Todo, TodoList, first_line, local_now
 from app.store.store import SUBSCRIPTION_TTL, Store
@@ -22,6 +23,7 @@ __all__ = [
     "TodoList",
     "Undone",
     "ViewCounts",
+    "ViewRead",
     "first_line",
     "local_now",
 ]

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 from app.failures import Tell, explained, going_on, note
 from app.store import views
 from app.store.editing import Editing
+from app.store.following import ViewFollower, ViewRead
 from app.store.rows import Todo, TodoList, list_of_row, local_now, todo_of_row
 from app.store.subscribing import SUBSCRIPTION_TTL, ListSubscriptions
 from app.store.views import DEFAULT_ARRANGEMENTS, Arrangement, SmartView, Sort, ViewCounts
@@ -82,37 +83,39 @@ class Store(Editing):
         failed = "The lists cannot be shown"
         return going_on(lambda: self._follow(failed, views.LISTS, (), list_of_row), tell)
 
-    def watch_todos(
-        self, view: View, tell: Tell = note, *, arrangement: Arrangement | None = None
-    ) -> AsyncIterator[list[Todo]]:
-        """Yield the to-dos of a view, now and after each change; unchanged ones stay the same objects.
+    async def todos(self, view: View, *, arrangement: Arrangement | None = None) -> list[Todo]:
+        """The to-dos of a view; the completed ones come last, the latest first.
 
-        The completed ones come last, the latest first. Ends when the database is closed. A view that depends on the
-        day shows the day on which this was called.
+        Args:
+            view: a view across lists, or the id of a list.
+            arrangement: their order; by default that of the view before anybody changed it.
+
+        Raises:
+            StoreError: they cannot be read.
+        """
+        sql, parameters = views.todos_query(view, arrangement or default_arrangement(view), self.today())
+        with explained("The to-dos cannot be read"):
+            return [todo_of_row(row) for row in await self._database.get_all(sql, parameters)]
+
+    def watch_view(self, view: View, tell: Tell = note) -> AsyncIterator[ViewRead]:
+        """Yield the to-dos of a view, now and after each change, as it is arranged on this device when this begins.
+
+        Unchanged to-dos stay the same objects. Ends when the database is closed. A view that depends on the day shows
+        the day on which this was called.
 
         Args:
             view: a view across lists, or the id of a list.
             tell: called once per trouble, when the to-dos cannot be read.
-            arrangement: their order; by default that of the view before anybody changed it.
-        """
-        chosen = arrangement or default_arrangement(view)
-        sql, parameters = views.todos_query(view, chosen, self.today())
-        return going_on(lambda: self._follow("The to-dos cannot be shown", sql, parameters, todo_of_row), tell)
-
-    def watch_view(self, view: View, tell: Tell = note) -> AsyncIterator[tuple[Arrangement, list[Todo]]]:
-        """Yield the to-dos of a view as it is arranged on this device when this begins, with that arrangement.
-
-        Otherwise as `watch_todos`.
         """
         return going_on(lambda: self._follow_view(view), tell)
 
     def watch_counts(self, tell: Tell = note) -> AsyncIterator[ViewCounts]:
-        """Yield how many to-dos are in the views across lists; otherwise as `watch_todos`."""
+        """Yield how many to-dos are in the views across lists; otherwise as `watch_view`."""
         parameters = {"today": self.today().isoformat()}
         return going_on(lambda: self._follow_counts(parameters), tell)
 
     def watch_waiting(self, tell: Tell = note) -> AsyncIterator[frozenset[str]]:
-        """Yield the ids of the to-dos whose changes wait to be uploaded; otherwise as `watch_todos`."""
+        """Yield the ids of the to-dos whose changes wait to be uploaded; otherwise as `watch_view`."""
         return going_on(self._follow_waiting, tell)
 
     async def arrangement(self, view: View) -> Arrangement:
@@ -233,12 +236,12 @@ class Store(Editing):
             finally:
                 await watch.aclose()
 
-    async def _follow_view(self, view: View) -> AsyncGenerator[tuple[Arrangement, list[Todo]]]:
-        arrangement = await self.arrangement(view)
-        sql, parameters = views.todos_query(view, arrangement, self.today())
-        async with aclosing(self._follow("The to-dos cannot be shown", sql, parameters, todo_of_row)) as results:
-            async for todos in results:
-                yield arrangement, todos
+    async def _follow_view(self, view: View) -> AsyncGenerator[ViewRead]:
+        follower = ViewFollower(self._database, view, await self.arrangement(view), self.today())
+        with explained("The to-dos cannot be shown"), suppress(DatabaseClosedError):
+            async with aclosing(follower.reads()) as reads:
+                async for read in reads:
+                    yield read
 
     async def _follow_waiting(self) -> AsyncGenerator[frozenset[str]]:
         with explained("Which changes wait cannot be shown"), suppress(DatabaseClosedError):

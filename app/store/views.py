@@ -6,6 +6,7 @@ Owns the statements that read lists and to-dos. What a due date or a priority is
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import dataclass
 from datetime import date
 from enum import Enum
@@ -156,13 +157,47 @@ COUNTS: Final = f"""
       FROM ({with_due(_MAY_BE_DUE)})"""
 
 
-def todos_query(view: SmartView | str, arrangement: Arrangement, today: date) -> tuple[str, dict[str, Any]]:
+Order = tuple[Any, ...]
+"""Where a to-do stands among the others of its view: the lesser first, as the statement has it."""
+
+
+class _LatestFirst:
+    """A time in the other direction."""
+
+    __slots__ = ("_time",)
+
+    def __init__(self, time: str) -> None:
+        self._time = time
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _LatestFirst) and other._time == self._time
+
+    def __lt__(self, other: _LatestFirst) -> bool:
+        return self._time > other._time
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+
+def order_of_row(row: sqlite3.Row) -> Order:
+    """The order of a row of `todos_query`. What is missing is as an empty text, there and here."""
+    created_at = row["created_at"] or ""
+    if row["completed"]:
+        return (True, _LatestFirst(row["completed_at"] or ""), created_at, row["id"])
+    key = row["sort_key"]
+    # Mostly the place of a to-do is its time: the same object, for there may be very many.
+    return (False, created_at if key == created_at else key or "", created_at, row["id"])
+
+
+def todos_query(
+    view: SmartView | str, arrangement: Arrangement, today: date, *, only: bool = False
+) -> tuple[str, dict[str, Any]]:
     """The statement and parameters that read the to-dos of a view in their order.
 
     Args:
         view: a view across lists, or the id of a list.
         arrangement: the order.
         today: the local day.
+        only: whether only those are read whose ids are in the JSON array `:only`, one more parameter.
     """
     across = isinstance(view, SmartView)
     among = ["1" if across else "todos.list_id = :list"]
@@ -170,6 +205,8 @@ def todos_query(view: SmartView | str, arrangement: Arrangement, today: date) ->
         among.append(f"NOT {_OPEN}")
     elif not arrangement.shows_done:
         among.append(_OPEN)
+    if only:
+        among.append("todos.id IN (SELECT value FROM json_each(:only))")
     compared = _COMPARED.get(view) if across else None
     if compared is not None:
         among.append("instr(todos.description, 'due:')")
@@ -184,9 +221,10 @@ def todos_query(view: SmartView | str, arrangement: Arrangement, today: date) ->
     if compared is not None or arrangement.sort is Sort.DUE:
         rows = with_due(rows)
     sql = f"""
-        SELECT id, list_id, description, completed, created_at, completed_at, list_name
+        SELECT id, list_id, description, completed, created_at, completed_at, list_name,
+               CASE WHEN NOT completed THEN {_KEYS[arrangement.sort]} END AS sort_key
           FROM ({rows})
          WHERE {f"{_DUE_DAY} {compared} :today" if compared else "1"}
-         ORDER BY completed, CASE WHEN NOT completed THEN {_KEYS[arrangement.sort]} END,
-                  CASE WHEN completed THEN completed_at END DESC, created_at, id"""
+         ORDER BY completed, coalesce(sort_key, ''), CASE WHEN completed THEN coalesce(completed_at, '') END DESC,
+                  coalesce(created_at, ''), id"""
     return sql, {"today": today.isoformat()} if across else {"list": view}

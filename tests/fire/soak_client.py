@@ -60,8 +60,8 @@ class SoakedClient:
             tasks.create_task(self._write())
 
     async def _show(self, view: SmartView) -> None:
-        async for todos in self._store.watch_todos(view):
-            self._shown[view] = todos
+        async for read in self._store.watch_view(view):
+            self._shown[view] = read.todos
             self._done["screens"] += 1
 
     async def _follow(self, watched: AsyncIterator[Any]) -> None:

@@ -28,6 +28,7 @@ _CURSOR_BAR: Final = "▌"
 _CHOSEN_BAR: Final = "┃"
 _CURSOR_ON_CHOSEN: Final = "█"
 _DROP_BAR: Final = "▸"
+_NEAR: Final = 64
 
 
 class Keyed(Protocol):
@@ -423,8 +424,11 @@ def _locate(old: Sequence[Keyed], index: int, rows: Sequence[Keyed]) -> int:
     if not old or not rows:
         return 0
     row_id = old[index].id
-    if index < len(rows) and rows[index].id == row_id:
-        return index
+    # Mostly it is where it was, or a few rows came or went before it.
+    for distance in range(_NEAR):
+        for place in (index - distance, index + distance):
+            if 0 <= place < len(rows) and rows[place].id == row_id:
+                return place
     places = {row.id: place for place, row in enumerate(rows)}
     for row in (*old[index:], *reversed(old[:index])):
         if (place := places.get(row.id)) is not None:

@@ -6,6 +6,7 @@ them is `todos_pane`'s.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -152,19 +153,19 @@ class TodoRows(Vertical):
     async def _follow(self, view: SmartView | str) -> None:
         other = _key(self._shown) != view
         first = True
-        async for arrangement, todos in self._store.watch_view(view, retried(self)):
+        async for read in self._store.watch_view(view, retried(self)):
             if first:
                 first = False
-                self._arrangement = arrangement
+                self._arrangement = read.arrangement
                 self._shown = self._wanted
-                self._rows.drags = isinstance(view, str) and arrangement.sort is Sort.MANUAL
+                self._rows.drags = isinstance(view, str) and read.arrangement.sort is Sort.MANUAL
                 if other:
                     self._rows.clear_choice()
                     self._rows.set_rows(())
-            else:
-                self._point_out_changes(todos)
-            self._todos = todos
-            self._show_matching(todos)
+            elif read.changed is not None:
+                self._point_out(read.changed)
+            self._todos = read.todos
+            self._show_matching(read.todos)
             self.refresh_bindings()
 
     async def _follow_waiting(self) -> None:
@@ -173,14 +174,11 @@ class TodoRows(Vertical):
                 self._waiting = waiting
                 self._rows.refresh()
 
-    def _point_out_changes(self, todos: Sequence[Todo]) -> None:
+    def _point_out(self, changed: Sequence[Todo]) -> None:
         """Mark for a moment what was changed elsewhere just now."""
         if not self._store.status.has_synced:
             return
-        before = {todo.id: todo for todo in self._todos}
-        fresh = {
-            todo.id: todo for todo in todos if before.get(todo.id) is not todo and not self._store.wrote_lately(todo.id)
-        }
+        fresh = {todo.id: todo for todo in changed if not self._store.wrote_lately(todo.id)}
         if fresh and len(fresh) <= _MOST_FRESH:
             self._fresh |= fresh
             self.set_timer(FRESH_SECONDS, lambda: self._forget_fresh(fresh))
@@ -218,7 +216,7 @@ class TodoRows(Vertical):
             return f"{len(self._rows.rows):,} of {total:,} match"
         if not total:
             return ""
-        done = sum(todo.completed for todo in self._todos)
+        done = total - bisect_left(self._todos, 1, key=lambda todo: int(todo.completed))  # they come last
         if isinstance(self._shown, TodoList) and not self._arrangement.shows_done:
             done = self._shown.done_count
             total += done

@@ -36,7 +36,7 @@ async def lists_of(store: Store) -> list[TodoList]:
 
 
 async def todos_of(store: Store, list_id: str) -> list[Todo]:
-    return await first(store.watch_todos(list_id))
+    return await store.todos(list_id)
 
 
 async def test_a_new_database_has_no_lists(store: Store):
@@ -236,21 +236,21 @@ async def test_a_todo_is_edited_and_deleted(store: Store):
 async def test_unchanged_rows_stay_the_same_objects(store: Store):
     list_id = await store.add_list("Groceries")
     milk, _ = await store.add_todos(list_id, ["Milk", "Bread"])
-    async with asyncio.timeout(10), aclosing(store.watch_todos(list_id)) as results:
-        before = await anext(results)
+    async with asyncio.timeout(10), aclosing(store.watch_view(list_id)) as reads:
+        before = (await anext(reads)).todos
         await store.edit_todo(milk, "Oat milk")
-        after = await anext(results)
+        after = (await anext(reads)).todos
     assert after[1] is before[1]
     assert after[0] is not before[0]
 
 
 async def test_a_watch_tells_what_another_process_wrote(store: Store, tmp_path: Path):
     list_id = await store.add_list("Groceries")
-    async with asyncio.timeout(10), aclosing(store.watch_todos(list_id)) as results:
-        assert await anext(results) == []
+    async with asyncio.timeout(10), aclosing(store.watch_view(list_id)) as reads:
+        assert (await anext(reads)).todos == []
         async with PowerSyncDatabase(tmp_path / "todo.db", APP_SCHEMA) as other:
             await Store(other, "user-1", _never).add_todo(list_id, "Milk")
-            assert [todo.description for todo in await anext(results)] == ["Milk"]
+            assert [todo.description for todo in (await anext(reads)).todos] == ["Milk"]
 
 
 async def _never() -> None:

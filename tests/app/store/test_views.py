@@ -42,7 +42,7 @@ WORDS = st.sampled_from(
 
 
 async def texts(store: Store, view: SmartView | str, arrangement: Arrangement | None = None) -> list[str | None]:
-    todos = await first(store.watch_todos(view, arrangement=arrangement))
+    todos = await store.todos(view, arrangement=arrangement)
     return [todo.description for todo in todos]
 
 
@@ -65,7 +65,7 @@ async def test_views_across_lists(store: Store):
 
 async def test_to_dos_across_lists_tell_their_list(store: Store):
     home, _ = await filled(store)
-    todos = await first(store.watch_todos(SmartView.TODAY))
+    todos = await store.todos(SmartView.TODAY)
     assert [todo.list_name for todo in todos] == ["Work", "Home"]
     assert [todo.list_name for todo in await todos_of(store, home)] == [None] * 3
 
