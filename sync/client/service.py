@@ -171,7 +171,7 @@ async def _short_body(response: httpx.Response) -> bytes:
 def _error_of(response: httpx.Response, body: bytes, credentials: PowerSyncCredentials) -> ServiceError:
     """The error that a response describes: `{"error": {"code", "description", …}}` from the service itself.
 
-    It is shown to people, and may repeat the token.
+    It is shown to people; whatever it repeats of the token is taken out.
     """
     code: str | None = None
     description = f"The sync service refused the request: {response.reason_phrase or 'no reason given'}."
@@ -181,10 +181,11 @@ def _error_of(response: httpx.Response, body: bytes, credentials: PowerSyncCrede
         decoded = None
     if isinstance(decoded, dict) and isinstance(error := cast("dict[str, Any]", decoded).get("error"), dict):
         fields = cast("dict[str, Any]", error)
-        code = str(fields["code"]) if "code" in fields else None
-        description = without_tokens(str(fields.get("description") or description), [credentials.token])
+        code = without_tokens(str(fields["code"]), [credentials.token]) if "code" in fields else None
+        description = str(fields.get("description") or description)
     kind = AuthError if response.status_code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN} else ServiceError
-    return kind(response.status_code, code, description, _retry_after(response))
+    told = without_tokens(description, [credentials.token])
+    return kind(response.status_code, code, told, _retry_after(response))
 
 
 def _retry_after(response: httpx.Response) -> float | None:

@@ -34,7 +34,9 @@ _PUBLISHED: Final = """
      UNION ALL SELECT type, id, data FROM ps_untyped ORDER BY 1, 2"""
 _NEWEST: Final = """
     SELECT row_type, row_id, data FROM (SELECT row_type, row_id, data, max(op_id) FROM ps_oplog
-     WHERE row_type IS NOT NULL AND row_id IS NOT NULL GROUP BY row_type, row_id) ORDER BY 1, 2"""
+     WHERE row_type IS NOT NULL AND row_id IS NOT NULL GROUP BY row_type, row_id)
+     WHERE data IS NOT NULL ORDER BY 1, 2"""
+"""A row that was put without data is none, here as to PowerSync's own core."""
 _MISCOUNTED: Final = """
     SELECT name FROM ps_buckets
      WHERE (op_checksum - (SELECT coalesce(sum(hash), 0) FROM ps_oplog WHERE bucket = ps_buckets.id)) & 0xffffffff"""

@@ -185,7 +185,7 @@ async def test_tokens_in_what_others_say_reach_no_log(
 
     async def service(exchange: Exchange) -> None:
         token = exchange.headers["authorization"]
-        await exchange.answer(401, {"error": {"code": "PSYNC_S2101", "description": f"{token} is not known"}})
+        await exchange.answer(401, {"error": {"code": token, "description": f"{token} is not known"}})
 
     async def tokens(number: int) -> str:
         if number == 3:
@@ -205,6 +205,8 @@ async def test_tokens_in_what_others_say_reach_no_log(
         while connector.fetched < 6:
             await asyncio.sleep(0.01)
         await database.disconnect()
+    assert isinstance(status.download_error, AuthError)
+    assert status.download_error.code == "Token [token]"
     assert "[token] is not known" in str(status.download_error)
     assert "the backend does not take [token]" in explained
     assert signed not in explained
