@@ -6,12 +6,11 @@ change stays the same object. Which they are and in which order is `app.store.vi
 
 from __future__ import annotations
 
-import asyncio
 import json
 import operator
 import sqlite3
 from bisect import bisect_left
-from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import date
@@ -19,11 +18,14 @@ from typing import Final
 
 from app.store import views
 from app.store.rows import Todo, todo_of_row
-from app.store.views import Arrangement, Order, SmartView, Sort, order_of_row
+from app.store.views import Arrangement, Order, SmartView, Sort, order_of, usual_sort_key
 from sync import PowerSyncDatabase
 
 _MOST_MENDED: Final = 200
 """If more changed, all are read: that is not slower then."""
+
+_BEGINNING: Final = 500
+"""So many to-dos are told of a longer view before the rest is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,14 @@ class ViewRead:
     Attributes:
         arrangement: how it is arranged.
         todos: in their order. Those that did not change are the same objects as in the read before.
-        changed: those among them that came or changed since the read before; None in the first read.
+        changed: those among them that came or changed since the read before; None at first.
+        is_whole: whether these are all; of a long view, its beginning is told first.
     """
 
     arrangement: Arrangement
     todos: list[Todo]
     changed: tuple[Todo, ...] | None
+    is_whole: bool = True
 
 
 class ViewFollower:
@@ -63,7 +67,8 @@ class ViewFollower:
         if arrangement.sort is Sort.MANUAL:
             self._tables.append("todo_positions")
         self._todos: list[Todo] = []
-        self._orders: dict[str, Order] = {}
+        self._by_id: dict[str, Todo] = {}
+        self._unusual: dict[str, str | int] = {}
 
     async def reads(self) -> AsyncGenerator[ViewRead]:
         """What the view holds, now and after each commit that changes it.
@@ -76,50 +81,74 @@ class ViewFollower:
         async with aclosing(self._database.on_row_change(self._tables)) as changes:
             async for tables in changes:
                 ids = _ids_of_todos(tables)
-                mended = ids is not None and len(ids) <= _MOST_MENDED
-                changed = await self._read_some(ids) if mended and ids is not None else await self._read_all()
+                if ids is not None and len(ids) <= _MOST_MENDED:
+                    changed = await self._read_some(ids)
+                else:
+                    before = self._todos
+                    async for beginning in self._read_all():
+                        if first:
+                            yield ViewRead(self._arrangement, beginning, None, is_whole=False)
+                    changed = _difference(before, self._todos)
                 if first or changed is not None:
                     yield ViewRead(self._arrangement, self._todos, None if first else changed)
                 first = False
 
-    async def _read_all(self) -> tuple[Todo, ...] | None:
-        rows = await self._database.get_all(self._sql, self._parameters)
-        before = self._todos
-        self._todos, self._orders = await asyncio.to_thread(_made, rows, before)
-        if len(before) == len(self._todos) and all(map(operator.is_, before, self._todos)):
-            return None
-        known = set(map(id, before))
-        return tuple(todo for todo in self._todos if id(todo) not in known)
+    async def _read_all(self) -> AsyncGenerator[list[Todo]]:
+        """Read all to-dos; gives the beginning of many on the way."""
+        todos: list[Todo] = []
+        unusual: dict[str, str | int] = {}
+        async with aclosing(self._database.iterate(self._sql, self._parameters)) as rows:
+            async for row in rows:
+                if len(todos) == _BEGINNING:
+                    yield list(todos)
+                todos.append(self._made(row, unusual))
+        self._todos, self._unusual, self._by_id = todos, unusual, {todo.id: todo for todo in todos}
+
+    def _made(self, row: sqlite3.Row, unusual: dict[str, str | int]) -> Todo:
+        """The to-do of a row: the same object as before if it is the same."""
+        todo = todo_of_row(row)
+        if not todo.completed and row["sort_key"] != usual_sort_key(todo, self._arrangement.sort):
+            unusual[todo.id] = row["sort_key"]
+        before = self._by_id.get(todo.id)
+        return before if before is not None and before == todo else todo
+
+    def _order(self, todo: Todo) -> Order:
+        usual = usual_sort_key(todo, self._arrangement.sort)
+        return order_of(todo, self._unusual.get(todo.id, usual))
 
     async def _read_some(self, ids: Collection[str]) -> tuple[Todo, ...] | None:
         """Read these to-dos again; None if nothing of them is another, nor in another place."""
         parameters = {**self._parameters, "only": json.dumps(list(ids))}
-        rows = {row["id"]: row for row in await self._database.get_all(self._some_sql, parameters)}
-        known = {row_id: self._todos[self._place(self._todos, row_id)] for row_id in ids if row_id in self._orders}
-        read = {row_id: todo_of_row(row) for row_id, row in rows.items()}
-        unchanged = {row_id: todo for row_id, todo in known.items() if read.get(row_id) == todo}
-        orders = {row_id: order_of_row(row) for row_id, row in rows.items()}
-        moved = {row_id for row_id in (*known, *read) if self._orders.get(row_id) != orders.get(row_id)}
-        changed = tuple(todo for row_id, todo in read.items() if row_id not in unchanged)
-        if not moved and not changed:
+        unusual: dict[str, str | int] = {}
+        rows = await self._database.get_all(self._some_sql, parameters)
+        read = {row["id"]: self._made(row, unusual) for row in rows}
+        changed = tuple(todo for row_id, todo in read.items() if self._by_id.get(row_id) is not todo)
+        gone = [row_id for row_id in ids if row_id in self._by_id and row_id not in read]
+        moved = [row_id for row_id in ids if self._unusual.get(row_id) != unusual.get(row_id)]
+        outdated = {*gone, *moved, *(todo.id for todo in changed)}
+        if not outdated:
             return None
+        # What is outdated goes out first, all of it: while one is where it was and another where it is now, the list is
+        # in no order in which a place could be found.
         todos = list(self._todos)
-        # What changed goes out first, all of it: while one is where it was and another where it is now, the list is in
-        # no order in which a place could be found.
-        again = moved | {todo.id for todo in changed}
-        for place in sorted((self._place(todos, row_id) for row_id in again if row_id in known), reverse=True):
+        for place in sorted(
+            (self._place(todos, each) for each in map(self._by_id.get, outdated) if each), reverse=True
+        ):
             del todos[place]
-        for row_id in again:
-            self._orders.pop(row_id, None)
-            if row_id in orders:
-                self._orders[row_id] = orders[row_id]
-                todos.insert(self._place(todos, row_id), unchanged.get(row_id, read[row_id]))
+        for row_id in outdated:
+            self._by_id.pop(row_id, None)
+            self._unusual.pop(row_id, None)
+            if (todo := read.get(row_id)) is not None:
+                self._by_id[row_id] = todo
+                if row_id in unusual:
+                    self._unusual[row_id] = unusual[row_id]
+                todos.insert(self._place(todos, todo), todo)
         self._todos = todos
         return changed
 
-    def _place(self, todos: list[Todo], row_id: str) -> int:
+    def _place(self, todos: list[Todo], todo: Todo) -> int:
         """Where a to-do is among others, or would be."""
-        return bisect_left(todos, self._orders[row_id], key=lambda todo: self._orders[todo.id])
+        return bisect_left(todos, self._order(todo), key=self._order)
 
 
 def _ids_of_todos(tables: Mapping[str, frozenset[str] | None]) -> set[str] | None:
@@ -132,14 +161,9 @@ def _ids_of_todos(tables: Mapping[str, frozenset[str] | None]) -> set[str] | Non
     return found
 
 
-def _made(rows: Iterable[sqlite3.Row], last: Iterable[Todo]) -> tuple[list[Todo], dict[str, Order]]:
-    """All to-dos of a view with their orders; on a thread, for there may be very many."""
-    known = {todo.id: todo for todo in last}
-    todos: list[Todo] = []
-    orders: dict[str, Order] = {}
-    for row in rows:
-        todo = todo_of_row(row)
-        before = known.get(todo.id)
-        todos.append(before if before is not None and before == todo else todo)
-        orders[todo.id] = order_of_row(row)
-    return todos, orders
+def _difference(before: list[Todo], after: list[Todo]) -> tuple[Todo, ...] | None:
+    """What came or changed; None if nothing is another, nor in another place."""
+    if len(before) == len(after) and all(map(operator.is_, before, after)):
+        return None
+    known = set(map(id, before))
+    return tuple(todo for todo in after if id(todo) not in known)

@@ -6,11 +6,12 @@ Owns the statements that read lists and to-dos. What a due date or a priority is
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 from datetime import date
 from enum import Enum
 from typing import Any, Final
+
+from app.store.rows import Todo
 
 
 class SmartView(Enum):
@@ -107,6 +108,9 @@ def with_due(rows: str) -> str:
           FROM (WITH worded AS MATERIALIZED (SELECT *, {_WORD} AS word FROM ({rows})) SELECT * FROM worded)"""
 
 
+_NOT_DUE: Final = "9999-99"
+_NO_PRIORITY: Final = 5
+
 _PRIORITY: Final = (
     "CASE "
     + " ".join(
@@ -114,7 +118,7 @@ _PRIORITY: Final = (
         f" THEN {number}"
         for number in (1, 2, 3, 4)
     )
-    + " ELSE 5 END"
+    + f" ELSE {_NO_PRIORITY} END"
 )
 
 # A to-do that was moved by hand has a position between those of its neighbours; the others stand where they were made.
@@ -138,10 +142,10 @@ _COMPARED: Final = {SmartView.TODAY: "=", SmartView.UPCOMING: ">", SmartView.OVE
 
 _KEYS: Final = {
     Sort.MANUAL: "place",
-    Sort.DUE: "coalesce(due, '9999-99')",
+    Sort.DUE: f"coalesce(due, '{_NOT_DUE}')",
     Sort.PRIORITY: _PRIORITY,
-    Sort.NAME: "lower(description)",
-    Sort.AGE: "created_at",
+    Sort.NAME: "coalesce(lower(description), '')",
+    Sort.AGE: "coalesce(created_at, '')",
 }
 
 _MAY_BE_DUE: Final = (
@@ -178,14 +182,24 @@ class _LatestFirst:
     __hash__ = None  # pyright: ignore[reportAssignmentType]
 
 
-def order_of_row(row: sqlite3.Row) -> Order:
-    """The order of a row of `todos_query`. What is missing is as an empty text, there and here."""
-    created_at = row["created_at"] or ""
-    if row["completed"]:
-        return (True, _LatestFirst(row["completed_at"] or ""), created_at, row["id"])
-    key = row["sort_key"]
-    # Mostly the place of a to-do is its time: the same object, for there may be very many.
-    return (False, created_at if key == created_at else key or "", created_at, row["id"])
+def order_of(todo: Todo, sort_key: str | int) -> Order:
+    """Where a to-do stands, given the `sort_key` of its row in `todos_query`. What is missing is an empty text."""
+    if todo.completed:
+        return (True, _LatestFirst(todo.completed_at or ""), todo.created_at or "", todo.id)
+    return (False, sort_key, todo.created_at or "", todo.id)
+
+
+def usual_sort_key(todo: Todo, sort: Sort) -> str | int:
+    """The sort key that most to-dos have in this order: who holds very many need not hold it for each."""
+    match sort:
+        case Sort.MANUAL | Sort.AGE:
+            return todo.created_at or ""
+        case Sort.DUE:
+            return _NOT_DUE
+        case Sort.PRIORITY:
+            return _NO_PRIORITY
+        case Sort.NAME:
+            return (todo.description or "").lower()
 
 
 def todos_query(
@@ -200,7 +214,8 @@ def todos_query(
         only: whether only those are read whose ids are in the JSON array `:only`, one more parameter.
     """
     across = isinstance(view, SmartView)
-    among = ["1" if across else "todos.list_id = :list"]
+    # The plus keeps SQLite from going through the whole list to find a few.
+    among = ["1" if across else f"{'+' if only else ''}todos.list_id = :list"]
     if view is SmartView.DONE:
         among.append(f"NOT {_OPEN}")
     elif not arrangement.shows_done:
@@ -225,6 +240,6 @@ def todos_query(
                CASE WHEN NOT completed THEN {_KEYS[arrangement.sort]} END AS sort_key
           FROM ({rows})
          WHERE {f"{_DUE_DAY} {compared} :today" if compared else "1"}
-         ORDER BY completed, coalesce(sort_key, ''), CASE WHEN completed THEN coalesce(completed_at, '') END DESC,
+         ORDER BY completed, sort_key, CASE WHEN completed THEN coalesce(completed_at, '') END DESC,
                   coalesce(created_at, ''), id"""
     return sql, {"today": today.isoformat()} if across else {"list": view}

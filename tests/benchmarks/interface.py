@@ -1,15 +1,16 @@
 """How quick the interface is: `python -m tests.benchmarks.interface [--rows N --rounds N]`.
 
 Owns the measuring of a real `todo-tui` in a terminal of its own: from the start of the process to the first rows, from
-a key to the first bytes that are painted, from a commit of another process to its row on the screen, and the memory.
-Beside it stands a bare Textual app that reads the same rows with sqlite3 and shows the first of them. It prints figures
-and gates nothing.
+a key to the first bytes that are painted, also during a first sync, from a row of another client and from a commit of
+another process to the screen, and the memory. Beside it stands a bare Textual app that reads the same rows with
+sqlite3 and shows the first of them. It prints figures and gates nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import multiprocessing
 import os
 import pty
 import select
@@ -18,12 +19,16 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
+
+import httpx
 
 from app.schema import APP_SCHEMA
 from app.store import Store
 from sync import PowerSyncDatabase
+from tests.benchmarks.load import backend, entry, signed_in, write
 
 _SECONDS = 60.0
 _BACKEND = "http://127.0.0.1:9"
@@ -74,9 +79,9 @@ class Terminal:
         while self.read_some(seconds):
             continue
 
-    def press(self, key: bytes) -> float:
+    def press(self, key: bytes, *, quiet: float = 0.1) -> float:
         """Seconds from a key to the first bytes that are painted for it."""
-        self.until_quiet()
+        self.until_quiet(quiet)
         self.seen = b""
         began = time.perf_counter()
         os.write(self._master, key)
@@ -122,6 +127,69 @@ def told(name: str, seconds: Sequence[float]) -> str:
     ordered = sorted(seconds)
     p95 = ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
     return f"{name}: median {statistics.median(ordered) * 1000:.1f} ms, p95 {p95 * 1000:.1f} ms of {len(ordered)}"
+
+
+async def put_rows(http: httpx.AsyncClient, rows: int, first_digit: int) -> None:
+    """A list, made by another client, with so many to-dos."""
+    list_id = str(uuid.uuid4())
+    await write(http, entry("PUT", "lists", list_id, name=f"List {first_digit}"))
+    for first in range(0, rows, 1000):
+        puts = [
+            entry(
+                "PUT",
+                "todos",
+                f"{first_digit}{number:07}-0000-4000-8000-000000000000",
+                list_id=list_id,
+                created_at=f"2026-01-01T00:00:00.{number:06}Z",
+                description=f"Row {number}",
+            )
+            for number in range(first, min(rows, first + 1000))
+        ]
+        await write(http, *puts)
+
+
+def other_client(url: str, user: str, rows: int) -> None:
+    """Many rows for another list, from a process that would have a machine of its own."""
+    os.nice(10)
+
+    async def put() -> None:
+        async with await signed_in(url, user) as http:
+            await put_rows(http, rows, 1)
+
+    asyncio.run(put())
+
+
+async def synced(scratch: Path, rows: int, count: int) -> None:
+    """With a real backend: a first sync of so many to-dos, rows of another client, and keys while as many more come."""
+    user = str(uuid.uuid4())
+    with backend() as (url, _):
+        http = await signed_in(url, user)
+        await put_rows(http, rows, 0)
+        environment = {**os.environ, "TODO_TUI_DATA_DIR": str(scratch)}
+        program = [str(Path(sys.executable).with_name("todo-tui")), "--backend", url, "--user", user]
+        terminal = Terminal(program, environment)
+        seconds = await asyncio.to_thread(terminal.read_until, f"{rows:,} open".encode()) - terminal.started
+        print(f"start, and first sync of all rows: {seconds:.1f} s")
+        terminal.until_quiet(1.0)
+        found: list[float] = []
+        for number in range(count):
+            terminal.until_quiet()
+            terminal.seen = b""
+            row_id = f"{0:08}-0000-4000-8000-000000000000"
+            await write(http, entry("PATCH", "todos", row_id, description=f"Edited {number}."))
+            began = time.perf_counter()
+            found.append(await asyncio.to_thread(terminal.read_until, f"{number}.".encode()) - began)
+        print(told("a row of another client, from the backend's answer to the screen", found))
+        terminal.press(b"\x1b[C")
+        other = multiprocessing.get_context("spawn").Process(target=other_client, args=(url, user, rows))
+        other.start()
+        pressed = [terminal.press(b"j", quiet=0.02) for _ in range(count)]
+        while other.is_alive():
+            pressed.append(terminal.press(b"j", quiet=0.02))
+        print(told("down while as many rows come for another list", pressed))
+        print(f"memory {terminal.memory()} MB")
+        terminal.end()
+        await http.aclose()
 
 
 async def commits(directory: Path, list_id: str, terminal: Terminal, count: int) -> list[float]:
@@ -178,6 +246,8 @@ def main() -> None:
         )
         print(f"memory {terminal.memory()} MB")
         terminal.end()
+    with tempfile.TemporaryDirectory() as scratch:
+        asyncio.run(synced(Path(scratch), arguments.rows, 20))
 
 
 if __name__ == "__main__":

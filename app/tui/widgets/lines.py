@@ -182,9 +182,19 @@ class KeyBar(Line):
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {"key-bar--key", "key-bar--label"}
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._painted: list[Action] = []
+
     def on_mount(self) -> None:
         """Follow the bindings in force."""
-        on_bindings_updated(self, self.refresh)
+        on_bindings_updated(self, self._bindings_updated)
+
+    def _bindings_updated(self) -> None:
+        # They are looked at after each change of what is shown, and are mostly the same: a frame for nothing makes the
+        # next one wait.
+        if self._in_force() != self._painted:
+            self.refresh()
 
     def segments(self, width: int) -> list[Segment]:
         """As many keys as fit, the most useful ones, in the registry's order."""
@@ -208,7 +218,7 @@ class KeyBar(Line):
                 return
 
     def _fitting(self, width: int) -> list[Action]:
-        actions = self._in_force()
+        actions = self._painted = self._in_force()
         room = width + _GAP
         kept: set[str] = set()
         for action in sorted(actions, key=lambda action: -action.weight):

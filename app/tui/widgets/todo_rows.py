@@ -61,6 +61,7 @@ class TodoRows(Vertical):
         self._now = now
         self._title = TitleLine()
         self._todos: list[Todo] = []
+        self._is_whole = True
         self._filter = Filter(())
         self._rows: RowList[Todo] = RowList(self._draw)
         self._wanted: TodoList | SmartView | None = None
@@ -154,6 +155,8 @@ class TodoRows(Vertical):
         other = _key(self._shown) != view
         first = True
         async for read in self._store.watch_view(view, retried(self)):
+            if not read.is_whole and not other:
+                continue  # it is shown already, in another order, say: a part of it would move the cursor
             if first:
                 first = False
                 self._arrangement = read.arrangement
@@ -165,6 +168,7 @@ class TodoRows(Vertical):
             elif read.changed is not None:
                 self._point_out(read.changed)
             self._todos = read.todos
+            self._is_whole = read.is_whole
             self._show_matching(read.todos)
             self.refresh_bindings()
 
@@ -211,6 +215,8 @@ class TodoRows(Vertical):
         chosen = self._rows.chosen_count
         if chosen:
             return f"{chosen:,} chosen"
+        if not self._is_whole:
+            return "…"
         total = len(self._todos)
         if self._filter:
             return f"{len(self._rows.rows):,} of {total:,} match"

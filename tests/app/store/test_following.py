@@ -158,6 +158,27 @@ async def test_only_what_changed_is_read(tmp_path: Path) -> None:
             assert all("json_each" in statement for statement in reading)
 
 
+async def test_of_very_many_the_beginning_is_told_first(tmp_path: Path) -> None:
+    async with PowerSyncDatabase(tmp_path / "todo.db", APP_SCHEMA) as database:
+        await database.execute_many(
+            "INSERT INTO todos(id, list_id, created_at) VALUES (?, 'home', ?)",
+            [[f"t{n}", f"{n:05}"] for n in range(1500)],
+        )
+        async with asyncio.timeout(10), aclosing(ViewFollower(database, "home", Arrangement(), TODAY).reads()) as reads:
+            beginning, whole = await anext(reads), await anext(reads)
+            assert not beginning.is_whole
+            assert whole.is_whole
+            assert [todo.id for todo in whole.todos] == [f"t{n}" for n in range(1500)]
+            assert 0 < len(beginning.todos) < 1500
+            assert all(one is other for one, other in zip(beginning.todos, whole.todos, strict=False))
+            assert (beginning.changed, whole.changed) == (None, None)
+            # Read anew later, it is told as a whole only.
+            await database.execute("UPDATE todos SET description = 'x'")
+            again = await anext(reads)
+            assert again.is_whole
+            assert len(again.changed or ()) == 1500
+
+
 async def test_another_process_may_have_written_anything(tmp_path: Path) -> None:
     path = tmp_path / "todo.db"
     async with PowerSyncDatabase(path, APP_SCHEMA) as database:
