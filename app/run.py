@@ -10,6 +10,7 @@ import importlib
 import io
 import logging
 import os
+import select
 import signal
 import sys
 import threading
@@ -207,6 +208,16 @@ def _end_at_signals(end: _End, leave: Callable[[], object]) -> None:
     # Not the loop's own signal handlers: they would not run while the interface waits for a terminal that hangs.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, told)
+    if os.isatty(0):
+        threading.Thread(target=_notice_hangup, name="todo-tui: terminal", daemon=True).start()
+
+
+def _notice_hangup() -> None:
+    """Send this process the signal that a terminal sends when it is gone; one that does not control it sends none."""
+    poll = select.poll()
+    poll.register(0, 0)  # a hangup is told without being asked for
+    if poll.poll():
+        os.kill(os.getpid(), signal.SIGHUP)
 
 
 @asynccontextmanager

@@ -69,11 +69,11 @@ def backend_process(environment: dict[str, str], *arguments: object) -> Generato
 class Terminal:
     """A program in a terminal of its own, 24 lines of 80 columns."""
 
-    def __init__(self, environment: dict[str, str], *program: object) -> None:
+    def __init__(self, environment: dict[str, str], *program: object, controls: bool = True) -> None:
         self._master, slave = pty.openpty()
-        command = [sys.executable, "-c", IN_TERMINAL, *(str(part) for part in program)]
+        command = [sys.executable, "-c", IN_TERMINAL, *program] if controls else program
         self.process = subprocess.Popen(
-            command,
+            [str(part) for part in command],
             env={**environment, "LINES": "24", "COLUMNS": "80"},
             stdin=slave,
             stdout=slave,
@@ -120,8 +120,8 @@ class Terminal:
 
 
 @contextmanager
-def terminal(environment: dict[str, str], *program: object) -> Generator[Terminal]:
-    opened = Terminal(environment, *program)
+def terminal(environment: dict[str, str], *program: object, controls: bool = True) -> Generator[Terminal]:
+    opened = Terminal(environment, *program, controls=controls)
     try:
         yield opened
     finally:
@@ -325,10 +325,11 @@ def test_the_interface_runs_its_own_backend_and_keeps_everything_private(
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
+@pytest.mark.parametrize("controls", [True, False], ids=["a signal comes", "no signal comes"])
 def test_closing_the_terminal_ends_the_interface_and_its_backend(
-    environment: dict[str, str], tmp_path: Path, port: int
+    environment: dict[str, str], tmp_path: Path, port: int, controls: bool
 ) -> None:
-    with terminal(environment, PROGRAM, "--data-dir", tmp_path, "--port", port) as shown:
+    with terminal(environment, PROGRAM, "--data-dir", tmp_path, "--port", port, controls=controls) as shown:
         shown.read_until(b"\x1b[?1049h")
         shown.hang_up()
         assert shown.process.wait(WAIT_SECONDS) == 128 + signal.SIGHUP
