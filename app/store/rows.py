@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import sys
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -71,13 +72,14 @@ def list_of_row(row: sqlite3.Row) -> TodoList:
 
 
 def todo_of_row(row: sqlite3.Row) -> Todo:
-    """A row of `app.store.views.todos_query`."""
+    """A row of `app.store.views.todos_query`. Very many share the id and the name of their list: each is kept once."""
+    list_id, list_name = row["list_id"], row["list_name"]
     return Todo(
         row["id"],
-        row["list_id"],
+        list_id and sys.intern(list_id),
         row["description"],
         bool(row["completed"]),
         row["created_at"],
         row["completed_at"],
-        row["list_name"],
+        list_name and sys.intern(list_name),
     )

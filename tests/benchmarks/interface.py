@@ -21,6 +21,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import aclosing
 from pathlib import Path
 
 import httpx
@@ -153,7 +154,7 @@ def other_client(url: str, user: str, rows: int) -> None:
     os.nice(10)
 
     async def put() -> None:
-        async with await signed_in(url, user) as http:
+        async with aclosing(await signed_in(url, user)) as http:
             await put_rows(http, rows, 1)
 
     asyncio.run(put())
@@ -235,6 +236,7 @@ def main() -> None:
         terminal.press(b"\x1b[C")
         print(told("down to the first painted bytes", [terminal.press(b"j") for _ in range(100)]))
         print(told("a page down", [terminal.press(b"\x1b[6~") for _ in range(50)]))
+        print(f"memory {terminal.memory()} MB")
         terminal.press(b"g")
         print(told("commit of another process to its row", asyncio.run(commits(directory, list_id, terminal, 20))))
         terminal.press(b"/")
