@@ -35,6 +35,7 @@ class Badge:
 
 
 WAITING: Final = Badge("↑", "waiting")
+UPLOADING: Final = Badge("⇡", "waiting")
 REJECTED: Final = Badge("✗", "bad")
 FRESH: Final = Badge("✦", "fresh")
 

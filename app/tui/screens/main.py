@@ -117,6 +117,7 @@ class MainScreen(Screen[None]):
         """Show a state of synchronization."""
         self._status = status
         self._status_line.show(status)
+        self._todos_pane.show_uploading(uploading=status.uploading and status.upload_error is None)
         self.set_class(state_of(status) != "connected", "-offline")
         self._refresh_welcome()
         self.refresh_bindings()

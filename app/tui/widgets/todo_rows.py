@@ -15,11 +15,12 @@ from typing import Final
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical
+from textual.timer import Timer
 from textual.worker import Worker
 
 from app.store import Arrangement, SmartView, Sort, Store, Todo, TodoList
 from app.tui.attempts import attempt, retried
-from app.tui.badges import FRESH, REJECTED, WAITING, badges_of, read_cached
+from app.tui.badges import FRESH, REJECTED, UPLOADING, WAITING, badges_of, read_cached
 from app.tui.filtering import Filter
 from app.tui.messages import RowsChosen, RowSelected, TodoSelected
 from app.tui.widgets.drawn_row import DrawnRow
@@ -35,6 +36,7 @@ EMPTY: Final = ("Nothing to do here", "", "Press a to add a to-do.")
 EMPTY_VIEW: Final = ("Nothing here",)
 
 FRESH_SECONDS: Final = 5.0
+UPLOAD_SECONDS: Final = 0.3
 _MOST_FRESH: Final = 50
 """Of more changes at once, as in a long download, none is pointed out."""
 
@@ -70,6 +72,8 @@ class TodoRows(Vertical):
         self._following: Worker[None] | None = None
         self._waiting: frozenset[str] = frozenset()
         self._rejected: frozenset[str] = frozenset()
+        self._is_uploading = False
+        self._upload_lasts: Timer | None = None
         self._fresh: dict[str, Todo] = {}
 
     def compose(self) -> ComposeResult:
@@ -118,6 +122,21 @@ class TodoRows(Vertical):
         """Mark the rows of which a change was rejected, from now on."""
         if row_ids != self._rejected:
             self._rejected = row_ids
+            self._rows.refresh()
+
+    def show_uploading(self, *, uploading: bool) -> None:
+        """Mark what waits as under way, from now on or not any more; an upload of a moment is not told."""
+        if not uploading:
+            if self._upload_lasts is not None:
+                self._upload_lasts.stop()
+                self._upload_lasts = None
+            self._mark_uploading(uploading=False)
+        elif self._upload_lasts is None:
+            self._upload_lasts = self.set_timer(UPLOAD_SECONDS, lambda: self._mark_uploading(uploading=True))
+
+    def _mark_uploading(self, *, uploading: bool) -> None:
+        if uploading != self._is_uploading:
+            self._is_uploading = uploading
             self._rows.refresh()
 
     def filter(self, wanted: Filter) -> None:
@@ -247,7 +266,7 @@ class TodoRows(Vertical):
         if todo.id in self._rejected:
             badges.append(REJECTED)
         elif todo.id in self._waiting:
-            badges.append(WAITING)
+            badges.append(UPLOADING if self._is_uploading else WAITING)
         drawn = DrawnRow(text.title, mark, badges=tuple(badges), kind="done" if todo.completed else "plain")
         return drawn if text.title.strip() else replace(drawn, text=WORDLESS, kind="faint")
 

@@ -419,6 +419,18 @@ async def test_waiting_changes_are_counted(store: Store):
         await run.until(lambda: "2 changes waiting" in run.status_text)
 
 
+async def test_what_is_uploaded_for_longer_than_a_moment_is_marked(store: Store):
+    list_id = await store.add_list("Groceries")
+    await store.add_todo(list_id, "Tea")
+    async with running(store) as run:
+        await run.until(lambda: "↑" in painted(run.todos)[0])
+        run.main.show_status(replace(CONNECTED, upload_queue_count=2, uploading=True))
+        assert "↑" in painted(run.todos)[0]
+        await run.until(lambda: "⇡" in painted(run.todos)[0])
+        run.main.show_status(replace(CONNECTED, upload_queue_count=2))
+        assert "↑" in painted(run.todos)[0]
+
+
 async def test_rejected_changes_are_counted(store: Store, database: PowerSyncDatabase):
     await store.add_list("Groceries")
     async with running(store) as run:
