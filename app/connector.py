@@ -120,7 +120,7 @@ class DemoConnector(TransactionConnector):
                 f"What answers at {self._backend_url} does not know the sign-in key; it may be another program, or an "
                 "older todo-tui. Nothing was sent to it.",
             )
-        known_as = _claims(token).get("sub")
+        known_as = claims_of(token).get("sub")
         if self._user_id is not None and isinstance(known_as, str) and known_as != self._user_id:
             # What is written as one user and synced as another would vanish from here.
             raise BackendRefusedError(
@@ -193,7 +193,7 @@ async def user_of_key(backend_url: str, key: SignInKey) -> str:
 
     connector = DemoConnector(backend_url, None, sign_in=sign_in)
     try:
-        user_id = _claims((await connector.fetch_credentials()).token).get("sub")
+        user_id = claims_of((await connector.fetch_credentials()).token).get("sub")
     finally:
         await connector.aclose()
     if not isinstance(user_id, str) or not user_id:
@@ -229,7 +229,7 @@ def _http_url(text: str) -> str | None:
     return text.rstrip("/") if parts.scheme in ("http", "https") and parts.hostname else None
 
 
-def _claims(token: str) -> dict[str, Any]:
+def claims_of(token: str) -> dict[str, Any]:
     """What a JWT says, or nothing; the signature is for the servers to check."""
     try:
         payload = token.split(".")[1]
@@ -241,6 +241,6 @@ def _claims(token: str) -> dict[str, Any]:
 
 def _expiry(token: str) -> datetime | None:
     try:
-        return datetime.fromtimestamp(float(_claims(token)["exp"]), UTC)
+        return datetime.fromtimestamp(float(claims_of(token)["exp"]), UTC)
     except (KeyError, TypeError, ValueError, OverflowError, OSError):
         return None

@@ -6,6 +6,7 @@ whether it lives.
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import stat
 from collections.abc import Callable, Generator
@@ -17,12 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
+    from app.proof import SignInKey
     from app.settings import Settings
 
 _LEAST_SQLITE: Final = (3, 38, 0)
 _LARGE_WAL: Final = 64 * 1024 * 1024
 _OLD_QUEUE_SECONDS: Final = 24 * 3600
 _CLOCK_SECONDS: Final = 30
+_TOKEN_SECONDS: Final = 60
 _SECONDS: Final = 5.0
 _MICROSECONDS: Final = 1_000_000
 
@@ -154,11 +157,26 @@ def _content(connection: sqlite3.Connection) -> Generator[Finding]:
         )
     else:
         yield Finding("queue", "ok", f"{entries:,} changes wait" if entries else "Nothing waits.")
+    yield _gate(connection, entries)
     rejected = connection.execute(
         "SELECT count(*) FROM sqlite_schema WHERE name = 'ps_rejected_transactions'"
     ).fetchone()[0]
     if rejected and (count := connection.execute("SELECT count(*) FROM ps_rejected_transactions").fetchone()[0]):
         yield Finding("rejected", "warning", f"{count:,} changes were rejected; todo-tui rejected shows why.")
+
+
+def _gate(connection: sqlite3.Connection, waiting: int) -> Finding:
+    """Whether what others changed is shown: not while changes of one's own are on their way to the service and back."""
+    query = "SELECT CAST(value AS INTEGER) FROM ps_kv WHERE key = ?"
+    target, seen = (
+        (connection.execute(query, (f"{name}_checkpoint_request_id",)).fetchone() or (0,))[0]
+        for name in ("target", "last_seen")
+    )
+    if waiting:
+        return Finding("gate", "ok", "Closed: what others changed is shown once the changes that wait are uploaded.")
+    if target > seen:
+        return Finding("gate", "ok", "Closed: the service has yet to send back what was uploaded; see todo-tui status.")
+    return Finding("gate", "ok", "Open: what others change is shown as it comes.")
 
 
 def _holder(database: Path) -> Generator[Finding]:
@@ -205,8 +223,46 @@ def _network(settings: Settings) -> Generator[Finding]:
             )
             continue
         yield Finding(what, "ok", f"{url} answers.")
+        if what == "backend":
+            yield asyncio.run(_token(settings, url))
         if sent := answer.headers.get("date"):
             yield from _clock(what, sent)
+
+
+async def _token(settings: Settings, url: str) -> Finding:
+    """What the backend says to who signs in, and whether this machine's clock agrees with the token."""
+    from app.connector import BackendRefusedError, BackendUnreachableError, DemoConnector, claims_of
+    from app.memory import RunError
+    from app.sign_in import SignInFile, as_signed_in
+
+    kept = SignInFile(settings.data_dir)
+
+    async def key() -> SignInKey | None:
+        signed_in = kept.recall(url)
+        return None if signed_in is None else signed_in.key
+
+    try:
+        user_id = str(as_signed_in(settings).user_id)
+        connector = DemoConnector(url, user_id, interface=settings.upload_interface, sign_in=key, timeout=_SECONDS)
+        try:
+            credentials = await connector.fetch_credentials()
+        finally:
+            await connector.aclose()
+    except (BackendRefusedError, BackendUnreachableError, RunError) as error:
+        return Finding("token", "problem", str(error))
+    now, made = datetime.now(UTC).timestamp(), claims_of(credentials.token).get("iat")
+    if isinstance(made, (int, float)) and made - now > _TOKEN_SECONDS:
+        return Finding("token", "problem", f"It begins to hold in {made - now:.0f} s by this clock; set the clock.")
+    if credentials.expires_at is None:
+        return Finding("token", "ok", "The backend gives one.")
+    left = credentials.expires_at.timestamp() - now
+    if left <= 0:
+        return Finding(
+            "token",
+            "problem",
+            f"It expired {-left:.0f} s ago by this clock; set the clock, or ask whoever runs the backend.",
+        )
+    return Finding("token", "ok", f"It holds for {left:.0f} s.")
 
 
 def _clock(what: str, sent: str) -> Generator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from app.schema import APP_SCHEMA
 from app.store import Store
 from sync import PowerSyncDatabase
+
+from .commands import PROGRAM, WAIT_SECONDS, Run
 
 # Textual reads these when it is imported, which the interface tests do later; snapshots must not depend on them.
 for _name in ("NO_COLOR", "TEXTUAL_THEME", "TEXTUAL_COLOR_SYSTEM", "TEXTUAL_ANIMATIONS"):
@@ -48,3 +51,26 @@ def store(database: PowerSyncDatabase, connects: list[str]) -> Store:
         connects.append("connect")
 
     return Store(database, "user-1", connect, now=lambda: NOW)
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def run(environment: dict[str, str], data_dir: Path) -> Run:
+    """Runs a command on a data directory of its own, with stdin closed unless text is given."""
+
+    def run(*arguments: object, text: str = "", **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [PROGRAM, *(str(argument) for argument in arguments)],
+            env={**environment, "TODO_TUI_DATA_DIR": str(data_dir), "TZ": "UTC", **more},
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=WAIT_SECONDS,
+            check=False,
+        )
+
+    return run

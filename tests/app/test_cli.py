@@ -22,8 +22,7 @@ import pytest
 
 from tests.app.backend.harness import free_port
 
-PROGRAM = str(Path(sys.executable).with_name("todo-tui"))
-WAIT_SECONDS = 30.0
+from .commands import PROGRAM, WAIT_SECONDS
 
 # Makes the terminal on stdin the controlling one, so that closing it sends SIGHUP as a real terminal does.
 IN_TERMINAL = (

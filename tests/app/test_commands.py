@@ -11,51 +11,15 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.app.backend.harness import free_port
 
-from .test_cli import PROGRAM, WAIT_SECONDS, Terminal, backend_process, refused
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def data_dir(tmp_path: Path) -> Path:
-    return tmp_path / "data"
-
-
-@pytest.fixture
-def run(environment: dict[str, str], data_dir: Path) -> Run:
-    """Runs a command on a data directory of its own, with stdin closed unless text is given."""
-
-    def run(*arguments: object, text: str = "", **more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [PROGRAM, *(str(argument) for argument in arguments)],
-            env={**environment, "TODO_TUI_DATA_DIR": str(data_dir), "TZ": "UTC", **more},
-            input=text,
-            capture_output=True,
-            text=True,
-            timeout=WAIT_SECONDS,
-            check=False,
-        )
-
-    return run
-
-
-def out(done: subprocess.CompletedProcess[str]) -> str:
-    assert done.returncode == 0, done
-    assert "Traceback" not in done.stderr
-    return done.stdout.rstrip("\n")
-
-
-def data(run: Run, *arguments: object) -> Any:
-    return json.loads(out(run(*arguments)))
+from .commands import PROGRAM, WAIT_SECONDS, Run, data, out
+from .test_cli import Terminal, backend_process, refused
 
 
 def texts(run: Run, *arguments: object) -> list[str]:
@@ -330,102 +294,6 @@ def test_completions_are_made(run: Run, shell: str):
 def test_bash_completes_commands(run: Run):
     done = run(_TODO_TUI_COMPLETE="bash_complete", COMP_WORDS="todo-tui reje", COMP_CWORD="1")
     assert done.stdout.strip() == "plain,rejected"
-
-
-def test_the_doctor_tells_the_truth(run: Run, environment: dict[str, str], tmp_path: Path, data_dir: Path):
-    assert run("doctor").returncode == 0
-    out(run("add", "Milk"))
-    assert "queue: 2 changes wait" in out(run("doctor"))
-    (data_dir / "todo.db").chmod(0o644)
-    assert "! todo.db: Other accounts may read it; run chmod 600" in out(run("doctor"))
-    (data_dir / "todo.db").chmod(0o600)
-    with closing(sqlite3.connect(data_dir / "todo.db")) as connection, connection:
-        connection.execute("UPDATE ps_crud_times SET made_at = made_at - 3 * 86400 * 1000000")
-    assert "the oldest for 3 days" in out(run("doctor"))
-    dead = run("doctor", TODO_TUI_BACKEND_URL="http://127.0.0.1:9")
-    assert dead.returncode == 1
-    assert "✗ backend: http://127.0.0.1:9 does not answer" in dead.stdout
-    with backend_process(environment, "--open", "--port", 0, "--database", tmp_path / "b.db") as (_, url):
-        found = json.loads(run("doctor", "--json", TODO_TUI_BACKEND_URL=url).stdout)
-        assert {"what": "backend", "state": "ok", "told": f"{url} answers."} in found
-        assert {each["state"] for each in found if each["what"] == "clock"} == {"ok"}
-
-
-def test_the_doctor_finds_a_damaged_page(run: Run, data_dir: Path):
-    out(run("add", "-", text="\n".join(f"Number {number} {'x' * 300}" for number in range(300))))
-    with closing(sqlite3.connect(data_dir / "todo.db")) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    with (data_dir / "todo.db").open("r+b") as file:
-        file.seek(4096 * 20)
-        file.write(b"\xff" * 4096)
-    found = run("doctor")
-    assert found.returncode == 1
-    assert "is damaged" in found.stdout
-
-
-def damaged(data_dir: Path) -> None:
-    """Spoil a page of the lists, none of the queue."""
-    database = data_dir / "todo.db"
-    with closing(sqlite3.connect(database)) as connection:
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        (page,) = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'ps_data__todos'").fetchone()
-        (size,) = connection.execute("PRAGMA page_size").fetchone()
-    with database.open("r+b") as file:
-        file.seek(size * (page - 1))
-        file.write(b"\xff" * size)
-
-
-def test_repairing_loses_nothing_that_waited(run: Run, environment: dict[str, str], tmp_path: Path, data_dir: Path):
-    with backend_process(environment, "--open", "--port", 0, "--database", tmp_path / "b.db") as (_, url):
-        named = {"TODO_TUI_BACKEND_URL": url}
-        out(run("add", "-", text="\n".join(f"Synced {number}" for number in range(50)), **named))
-        assert run("sync", "--wait", 20, **named).returncode == 0
-        out(run("done", "Synced 7", **named))
-        out(run("add", "-", text="\n".join(f"Waiting {number}" for number in range(20)), **named))
-        out(run("rm", "Synced 8", **named))
-        damaged(data_dir)
-        assert "todo-tui doctor --repair" in run("doctor", **named).stdout
-        done = run("doctor", "--repair", **named)
-        assert done.returncode == 0, done.stderr
-        assert "22 changes were rescued and wait again" in done.stderr
-        (kept,) = data_dir.glob("damaged-*")
-        assert {path.name for path in kept.iterdir()} >= {"todo.db", "queue.json"}
-        assert stat.S_IMODE((kept / "queue.json").stat().st_mode) == 0o600
-        assert run("doctor", **named).returncode == 0
-        assert json.loads(out(run("status", "--json", **named)))["waiting"] == 22
-        assert run("sync", "--wait", 20, **named).stderr == "Everything is synced.\n"
-        found = json.loads(out(run("list", "--all", "--json", **named)))
-        assert {todo["text"] for todo in found if todo["completed"]} == {"Synced 7"}
-        assert {todo["text"] for todo in found} == {
-            *(f"Synced {number}" for number in range(50) if number != 8),
-            *(f"Waiting {number}" for number in range(20)),
-        }
-
-
-def test_nothing_to_repair_and_what_is_in_use_is_left_alone(run: Run, environment: dict[str, str], data_dir: Path):
-    assert "There is no" in refused(run("doctor", "--repair"), 1)
-    out(run("add", "Milk"))
-    terminal = Terminal({**environment, "TODO_TUI_DATA_DIR": str(data_dir)}, PROGRAM)
-    try:
-        terminal.read_until(b"Milk")
-        deadline = time.monotonic() + WAIT_SECONDS
-        while not (data_dir / "todo.db-sync-lock").exists():
-            assert time.monotonic() < deadline
-        assert "Another todo-tui syncs" in refused(run("doctor", "--repair"), 1)
-        assert f"syncing: Process {terminal.process.pid} syncs these lists." in run("doctor").stdout
-    finally:
-        terminal.close()
-
-
-def test_the_bundle_names_nobody(run: Run, tmp_path: Path, data_dir: Path):
-    out(run("add", "Hide the treasure"))
-    bundle = tmp_path / "bundle.txt"
-    run("doctor", "--bundle", bundle, TODO_TUI_BACKEND_URL="http://secret.example:9", TODO_TUI_USER_ID="42")
-    text = bundle.read_text()
-    assert "queue: 2 changes wait" in text
-    for secret in ("treasure", "secret.example", str(data_dir), "42"):
-        assert secret not in text.replace("0.42", "")
-    assert stat.S_IMODE(bundle.stat().st_mode) == 0o600
 
 
 def test_the_interface_in_a_browser_is_this_machines_own(run: Run, environment: dict[str, str], data_dir: Path):

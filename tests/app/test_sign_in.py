@@ -6,7 +6,8 @@ import json
 import signal
 from pathlib import Path
 
-from tests.app.test_cli import PROGRAM, backend_process, refused, run, terminal, until_remembered
+from tests.app.commands import PROGRAM
+from tests.app.test_cli import backend_process, refused, run, terminal, until_remembered
 
 
 def test_from_a_key_to_a_list(environment: dict[str, str], tmp_path: Path) -> None:
