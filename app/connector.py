@@ -22,7 +22,17 @@ import httpx
 
 from app.proof import ANSWER_HEADER, SignInKey, is_answered, prove
 from app.upload_interfaces import UPLOAD_INTERFACES, UploadInterfaceName, json_object, sentence_of
-from sync import CrudTransaction, NetworkError, PowerSyncCredentials, TransactionConnector, Verdict
+from sync import (
+    Accepted,
+    CrudTransaction,
+    NetworkError,
+    PowerSyncCredentials,
+    PowerSyncDatabase,
+    TransactionConnector,
+    Verdict,
+)
+
+_GREATEST_CHECKPOINT = 2**63 - 1
 
 
 class BackendUnreachableError(NetworkError):
@@ -63,12 +73,15 @@ class DemoConnector(TransactionConnector):
         service_url: str | None = None,
         *,
         interface: UploadInterfaceName = "batch",
+        checkpoints_by_backend: bool = False,
         sign_in: Callable[[], Awaitable[SignInKey | None]] | None = None,
         verify: Callable[[], Awaitable[None]] | None = None,
         claim: Callable[[str | None], Awaitable[None]] | None = None,
         timeout: float = 20.0,
     ) -> None:
         self._interface = UPLOAD_INTERFACES[interface]
+        self._checkpoints_by_backend = checkpoints_by_backend
+        self._client_id = ""
         self.limits = self._interface.limits
         self._backend_url = backend_url.rstrip("/")
         self._user_id = user_id
@@ -144,14 +157,38 @@ class DemoConnector(TransactionConnector):
         backend_id = answer.get("backend_id")
         return backend_id if isinstance(backend_id, str) and answer.get("name") == "todo-tui backend" else None
 
+    async def upload_data(self, database: PowerSyncDatabase) -> None:
+        """Empty the queue, as far as the verdicts allow. Raises as `TransactionConnector.upload_data`."""
+        if self._checkpoints_by_backend:
+            self._client_id = await database.client_id()
+        await super().upload_data(database)
+
     async def upload_transactions(self, transactions: Sequence[CrudTransaction]) -> Sequence[Verdict]:
         """Send transactions, in order.
 
         Raises:
             BackendUnreachableError: no answer in time; what was not answered for stays in the queue.
-            BackendRefusedError: it gave no token.
+            BackendRefusedError: it gave no token, or no checkpoint.
         """
-        return await self._interface.upload(self._send, transactions)
+        verdicts = await self._interface.upload(self._send, transactions)
+        if not self._checkpoints_by_backend or not any(isinstance(verdict, Accepted) for verdict in verdicts):
+            return verdicts
+        checkpoint = Accepted(await self._new_checkpoint())
+        return [checkpoint if isinstance(verdict, Accepted) else verdict for verdict in verdicts]
+
+    async def _new_checkpoint(self) -> int:
+        """A custom write checkpoint: the number that a checkpoint will carry which holds what was uploaded so far."""
+        body = json.dumps({"user_id": self._user_id, "client_id": self._client_id}).encode()
+        response = await self._send("PUT", "/api/data/checkpoint", body)
+        checkpoint = json_object(response).get("checkpoint") if response.is_success else None
+        if isinstance(checkpoint, str) and checkpoint.isascii() and checkpoint.isdecimal():
+            checkpoint = int(checkpoint)
+        if not isinstance(checkpoint, int) or not 0 < checkpoint < _GREATEST_CHECKPOINT:
+            told = sentence_of(response) if not response.is_success else "its answer holds none."
+            raise BackendRefusedError(
+                response.status_code, f"The backend gave no checkpoint; check checkpoint_mode: {told}"
+            )
+        return checkpoint
 
     async def _send(self, method: str, path: str, body: bytes) -> httpx.Response:
         token = self._token or (await self.fetch_credentials()).token

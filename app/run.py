@@ -280,6 +280,7 @@ async def _connector(
             user_id,
             settings.service_url,
             interface=settings.upload_interface,
+            checkpoints_by_backend=settings.checkpoint_mode == "backend",
             sign_in=sign_in,
             verify=still_ours,
             claim=claim,

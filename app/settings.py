@@ -41,6 +41,7 @@ _EXPECTED = {
     "data_dir": "the path of a directory",
     "backend_url": _ADDRESS,
     "upload_interface": '"batch", "transactions" or "rows"',
+    "checkpoint_mode": '"service" or "backend"',
     "service_url": _ADDRESS,
     "user_id": f"a UUID such as {DEFAULT_USER_ID}, or the whole number of a user",
     "port": "a whole number from 1 to 65535",
@@ -53,7 +54,7 @@ _EXPECTED = {
     "database": "the path of a file, or an address postgresql://…",
 }
 _TOML_TYPES: dict[str, type] = {"port": int, "reduced_motion": bool, "keys": dict, "profiles": dict}
-_IN_PROFILES = ("data_dir", "backend_url", "service_url", "upload_interface", "user_id")
+_IN_PROFILES = ("data_dir", "backend_url", "service_url", "upload_interface", "checkpoint_mode", "user_id")
 _PROFILES: dict[str, dict[str, str]] = {"embedded": {}, "self-hosted": {}, "powersync-cloud": {}}
 _NEED_A_BACKEND = ("self-hosted", "powersync-cloud")
 _OPTIONS = {
@@ -78,6 +79,7 @@ class Settings(BaseSettings):
         data_dir: directory of the database, the log and the inner backend's data; absolute.
         backend_url: base URL of the backend, or None for the demo backend inside todo-tui; in one spelling.
         upload_interface: how a backend named by `backend_url` wants its uploads (see `app.upload_interfaces`).
+        checkpoint_mode: who is asked for the checkpoint that holds what was uploaded.
         service_url: base URL of the sync service, or None for what the backend says; in one spelling.
         user_id: whose lists are shown and synced; a number where the backend counts its users.
         port: loopback TCP port of the demo backend inside todo-tui.
@@ -87,7 +89,8 @@ class Settings(BaseSettings):
             None for a file in the data directory. An address may hold a password.
         sync_config: the sync config of a demo backend that runs alone, or None for the one that comes along; absolute.
         keys: other keys for single actions, by the action's id.
-        profiles: sets of values by name: backend, service, upload interface, user and data directory together.
+        profiles: sets of values by name: backend, service, upload interface, checkpoint mode, user and data directory
+            together.
     """
 
     model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
@@ -96,6 +99,7 @@ class Settings(BaseSettings):
     data_dir: Path = Field(default_factory=lambda: user_data_path("todo-tui", appauthor=False))
     backend_url: str | None = None
     upload_interface: Literal["batch", "transactions", "rows"] = "batch"
+    checkpoint_mode: Literal["service", "backend"] = "service"
     service_url: str | None = None
     user_id: UUID | _UserNumber = DEFAULT_USER_ID
     port: int = Field(default=6161, ge=1, le=65535)

@@ -119,6 +119,10 @@ class PowerSyncDatabase(LocalDatabase):
     ) -> None:
         await self.close()
 
+    async def client_id(self) -> str:
+        """The id by which the service tells this file from others of the same user; it stays for the file's life."""
+        return await self._pool.read(upload_queue.client_id)
+
     # The schema
 
     async def update_schema(self, schema: Schema) -> None:
