@@ -198,6 +198,7 @@ backend_url = "http://top.example"
 backend_url = "https://todo.example.com"
 user_id = "00000000-0000-4000-8000-000000000001"
 upload_interface = "transactions"
+checkpoint_mode = "backend"
 [profiles.mine]
 backend_url = "http://mine.example"
 data_dir = "mine"
@@ -208,9 +209,10 @@ def test_a_profile_switches_everything_about_the_backend_together(tmp_path: Path
     file = config_file(tmp_path, PROFILES)
     assert load_settings(file).backend_url == "http://top.example"
     chosen = load_settings(file, {"profile": "self-hosted"})
-    assert (chosen.backend_url, chosen.upload_interface, str(chosen.user_id)) == (
+    assert (chosen.backend_url, chosen.upload_interface, chosen.checkpoint_mode, str(chosen.user_id)) == (
         "https://todo.example.com",
         "transactions",
+        "backend",
         OTHER_USER,
     )
     assert chosen.data_dir == tmp_path / ".local/share/todo-tui/profiles/self-hosted"
