@@ -91,7 +91,13 @@ def test_paths_are_absolute_and_know_the_home_directory(tmp_path: Path, monkeypa
     [
         ("prot = 1\n", ("unknown key 'prot'", "did you mean port?")),
         ("backend-url = ''\n", ("unknown key 'backend-url'", "did you mean backend_url?")),
-        ("zzz = 1\n", ("unknown key 'zzz'", "data_dir, backend_url, upload_interface, checkpoint_mode, service_url, user_id, port")),
+        (
+            "zzz = 1\n",
+            (
+                "unknown key 'zzz'",
+                "data_dir, backend_url, upload_interface, checkpoint_mode, service_url, user_id, port",
+            ),
+        ),
         ("[profil]\nname = 'x'\n", ("unknown key 'profil'",)),
         ("port = '6161'\n", ("port must be a whole number", "not text in quotes")),
         ("port = true\n", ("port must be a whole number", "not true or false")),
