@@ -113,11 +113,13 @@ def command_line(
 
 @command_line.command()
 @click.argument("url")
+@click.option("--keyring", "in_keyring", is_flag=True, help="Keep it in the keyring of the desktop, not in a file.")
 @click.pass_context
-def login(context: click.Context, url: str) -> int:
+def login(context: click.Context, url: str, *, in_keyring: bool) -> int:
     """Keep a sign-in key for the backend at URL; it is asked for, or read from stdin.
 
-    Whoever runs that backend makes one by `todo-tui backend user add NAME`. It is kept in the data directory.
+    Whoever runs that backend makes one by `todo-tui backend user add NAME`. It is kept in the data directory, or with
+    --keyring in the keyring of the desktop (extra: keyring).
     """
     from app.login import LoginError, sign_in
 
@@ -125,7 +127,7 @@ def login(context: click.Context, url: str) -> int:
     assert settings.backend_url is not None
     secret = click.prompt("Sign-in key", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline()
     try:
-        user_id = sign_in(settings.data_dir, settings.backend_url, secret)
+        user_id = sign_in(settings.data_dir, settings.backend_url, secret, in_keyring=in_keyring)
     except LoginError as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"Signed in at {settings.backend_url} as user {user_id}.", err=True)

@@ -18,13 +18,14 @@ class LoginError(Exception):
     """The key was not kept. The message is one sentence."""
 
 
-def sign_in(data_dir: Path, backend_url: str, secret: str) -> str:
+def sign_in(data_dir: Path, backend_url: str, secret: str, *, in_keyring: bool = False) -> str:
     """Keep a key in a data directory, once the backend has taken it. Returns the user whose lists it opens.
 
     Args:
         data_dir: where it is kept.
         backend_url: of the backend.
         secret: the key as it was printed, `NAME:SECRET`.
+        in_keyring: whether the key itself goes into the keyring of the desktop.
 
     Raises:
         LoginError: it was not kept.
@@ -34,7 +35,7 @@ def sign_in(data_dir: Path, backend_url: str, secret: str) -> str:
         raise LoginError("That is no sign-in key; it looks like laptop:9f3k…, as todo-tui backend user add prints it.")
     try:
         user_id = asyncio.run(user_of_key(backend_url, key))
-        SignInFile(data_dir).keep(backend_url, SignedIn(user_id, secret.strip()))
+        SignInFile(data_dir).keep(backend_url, SignedIn(user_id, secret.strip()), in_keyring=in_keyring)
     except (BackendRefusedError, BackendUnreachableError, RunError) as error:
         raise LoginError(str(error)) from error
     return user_id

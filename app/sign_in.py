@@ -1,7 +1,7 @@
 """The sign-in keys that this device has for named backends: the file `sign-in.json` of a data directory.
 
-Owns that file (0600). A key is written there once, by `todo-tui login`, and leaves it for proofs only. Must not know
-how a backend is asked.
+Owns that file (0600). A key is written there once, by `todo-tui login`, or to the keyring, and leaves it for proofs
+only. Must not know how a backend is asked.
 """
 
 from __future__ import annotations
@@ -44,25 +44,46 @@ class SignInFile:
         self._path = data_dir / "sign-in.json"
 
     def recall(self, backend_url: str) -> SignedIn | None:
-        """What was kept for a backend, or None.
+        """What was kept for a backend, or None. May take long where a keyring has to be unlocked.
 
         Raises:
-            RunError: the file cannot be read.
+            RunError: the file or the keyring cannot be read, or the keyring has lost the key.
         """
         kept = self._read().get(backend_url)
         if not isinstance(kept, dict):
             return None
         fields = cast("dict[str, Any]", kept)
         user_id, secret = fields.get("user_id"), fields.get("key")
+        if fields.get("in_keyring") is True:
+            from app.keyrings import recall_secret
+
+            secret = recall_secret(_name(backend_url, user_id))
+            if secret is None:
+                raise RunError(
+                    f"The keyring holds no key for {backend_url} any more; sign in again with todo-tui login."
+                )
         return SignedIn(user_id, secret) if isinstance(user_id, str) and isinstance(secret, str) else None
 
-    def keep(self, backend_url: str, signed_in: SignedIn) -> None:
+    def keep(self, backend_url: str, signed_in: SignedIn, *, in_keyring: bool = False) -> None:
         """Keep a key, instead of the one that was kept for this backend.
 
+        Args:
+            backend_url: of the backend.
+            signed_in: the key, and whose lists it opens.
+            in_keyring: keep the key itself in the keyring; the file tells that only.
+
         Raises:
-            RunError: the file cannot be read or written.
+            RunError: the file cannot be read or written, or there is no keyring.
         """
-        kept = self._read() | {backend_url: {"user_id": signed_in.user_id, "key": signed_in.secret}}
+        known: dict[str, Any] = {"user_id": signed_in.user_id}
+        if in_keyring:
+            from app.keyrings import keep_secret
+
+            keep_secret(_name(backend_url, signed_in.user_id), signed_in.secret)
+            known["in_keyring"] = True
+        else:
+            known["key"] = signed_in.secret
+        kept = self._read() | {backend_url: known}
         draft = self._path.with_name(f"{self._path.name}.{os.getpid()}.new")
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -84,6 +105,11 @@ class SignInFile:
         except (OSError, ValueError, RecursionError) as error:
             raise RunError(f"{self._path} cannot be read; delete it, and sign in again with todo-tui login.") from error
         return cast("dict[str, Any]", kept) if isinstance(kept, dict) else {}
+
+
+def _name(backend_url: str, user_id: Any) -> str:
+    """The name of a key in the keyring, which all data directories share."""
+    return f"{user_id} at {backend_url}"
 
 
 def as_signed_in(settings: Settings) -> Settings:

@@ -49,6 +49,46 @@ def test_from_a_key_to_a_list(environment: dict[str, str], tmp_path: Path) -> No
     assert key.partition(":")[2] not in log
 
 
+def test_a_key_in_the_keyring(environment: dict[str, str], tmp_path: Path) -> None:
+    database, data_dir, keyring = tmp_path / "b.db", tmp_path / "data", tmp_path / "keyring.json"
+    key = run(environment, "backend", "--database", database, "user", "add", "laptop").stdout.strip()
+    ours = environment | {
+        "PYTHON_KEYRING_BACKEND": "tests.kit.file_keyring.FileKeyring",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "TEST_KEYRING": str(keyring),
+    }
+    secret = key.partition(":")[2]
+    with backend_process(environment, "--port", 0, "--database", database) as (_, url):
+        named = ("--data-dir", data_dir, "--backend", url)
+        assert run(ours, "--data-dir", data_dir, "login", "--keyring", url, text=f"{key}\n").returncode == 0
+        assert secret in keyring.read_text()
+        assert secret not in (data_dir / "sign-in.json").read_text()
+        assert run(ours, *named, "add", "Milk").returncode == 0
+        assert run(ours, *named, "sync", "--wait", 20).returncode == 0
+        # Locked, or gone: a sentence, and the lists stay as they are.
+        keyring.unlink()
+        assert "✗ token: The keyring holds no key for" in run(ours, *named, "doctor").stdout
+        assert "sign in again with todo-tui login" in refused(run(ours, *named, "add", "x"), 1)
+        keyring.mkdir()
+        assert "The keyring did not give the key: it is locked; unlock it" in refused(run(ours, *named, "add", "x"), 1)
+        assert "did not take the key" in refused(
+            run(ours, "--data-dir", data_dir, "login", "--keyring", url, text=f"{key}\n"), 1
+        )
+        keyring.rmdir()
+        assert run(ours, "--data-dir", data_dir, "login", url, text=f"{key}\n").returncode == 0
+        assert not keyring.exists()
+        assert run(ours, *named, "sync", "--wait", 20).returncode == 0
+
+
+def test_without_a_keyring_the_way_on_is_told(environment: dict[str, str], tmp_path: Path) -> None:
+    key = run(environment, "backend", "--database", tmp_path / "b.db", "user", "add", "laptop").stdout
+    none = environment | {"PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
+    with backend_process(environment, "--port", 0, "--database", tmp_path / "b.db") as (_, url):
+        done = run(none, "--data-dir", tmp_path / "data", "login", "--keyring", url, text=key)
+        assert "sign in without --keyring" in refused(done, 1)
+        assert not (tmp_path / "data" / "sign-in.json").exists()
+
+
 def test_with_mine_a_key_opens_the_lists_of_this_machine(environment: dict[str, str], tmp_path: Path) -> None:
     user = "22222222-2222-4222-8222-222222222222"
     run(environment, "--user", user, "backend", "--database", tmp_path / "b.db", "user", "add", "me", "--mine")
