@@ -45,7 +45,7 @@ class RowRecorder:
         for told, table in tables:
             statements.execute(f"SELECT id FROM main.{quoted(table)} LIMIT 0")
             for event, rows in _EVENTS.items():
-                name = quoted(f"powersync_rows_{event.lower()}_{table}")
+                name = quoted(f"powersync_rows_{event.lower()}_{told}")
                 noting = " ".join(f"SELECT {_FUNCTION}({literal(told)}, {row}.id);" for row in rows)
                 statements.execute(
                     f"CREATE TEMP TRIGGER IF NOT EXISTS {name} AFTER {event} ON main.{quoted(table)} BEGIN {noting} END"

@@ -136,6 +136,13 @@ async def test_a_table_of_the_apps_own_that_is_made_anew(database: PowerSyncData
     assert await told(changes) == {"own": {"a", "b"}}
 
 
+async def test_a_table_by_both_of_its_names(database: PowerSyncDatabase) -> None:
+    known, behind = database.on_row_change("lists", throttle=0), database.on_row_change("ps_data__lists", throttle=0)
+    assert (await told(known), await told(behind)) == ({"lists": ANY}, {"ps_data__lists": ANY})
+    await database.execute("INSERT INTO lists(id) VALUES ('a')")
+    assert (await told(known), await told(behind)) == ({"lists": {"a"}}, {"ps_data__lists": {"a"}})
+
+
 async def test_a_table_that_is_not_there_or_has_no_ids(database: PowerSyncDatabase) -> None:
     async with database.write_transaction() as transaction:
         await transaction.execute("CREATE TABLE own(a)")
