@@ -9,11 +9,12 @@ import pytest
 from textual import events
 from textual.widgets import Button
 
-from app.store import SAMPLE_NAME, SAMPLE_TODOS, Store
+from app.store import SAMPLE_NAME, SAMPLE_TODOS, Arrangement, Sort, Store
 from app.tui.screens.confirm import ConfirmScreen
 from app.tui.screens.help import HelpScreen
 from app.tui.theme import DARK, LIGHT
 from app.tui.widgets.lines import KeyBar, StatusLine
+from app.tui.widgets.todo_rows import TodoRows
 from app.tui.widgets.welcome import Welcome
 from sync import NetworkError, PowerSyncDatabase, SyncStatus
 from tests.app.conftest import NOW
@@ -441,6 +442,25 @@ async def test_rejected_changes_are_counted(store: Store, database: PowerSyncDat
         [rejected] = await database.rejected_writes()
         assert await rejected.retry()
         await run.until(lambda: "1 change waiting" in run.status_text and "rejected" not in run.status_text)
+
+
+async def test_a_long_list_is_whole_in_the_end_and_keeps_its_cursor(store: Store, database: PowerSyncDatabase):
+    list_id = await store.add_list("Long")
+    rows = [[f"{number:04}", list_id, f"2026-01-01T00:{number:04}", f"{number % 7} {number}"] for number in range(1200)]
+    await database.execute_many("INSERT INTO todos(id, list_id, created_at, description) VALUES (?, ?, ?, ?)", rows)
+    async with running(store) as run:
+        await run.until(lambda: "1,200 open" in run.title_text)
+        assert [todo.id for todo in run.todos.rows] == [row[0] for row in rows]
+        await run.press("right", "G")
+        assert run.todos.selected_id == "1199"
+        await store.arrange(list_id, Arrangement(Sort.NAME))
+        run.main.query_one(TodoRows).show_day()
+        await run.until(lambda: "by name" in run.title_text)
+        assert run.todos.selected_id == "1199"
+        assert [todo.description for todo in run.todos.rows] == sorted(row[3] for row in rows)
+        await database.execute("UPDATE todos SET description = '! first' WHERE id = '1199'")
+        await run.until(lambda: run.todos.rows[0].id == "1199")
+        assert run.todos.selected_id == "1199"
 
 
 async def test_the_workers_end_with_the_app(store: Store):
