@@ -28,7 +28,7 @@ BUSY_TIMEOUT_SECONDS = 10.0
 
 _INTERRUPT_AGAIN_SECONDS = 0.01
 
-_WRITER_CACHE_KIB = 16 << 10  # what a large transaction changes outgrows SQLite's 2 MB, and is written and read twice
+_WRITER_CACHE_KIB = 8 << 10  # what a large transaction changes outgrows SQLite's 2 MB, and is written and read twice
 
 
 class ConnectionThread(aiosqlite.Connection):
