@@ -10,7 +10,6 @@ import importlib
 import io
 import logging
 import os
-import select
 import signal
 import sys
 import threading
@@ -28,6 +27,7 @@ from app.embedded import EmbeddedBackend
 from app.memory import BackendMemory, RunError
 from app.recent_log import RecentLog
 from app.sign_in import SignInFile, as_signed_in
+from app.terminal import leave_terminal, outlive_terminal, watch_terminal
 
 if TYPE_CHECKING:
     from app.proof import SignInKey
@@ -161,6 +161,8 @@ async def _run(settings: Settings, end: _End) -> None:
     task = asyncio.current_task()
     assert task is not None
     _end_at_signals(end, task.cancel)
+    watch_terminal()
+    outlive_terminal()
     memory = BackendMemory(settings.data_dir)
     memory.check(str(settings.user_id), settings.backend_url)
     changed = asyncio.Event()
@@ -196,10 +198,7 @@ def _end_at_signals(end: _End, leave: Callable[[], object]) -> None:
     def told(number: int, _frame: FrameType | None) -> None:
         end.signal = number
         if number == signal.SIGHUP:
-            # The terminal is gone. Were it written to, the interface would fail on its way out, or wait for ever.
-            nowhere = os.open(os.devnull, os.O_RDWR)
-            for terminal in (0, 1, 2):
-                os.dup2(nowhere, terminal)
+            leave_terminal()
         last_resort = threading.Timer(_STUCK_SECONDS, os._exit, (128 + number,))
         last_resort.daemon = True
         last_resort.start()
@@ -208,16 +207,6 @@ def _end_at_signals(end: _End, leave: Callable[[], object]) -> None:
     # Not the loop's own signal handlers: they would not run while the interface waits for a terminal that hangs.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, told)
-    if os.isatty(0):
-        threading.Thread(target=_notice_hangup, name="todo-tui: terminal", daemon=True).start()
-
-
-def _notice_hangup() -> None:
-    """Send this process the signal that a terminal sends when it is gone; one that does not control it sends none."""
-    poll = select.poll()
-    poll.register(0, 0)  # a hangup is told without being asked for
-    if poll.poll():
-        os.kill(os.getpid(), signal.SIGHUP)
 
 
 @asynccontextmanager

@@ -24,6 +24,24 @@ from tests.app.backend.harness import free_port
 
 from .commands import PROGRAM, WAIT_SECONDS
 
+# Shorter than the time after which todo-tui ends itself by force, its backend still running.
+ENDS_SECONDS = 12.0
+# Writes as Textual does, long after the terminal is gone.
+WRITES_ON = """
+import select, sys
+from textual.drivers._writer_thread import WriterThread
+from app.terminal import outlive_terminal
+outlive_terminal()
+poll = select.poll()
+poll.register(0, 0)
+writer = WriterThread(sys.__stderr__)
+writer.start()
+writer.write("ready")
+poll.poll()
+for number in range(1000):
+    writer.write(f"text {number}")
+writer.stop()
+"""
 # Makes the terminal on stdin the controlling one, so that closing it sends SIGHUP as a real terminal does.
 IN_TERMINAL = (
     "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
@@ -331,11 +349,18 @@ def test_closing_the_terminal_ends_the_interface_and_its_backend(
     with terminal(environment, PROGRAM, "--data-dir", tmp_path, "--port", port, controls=controls) as shown:
         shown.read_until(b"\x1b[?1049h")
         shown.hang_up()
-        assert shown.process.wait(WAIT_SECONDS) == 128 + signal.SIGHUP
+        assert shown.process.wait(ENDS_SECONDS) == 128 + signal.SIGHUP
     log = (tmp_path / "todo-tui.log").read_text()
     assert "Traceback" not in log
     with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
         pass
+
+
+def test_writing_to_a_terminal_that_is_gone_does_not_wait_for_ever(environment: dict[str, str]) -> None:
+    with terminal(environment, sys.executable, "-c", WRITES_ON, controls=False) as shown:
+        shown.read_until(b"ready")
+        shown.hang_up()
+        assert shown.process.wait(WAIT_SECONDS) == 0
 
 
 def test_a_named_backend_is_used_and_nothing_is_started(environment: dict[str, str], tmp_path: Path) -> None:
