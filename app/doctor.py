@@ -233,13 +233,10 @@ async def _token(settings: Settings, url: str) -> Finding:
     """What the backend says to who signs in, and whether this machine's clock agrees with the token."""
     from app.connector import BackendRefusedError, BackendUnreachableError, DemoConnector, claims_of
     from app.memory import RunError
-    from app.sign_in import SignInFile, as_signed_in
-
-    kept = SignInFile(settings.data_dir)
+    from app.sign_in import as_signed_in, sign_in_key
 
     async def key() -> SignInKey | None:
-        signed_in = kept.recall(url)
-        return None if signed_in is None else signed_in.key
+        return await asyncio.to_thread(sign_in_key, settings)
 
     try:
         user_id = str(as_signed_in(settings).user_id)

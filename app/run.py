@@ -26,7 +26,7 @@ from app.appearance import Appearance
 from app.embedded import EmbeddedBackend
 from app.memory import BackendMemory, RunError
 from app.recent_log import RecentLog
-from app.sign_in import SignInFile, as_signed_in
+from app.sign_in import as_signed_in, sign_in_key
 from app.terminal import leave_terminal, outlive_terminal, watch_terminal
 
 if TYPE_CHECKING:
@@ -258,11 +258,9 @@ async def _connector(
 
     if embedded is None:
         assert named is not None
-        kept = SignInFile(settings.data_dir)
 
         async def sign_in() -> SignInKey | None:
-            signed_in = await asyncio.to_thread(kept.recall, named)
-            return None if signed_in is None else signed_in.key
+            return await asyncio.to_thread(sign_in_key, settings)
 
         connector = DemoConnector(
             named,

@@ -23,6 +23,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from app.keymap import Keymap, KeymapError, Preset
+from app.proof import parse_key
 
 ENVIRONMENT_PREFIX = "TODO_TUI_"
 
@@ -43,6 +44,7 @@ _EXPECTED = {
     "upload_interface": '"batch", "transactions" or "rows"',
     "checkpoint_mode": '"service" or "backend"',
     "service_url": _ADDRESS,
+    "sign_in_key": "a key as todo-tui backend user add prints it, such as laptop:9f3k…",
     "user_id": f"a UUID such as {DEFAULT_USER_ID}, or the whole number of a user",
     "port": "a whole number from 1 to 65535",
     "sync_config": "the path of a file",
@@ -54,7 +56,15 @@ _EXPECTED = {
     "database": "the path of a file, or an address postgresql://…",
 }
 _TOML_TYPES: dict[str, type] = {"port": int, "reduced_motion": bool, "keys": dict, "profiles": dict}
-_IN_PROFILES = ("data_dir", "backend_url", "service_url", "upload_interface", "checkpoint_mode", "user_id")
+_IN_PROFILES = (
+    "data_dir",
+    "backend_url",
+    "service_url",
+    "upload_interface",
+    "checkpoint_mode",
+    "sign_in_key",
+    "user_id",
+)
 _PROFILES: dict[str, dict[str, str]] = {"embedded": {}, "self-hosted": {}, "powersync-cloud": {}}
 _NEED_A_BACKEND = ("self-hosted", "powersync-cloud")
 _OPTIONS = {
@@ -81,6 +91,7 @@ class Settings(BaseSettings):
         upload_interface: how a backend named by `backend_url` wants its uploads (see `app.upload_interfaces`).
         checkpoint_mode: who is asked for the checkpoint that holds what was uploaded.
         service_url: base URL of the sync service, or None for what the backend says; in one spelling.
+        sign_in_key: the key that signs in at the backend, instead of one that `todo-tui login` has kept. A secret.
         user_id: whose lists are shown and synced; a number where the backend counts its users.
         port: loopback TCP port of the demo backend inside todo-tui.
         keymap: the set of keys to begin with.
@@ -89,8 +100,8 @@ class Settings(BaseSettings):
             None for a file in the data directory. An address may hold a password.
         sync_config: the sync config of a demo backend that runs alone, or None for the one that comes along; absolute.
         keys: other keys for single actions, by the action's id.
-        profiles: sets of values by name: backend, service, upload interface, checkpoint mode, user and data directory
-            together.
+        profiles: sets of values by name: backend, service, upload interface, checkpoint mode, key, user and data
+            directory together.
     """
 
     model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True)
@@ -101,6 +112,7 @@ class Settings(BaseSettings):
     upload_interface: Literal["batch", "transactions", "rows"] = "batch"
     checkpoint_mode: Literal["service", "backend"] = "service"
     service_url: str | None = None
+    sign_in_key: str | None = Field(default=None, repr=False)
     user_id: UUID | _UserNumber = DEFAULT_USER_ID
     port: int = Field(default=6161, ge=1, le=65535)
     keymap: Preset = "default"
@@ -108,7 +120,7 @@ class Settings(BaseSettings):
     database: str | None = Field(default=None, repr=False)
     sync_config: Path | None = None
     keys: dict[str, str | list[str]] = Field(default_factory=dict[str, "str | list[str]"])
-    profiles: dict[str, dict[str, str]] = Field(default_factory=dict[str, "dict[str, str]"])
+    profiles: dict[str, dict[str, str]] = Field(default_factory=dict[str, "dict[str, str]"], repr=False)
 
     @model_validator(mode="after")
     def _keys_fit(self) -> Self:
@@ -117,6 +129,13 @@ class Settings(BaseSettings):
         except KeymapError as error:
             raise PydanticCustomError("keymap", "{reason}", {"reason": str(error)}) from error
         return self
+
+    @field_validator("sign_in_key")
+    @classmethod
+    def _written_as_a_key(cls, text: str | None) -> str | None:
+        if text is not None and parse_key(text) is None:
+            raise ValueError("not a key")
+        return text
 
     @field_validator("database")
     @classmethod
@@ -177,7 +196,7 @@ def load_settings(config: Path | None = None, options: Mapping[str, object] | No
     in_environment = EnvSettingsSource(Settings)()
     of_profile = _profile(path, in_file, {**in_file, **in_environment, **given}.get("profile"))
     try:
-        return Settings.model_validate({**in_file, **of_profile, **in_environment, **given})
+        settings = Settings.model_validate({**in_file, **of_profile, **in_environment, **given})
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         if first["type"] == "keymap":
@@ -192,6 +211,10 @@ def load_settings(config: Path | None = None, options: Mapping[str, object] | No
         else:
             where = f"Config file {path}: {key}"
         raise SettingsError(f"{where} must be {_EXPECTED[key]}.") from None
+    signs_in = settings.sign_in_key is not None and settings.backend_url is not None
+    if signs_in and "user_id" not in settings.model_fields_set:
+        raise SettingsError("sign_in_key needs user_id: whose lists it opens, as todo-tui backend user list tells.")
+    return settings
 
 
 def _profile(path: Path, in_file: Mapping[str, Any], name: Any) -> dict[str, Any]:
@@ -208,7 +231,7 @@ def _profile(path: Path, in_file: Mapping[str, Any], name: Any) -> dict[str, Any
         # The lists of a data directory belong to one backend for good.
         base = in_file.get("data_dir") or user_data_path("todo-tui", appauthor=False)
         values["data_dir"] = str(Path(base) / "profiles" / str(name))
-    return {"backend_url": None, "service_url": None, **values}
+    return {"backend_url": None, "service_url": None, "sign_in_key": None, **values}
 
 
 def json_schema() -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""The sign-in keys that this device has for named backends: the file `sign-in.json` of a data directory.
+"""The sign-in keys that this device has for named backends: those of the settings, or of the file `sign-in.json`.
 
-Owns that file (0600). A key is written there once, by `todo-tui login`, or to the keyring, and leaves it for proofs
-only. Must not know how a backend is asked.
+Owns that file (0600), which lies in the data directory. A key is written there once, by `todo-tui login`, or to the
+keyring, and leaves it for proofs only. Must not know how a backend is asked.
 """
 
 from __future__ import annotations
@@ -112,13 +112,29 @@ def _name(backend_url: str, user_id: Any) -> str:
     return f"{user_id} at {backend_url}"
 
 
+def sign_in_key(settings: Settings) -> SignInKey | None:
+    """The key for the named backend of these settings, or None if there is none. May take long, as `recall` may.
+
+    Raises:
+        RunError: what was kept cannot be read.
+    """
+    if settings.sign_in_key is not None:
+        return parse_key(settings.sign_in_key)
+    if settings.backend_url is None:
+        return None
+    signed_in = SignInFile(settings.data_dir).recall(settings.backend_url)
+    return None if signed_in is None else signed_in.key
+
+
 def as_signed_in(settings: Settings) -> Settings:
     """The settings with the user whose key `todo-tui login` has kept for the backend, if it has.
 
     Raises:
         RunError: another user is named.
     """
-    signed_in = None if settings.backend_url is None else SignInFile(settings.data_dir).recall(settings.backend_url)
+    if settings.backend_url is None or settings.sign_in_key is not None:
+        return settings
+    signed_in = SignInFile(settings.data_dir).recall(settings.backend_url)
     if signed_in is None or str(settings.user_id) == signed_in.user_id:
         return settings
     if "user_id" in settings.model_fields_set:

@@ -61,6 +61,13 @@ class CarriedList:
 # JSON
 
 
+def summary(lists: Sequence[CarriedList]) -> str:
+    """How much that is, in words."""
+    count = sum(len(each.todos) for each in lists)
+    todos = "1 to-do" if count == 1 else f"{count:,} to-dos"
+    return f"{todos} in {'1 list' if len(lists) == 1 else f'{len(lists):,} lists'}"
+
+
 def write_json(lists: Sequence[CarriedList]) -> str:
     """All that is known."""
     data = {

@@ -36,7 +36,7 @@ def export(context: click.Context, file: Path | None, name: str | None, list_nam
     json keeps everything; so does todo.txt, in words that other todo.txt programs pass over. markdown has no place for
     times, and csv is not read again.
     """
-    from app.transfer import WRITERS
+    from app.transfer import WRITERS, summary
 
     async def work(lists: Lists) -> list[CarriedList]:
         from app.transfer import CarriedList, CarriedTodo
@@ -65,7 +65,7 @@ def export(context: click.Context, file: Path | None, name: str | None, list_nam
                 target.write(text.encode("utf-8", "surrogatepass"))
         except OSError as error:
             raise click.ClickException(f"{file} cannot be written: {error.strerror}.") from error
-        tell(context, f"Exported {sum(len(each.todos) for each in carried):,} to-dos in {len(carried):,} lists.")
+        tell(context, f"Exported {summary(carried)}.")
     return ExitCode.OK
 
 

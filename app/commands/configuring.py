@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import click
@@ -40,9 +40,9 @@ def path(context: click.Context) -> int:
 @json_option
 @click.pass_context
 def show_config(context: click.Context, *, as_json: bool) -> int:
-    """Print all settings as they are in force; passwords in addresses are left out."""
+    """Print all settings as they are in force; keys, and passwords in addresses, are left out."""
     settings = settings_of(context)
-    values = {key: _harmless(getattr(settings, key)) for key in type(settings).model_fields}
+    values = {key: _harmless(key, getattr(settings, key)) for key in type(settings).model_fields}
     if as_json:
         print_json(values)
         return ExitCode.OK
@@ -51,7 +51,11 @@ def show_config(context: click.Context, *, as_json: bool) -> int:
     return ExitCode.OK
 
 
-def _harmless(value: Any) -> Any:
+def _harmless(key: str, value: Any) -> Any:
+    if key == "sign_in_key" and value is not None:
+        return f"{str(value).partition(':')[0]}:…"
+    if isinstance(value, dict):
+        return {name: _harmless(name, each) for name, each in cast("dict[str, Any]", value).items()}
     if not isinstance(value, str | Path | UUID):
         return value
     return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:…@", str(value))

@@ -21,7 +21,7 @@ from app.store import placing, positions
 from app.store.journal import Journal, Recording, Step, Undone, Values, require
 from app.store.rows import first_line
 from app.store.views import PLACE
-from app.transfer import CarriedList, CarriedTodo
+from app.transfer import CarriedList, CarriedTodo, summary
 from app.writes import MAX_CHARACTERS, MAX_ROWS, Writes, ends_of_chunks, refuse_long
 from sync import PowerSyncDatabase
 
@@ -346,8 +346,7 @@ class Editing:
         """
         texts = [each.name for each in lists] + [todo.description for each in lists for todo in each.todos]
         refuse_long(texts, "Nothing was imported")
-        count = sum(len(each.todos) for each in lists)
-        step = Step(f"Imported {count:,} to-dos in {len(lists):,} lists")
+        step = Step(f"Imported {summary(lists)}")
         failed = "Nothing was imported"
         for each in lists:
             row = self._new_list(each.name)

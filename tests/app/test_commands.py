@@ -263,6 +263,12 @@ def test_commands_never_load_the_interface(run: Run, environment: dict[str, str]
         assert done.stderr.splitlines()[-1] == "[]", arguments
 
 
+def test_one_is_told_as_one(run: Run, tmp_path: Path) -> None:
+    done = run("import", "--format", "markdown", "-", text="# One\n- [ ] Milk\n")
+    assert done.stderr == "Imported 1 to-do in 1 list.\n", done
+    assert run("export", tmp_path / "one.json").stderr == "Exported 1 to-do in 1 list.\n"
+
+
 # Settings and health
 
 
@@ -271,6 +277,14 @@ def test_settings_are_shown_without_passwords(run: Run):
     assert "hunter2" not in shown
     assert "database = 'postgresql://me:…@host/db'" in shown
     assert data(run, "config", "show", "--json")["keymap"] == "default"
+    keys = {
+        "TODO_TUI_SIGN_IN_KEY": "laptop:hunter2",
+        "TODO_TUI_PROFILES": '{"home": {"sign_in_key": "me:hunter3", "user_id": "7"}}',
+    }
+    for shown in (out(run("config", "show", **keys)), out(run("config", "show", "--json", **keys))):
+        assert "hunter" not in shown
+        assert "laptop:" in shown
+        assert "me:" in shown
     assert run("config", "check").stderr == "The settings can be used.\n"
     assert "must be" in refused(run("config", "check", TODO_TUI_PORT="x"), 2)
     assert out(run("config", "path")).endswith("config.toml")

@@ -95,7 +95,7 @@ def test_paths_are_absolute_and_know_the_home_directory(tmp_path: Path, monkeypa
             "zzz = 1\n",
             (
                 "unknown key 'zzz'",
-                "data_dir, backend_url, upload_interface, checkpoint_mode, service_url, user_id, port",
+                "data_dir, backend_url, upload_interface, checkpoint_mode, service_url, sign_in_key, user_id, port",
             ),
         ),
         ("[profil]\nname = 'x'\n", ("unknown key 'profil'",)),
@@ -209,6 +209,7 @@ checkpoint_mode = "backend"
 backend_url = "http://mine.example"
 data_dir = "mine"
 """
+KEY = 'sign_in_key = "laptop:9f3k"\nuser_id = "7"\n'
 
 
 def test_a_profile_switches_everything_about_the_backend_together(tmp_path: Path) -> None:
@@ -226,6 +227,16 @@ def test_a_profile_switches_everything_about_the_backend_together(tmp_path: Path
     assert (mine.backend_url, mine.data_dir) == ("http://mine.example", tmp_path / "mine")
     embedded = load_settings(file, {"profile": "embedded"})
     assert (embedded.backend_url, embedded.data_dir) == (None, tmp_path / ".local/share/todo-tui")
+
+
+def test_a_key_goes_with_its_backend_only(tmp_path: Path) -> None:
+    file = config_file(tmp_path, KEY + PROFILES + 'sign_in_key = "me:secret"\nuser_id = "8"\n')
+    assert load_settings(file).sign_in_key == "laptop:9f3k"
+    assert load_settings(file, {"profile": "self-hosted"}).sign_in_key is None
+    mine = load_settings(file, {"profile": "mine"})
+    assert (mine.sign_in_key, mine.user_id) == ("me:secret", "8")
+    assert "secret" not in repr(mine)
+    assert "9f3k" not in repr(load_settings(file))
 
 
 def test_what_is_named_goes_before_the_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

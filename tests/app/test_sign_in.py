@@ -80,6 +80,30 @@ def test_a_key_in_the_keyring(environment: dict[str, str], tmp_path: Path) -> No
         assert run(ours, *named, "sync", "--wait", 20).returncode == 0
 
 
+def test_a_key_from_the_environment(environment: dict[str, str], tmp_path: Path) -> None:
+    database, data_dir = tmp_path / "b.db", tmp_path / "data"
+    key = run(environment, "backend", "--database", database, "user", "add", "laptop").stdout.strip()
+    user_id = run(environment, "backend", "--database", database, "user", "list").stdout.split()[1]
+    with backend_process(environment, "--port", 0, "--database", database) as (_, url):
+        ours = environment | {"TODO_TUI_BACKEND_URL": url, "TODO_TUI_DATA_DIR": str(data_dir)}
+        keyed = ours | {"TODO_TUI_SIGN_IN_KEY": key, "TODO_TUI_USER_ID": user_id}
+        assert run(keyed, "add", "Milk").returncode == 0
+        assert run(keyed, "sync", "--wait", 20).returncode == 0
+        assert not (data_dir / "sign-in.json").exists()
+        assert "✓ token" in run(keyed, "doctor").stdout
+        wrong = run(keyed | {"TODO_TUI_SIGN_IN_KEY": "laptop:guess"}, "doctor").stdout
+        assert "✗ token" in wrong
+        assert "guess" not in wrong
+        other = tmp_path / "other"
+        stranger = {"TODO_TUI_USER_ID": "11111111-1111-4111-8111-111111111111", "TODO_TUI_DATA_DIR": str(other)}
+        assert "✗ token" in run(keyed | stranger, "doctor").stdout
+        del keyed["TODO_TUI_USER_ID"]
+        assert "sign_in_key needs user_id" in refused(run(keyed, "lists"), 2)
+        sentence = refused(run(ours | {"TODO_TUI_SIGN_IN_KEY": "no key"}, "lists"), 2)
+        assert "Environment variable TODO_TUI_SIGN_IN_KEY must be a key" in sentence
+        assert "no key" not in sentence
+
+
 def test_without_a_keyring_the_way_on_is_told(environment: dict[str, str], tmp_path: Path) -> None:
     key = run(environment, "backend", "--database", tmp_path / "b.db", "user", "add", "laptop").stdout
     none = environment | {"PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring"}
