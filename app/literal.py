@@ -37,7 +37,8 @@ def visible(text: str) -> str:
 
     The result is one line: a line break is shown as `↵`.
     """
-    return text.replace("\r\n", "\n").translate(_VISIBLE)
+    # What is replaced is not printable, to Python either; most texts are, and that is known sooner.
+    return text if text.isprintable() else text.replace("\r\n", "\n").translate(_VISIBLE)
 
 
 def fit(text: str, width: int) -> tuple[str, int]:

@@ -59,12 +59,15 @@ def on_lists(context: click.Context, work: Callable[[Lists], Awaitable[T]]) -> T
         click.ClickException: the lists cannot be opened, read or written.
     """
     import asyncio
+    import gc
 
     from app.failures import StoreError
     from app.memory import RunError
 
     settings = settings_of(context)
     os.umask(0o077)
+    # The process ends soon: looking for what could be freed takes longer than all of it is worth.
+    gc.disable()
     try:
         return asyncio.run(_work(settings, work))
     except (RunError, StoreError) as error:

@@ -21,6 +21,7 @@ _TAG: Final = re.compile(r"#([\w][\w/-]*)")
 _RECURRENCE: Final = re.compile(r"rec:(\+?)([1-9]\d{0,3})([dbwmy])", re.ASCII)
 _FIRST: Final = frozenset("pP#rd")
 _WORD: Final = re.compile(r"\S+")
+_MEANT: Final = re.compile(r"(?<!\S)[pP#rd]\S*")
 _UNITS: Final[dict[str, tuple[str, str]]] = {
     "d": ("day", "days"),
     "b": ("weekday", "weekdays"),
@@ -82,6 +83,11 @@ Value = Due | Recurrence | int | str
 def words_of(line: str) -> Iterator[re.Match[str]]:
     """The words of a line: what is between white space."""
     return _WORD.finditer(line)
+
+
+def meant_words_of(line: str) -> Iterator[re.Match[str]]:
+    """Those of the words that may stand for something, by their first character; the quicker way to `value_of`."""
+    return _MEANT.finditer(line)
 
 
 def value_of(word: str) -> tuple[PartKind, Value] | None:

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from app.todo_text.parts import Due, PartKind, Recurrence, Value, escaped, plain, value_of, words_of
+from app.todo_text.parts import Due, PartKind, Recurrence, Value, escaped, meant_words_of, plain, value_of
 
 _LINE_BREAK: Final = re.compile(r"\r\n|\r|\n")
 _SPACES: Final = re.compile(r"[ \t]{2,}")
@@ -49,7 +49,7 @@ def found_words(line: str) -> list[tuple[int, int, PartKind, Value]]:
     """The words of a line that stand for something, with their places: of each kind the first, but all tags."""
     found: list[tuple[int, int, PartKind, Value]] = []
     seen: set[PartKind] = set()
-    for word in words_of(line):
+    for word in meant_words_of(line):
         known = value_of(word[0])
         if known is None or (known[0] in seen and known[0] != "tag"):
             continue
