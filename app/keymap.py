@@ -154,6 +154,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
     Action("retry_change", Place.SYNC, ("r",), "Retry", "Send the rejected change once more", 8),
     Action("edit_change", Place.SYNC, ("e",), "Edit", "Change the text of the rejected change, and send it again", 5),
     Action("copy_change", Place.SYNC, ("y",), "", "Copy the rejected change, whole, as JSON"),
+    Action("export_changes", Place.SYNC, ("E",), "", "Write all rejected changes, whole, into a file"),
     Action(
         "copy_diagnostics", Place.SYNC, ("Y",), "Diagnostics", "Copy the state of syncing, without names or texts", 3
     ),

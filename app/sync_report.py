@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import platform
 import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -153,6 +155,21 @@ class SyncReport:
         """A rejected change, whole, for whoever wants to keep it elsewhere."""
         return json.dumps(self._known(change_id).export(), ensure_ascii=False, indent=1)
 
+    async def export(self, path: Path) -> int:
+        """Write all rejected changes, whole, into a new file that only the user may read.
+
+        Returns:
+            How many there are.
+
+        Raises:
+            StoreError: there is such a file already, or it cannot be written; then nothing was changed.
+        """
+        with explained("Nothing was exported"):
+            writes = [write.export() for write in await self._database.rejected_writes()]
+            text = json.dumps(writes, ensure_ascii=False, indent=1) + "\n"
+            await asyncio.to_thread(_write_new, path, text.encode("utf-8", "surrogatepass"))
+        return len(writes)
+
     async def diagnostics(self) -> str:
         """What helps others to help: states, counts and errors, without names, texts, keys or addresses.
 
@@ -276,6 +293,16 @@ class SyncReport:
                 if row[1] is not None:
                     found[table, row["id"]] = row[1]
         return found
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    try:
+        with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+            file.write(content)
+    except FileExistsError:
+        raise RefusedError(f"{path} is there already") from None
+    except ValueError:
+        raise RefusedError("that is no name of a file") from None
 
 
 def _decided() -> RefusedError:

@@ -6,10 +6,12 @@ Owns its layout, the rows and details of both, and what its keys do. What is tol
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from typing import ClassVar, Final
 
 from rich.text import Text
@@ -214,6 +216,8 @@ class SyncScreen(Screen[None]):
         change = self._rows.selected
         if action in {"retry_change", "discard_change", "copy_change"}:
             return isinstance(change, RejectedChange)
+        if action == "export_changes":
+            return bool(self._rejected)
         if action == "edit_change":
             return isinstance(change, RejectedChange) and self._store.report.text_of(change.id) is not None
         if action == "dismiss_replaced":
@@ -249,6 +253,21 @@ class SyncScreen(Screen[None]):
         if isinstance(change, RejectedChange):
             app_of(self).copy_to_clipboard(self._store.report.as_json(change.id))
             self.notify("Copied.", timeout=2, markup=False)
+
+    def action_export_changes(self) -> None:
+        """Ask for a file, and write all rejected changes into it."""
+        from app.tui.screens.ask import AskScreen
+
+        def export(typed: str) -> None:
+            attempt(self, self._export(Path(os.path.expanduser(typed.strip()))))  # noqa: PTH111 -- fails for no user
+
+        name = f"~/todo-tui-rejected-{self._now():%Y-%m-%d}.json"
+        app_of(self).push_screen(AskScreen("Write the rejected changes to", name, export))
+
+    async def _export(self, path: Path) -> None:
+        count = await self._store.report.export(path)
+        changes = "1 change" if count == 1 else f"{count:,} changes"
+        self.notify(visible(f"Wrote {changes} to {path}."), markup=False)
 
     def action_show_log(self) -> None:
         """Show the last lines of the log, or hide them."""

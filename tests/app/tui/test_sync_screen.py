@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import stat
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -308,6 +310,25 @@ async def test_a_rejected_change_is_mended_and_sent_again(syncing: Store, databa
         await database.wait_for_upload(10)
         await run.press("S")
         await run.until(lambda: run.texts == ["Paint [b]the\x1b[2J door blue"])
+
+
+async def test_rejected_changes_are_exported_into_a_new_file(
+    syncing: Store, database: PowerSyncDatabase, elsewhere: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    async with refused(syncing, database, elsewhere) as (run, _):
+        await opened(run)
+        await run.press("E", "enter")
+        await run.until(lambda: any("Wrote 1 change to" in told for told in run.toasts))
+        (file,) = tmp_path.glob("todo-tui-rejected-*.json")
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        (kept,) = json.loads(file.read_text())
+        assert kept == json.loads(syncing.report.as_json(rows(run).rows[0].id))
+        await run.press("E", "enter")
+        await run.until(lambda: any("is there already" in told for told in run.toasts))
+        await run.press("E", *"/nowhere/x", "enter")
+        await run.until(lambda: any("Nothing was exported" in told for told in run.toasts))
+        assert len(rows(run).rows) == 1, "they stay here too"
 
 
 async def test_diagnostics_hold_no_texts(store: Store):
