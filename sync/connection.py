@@ -136,7 +136,7 @@ class ConnectionPool:
 
     async def close(self) -> None:
         """Close all connections, after the transactions that are running. Idempotent; cancelled, it still closes."""
-        self._refuse_nested_use()
+        self.refuse_nested_use()
         await to_the_end(self._close())
 
     async def _close(self) -> None:
@@ -162,7 +162,7 @@ class ConnectionPool:
 
     async def record_rows(self, tables: Iterable[tuple[str, str]]) -> None:
         """Have the changed rows of these tables noted from here on. Arguments and errors as `RowRecorder.record`."""
-        self._refuse_nested_use()
+        self.refuse_nested_use()
         async with self._write_lock:
             writer = self._open_writer()
             await writer.run(lambda: self.changed_rows.record(writer.statements, tables))
@@ -174,7 +174,7 @@ class ConnectionPool:
 
         If cancelled once it runs, the transaction is still carried out before the cancellation is raised.
         """
-        self._refuse_nested_use()
+        self.refuse_nested_use()
         async with self._write_lock:
             try:
                 return await self._open_writer().run(lambda: self._in_transaction(function))
@@ -190,7 +190,7 @@ class ConnectionPool:
     @asynccontextmanager
     async def write_transaction(self) -> AsyncGenerator[Transaction]:
         """A write transaction over several awaits; rolled back on any exception or cancellation inside."""
-        self._refuse_nested_use()
+        self.refuse_nested_use()
         async with self._write_lock:
             writer = self._open_writer()
             transaction = Transaction(writer.run, writer.statements)
@@ -211,7 +211,7 @@ class ConnectionPool:
     @asynccontextmanager
     async def writer(self) -> AsyncGenerator[aiosqlite.Connection]:
         """The writing connection itself. What is left open at the end is rolled back."""
-        self._refuse_nested_use()
+        self.refuse_nested_use()
         async with self._write_lock:
             writer = self._open_writer()
 
@@ -259,7 +259,7 @@ class ConnectionPool:
 
     async def read(self, function: Callable[[Statements], T]) -> T:
         """Run `function` on a reader, on one consistent snapshot, in one hop."""
-        self._refuse_nested_use()
+        self.refuse_nested_use()
         async with self._reader() as reader:
 
             def transaction() -> T:
@@ -274,7 +274,7 @@ class ConnectionPool:
     @asynccontextmanager
     async def read_transaction(self) -> AsyncGenerator[ReadTransaction]:
         """Several queries on one snapshot, that of the beginning."""
-        self._refuse_nested_use()
+        self.refuse_nested_use()
         async with self._leased_reader() as reader:
             transaction = ReadTransaction(lambda function: reader.run(function, interrupt=True), reader.statements)
 
@@ -293,7 +293,7 @@ class ConnectionPool:
         self, sql: str, parameters: Parameters, convert: Callable[[list[Row]], list[T]]
     ) -> AsyncGenerator[T]:
         """The rows of a query one by one, all of one snapshot, of which few are in memory at a time."""
-        self._refuse_nested_use()
+        self.refuse_nested_use()
         if self._in_memory:
             # The rows are in memory anyway, and there is one connection only, which must not be held meanwhile.
             for row in await self.read(lambda statements: convert(statements.execute(sql, parameters))):
@@ -318,7 +318,7 @@ class ConnectionPool:
     @asynccontextmanager
     async def reader(self) -> AsyncGenerator[aiosqlite.Connection]:
         """A connection that reads, itself."""
-        self._refuse_nested_use()
+        self.refuse_nested_use()
         async with self._leased_reader() as reader:
             restore = set_up_writer if self._in_memory else set_up_reader
             loan = reader.lend(lambda _written: None, set_up=restore)
@@ -462,7 +462,7 @@ class ConnectionPool:
             hold.ended = True
             _innermost_hold.set(outer)
 
-    def _refuse_nested_use(self) -> None:
+    def refuse_nested_use(self) -> None:
         hold = _innermost_hold.get()
         while hold is not None:
             if hold.pool is self and not hold.ended:

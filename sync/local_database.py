@@ -229,7 +229,7 @@ class LocalDatabase(WritingQueries):
             sql, parameters, order_by=order_by, size=size, key=key, row_type=row_type, offset=offset, around=around
         )
         chosen = None if tables is None else names(tables)
-        return self._watched.add(WindowWatch(self._pool, query, throttle, chosen))
+        return self._watched.add(WindowWatch(self._watched.reads, query, throttle, chosen))
 
     async def source_tables(self, sql: str, parameters: Parameters = ()) -> frozenset[str]:
         """The tables of the app that a query depends on, as SQLite says; the query is not run. Raises as `get_all`."""

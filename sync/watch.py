@@ -7,6 +7,7 @@ newest result, and a result that did not change is not delivered. Must not know 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakSet
@@ -17,6 +18,7 @@ from sync.queries import converter
 from sync.row_changes import ChangedRows, add_rows
 from sync.row_diff import NO_ROWS, KeyedRows, RowDiff, difference, keyed
 from sync.rows import row_reader
+from sync.shared_reads import SharedReads
 from sync.statements import SCHEMA_TABLE, Parameters, Row, Statements
 
 T = TypeVar("T")
@@ -112,10 +114,10 @@ class Watch(_Stream[V]):
     """
 
     def __init__(
-        self, pool: ConnectionPool, query: WatchedQuery[V], throttle: float, tables: frozenset[str] | None
+        self, reads: SharedReads, query: WatchedQuery[V], throttle: float, tables: frozenset[str] | None
     ) -> None:
         super().__init__(throttle)
-        self._pool = pool
+        self._reads = reads
         self._query = query
         self._fixed_tables = tables
         self._tables = tables
@@ -123,6 +125,7 @@ class Watch(_Stream[V]):
         self._schema_version: int | None = None
         self._schema_changes = 0
         self._state: Any = None
+        self._took: float | None = None
         self._wake.set()
 
     def on_commit(self, changed: frozenset[str] | None) -> None:
@@ -142,7 +145,8 @@ class Watch(_Stream[V]):
         schema_changes = self._schema_changes
         last_tables = self._known_tables
 
-        def look(statements: Statements) -> tuple[int, frozenset[str], tuple[Any, V] | None]:
+        def look(statements: Statements) -> tuple[int, frozenset[str], tuple[Any, V] | None, float]:
+            began = time.perf_counter()
             version = statements.schema_version()
             if fixed is not None:
                 tables = fixed
@@ -150,9 +154,10 @@ class Watch(_Stream[V]):
                 tables = last_tables
             else:
                 tables = statements.tables_read_by(query.sql, query.parameters)
-            return version, tables, query.run(statements, state)
+            found = query.run(statements, state)
+            return version, tables, found, time.perf_counter() - began
 
-        self._schema_version, self._known_tables, found = await self._pool.read(look)
+        self._schema_version, self._known_tables, found, self._took = await self._reads.read(look, self._took)
         if schema_changes == self._schema_changes:
             self._tables = self._known_tables
         return found
@@ -232,10 +237,15 @@ class RowChanges(_Stream[ChangedRows]):
 
 
 class WatchedQueries:
-    """All watches of one database. One that nobody holds any more is forgotten by itself."""
+    """All watches of one database. One that nobody holds any more is forgotten by itself.
+
+    Attributes:
+        reads: through which they read.
+    """
 
     def __init__(self, pool: ConnectionPool, app_tables: AppTables, table_behind: TableBehind) -> None:
         self._pool = pool
+        self.reads = SharedReads(pool)
         self._table_behind = table_behind
         self._app_tables = app_tables
         self._streams: WeakSet[_Stream[Any]] = WeakSet()
@@ -261,7 +271,7 @@ class WatchedQueries:
 
     def watch_query(self, query: WatchedQuery[V], throttle: float, tables: Iterable[str] | None) -> Watch[V]:
         """The values of any query."""
-        return self.add(Watch(self._pool, query, throttle, None if tables is None else names(tables)))
+        return self.add(Watch(self.reads, query, throttle, None if tables is None else names(tables)))
 
     def changes(self, tables: Iterable[str] | None, throttle: float) -> TableChanges:
         """See `PowerSyncDatabase.on_change`."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from sync.connection import ConnectionPool
 from sync.row_diff import NO_ROWS, KeyedRows, keyed
 from sync.rows import row_reader
+from sync.shared_reads import SharedReads
 from sync.statements import Parameters, Row, Statements
 from sync.storage.names import quoted
 from sync.watch import Watch
@@ -59,9 +59,9 @@ class WindowWatch(Watch[RowWindow[T]]):
     """
 
     def __init__(
-        self, pool: ConnectionPool, query: WindowQuery[T], throttle: float, tables: frozenset[str] | None
+        self, reads: SharedReads, query: WindowQuery[T], throttle: float, tables: frozenset[str] | None
     ) -> None:
-        super().__init__(pool, query, throttle, tables)
+        super().__init__(reads, query, throttle, tables)
         self._window = query
         self._cut: tuple[_State[T], RowWindow[T]] | None = None
         self._looking = False
