@@ -68,6 +68,25 @@ async def writes(database: PowerSyncDatabase, table: str, rows: dict[str, int]) 
     return {"inserts": inserts, "batch": batch, "watched": watched}
 
 
+async def watchers(database: PowerSyncDatabase, table: str, rows: dict[str, int]) -> dict[str, Any]:
+    """From a local write until every one of several watched queries has given its result, in each of some rounds."""
+    insert = INSERT.format(table)
+    await database.execute_many(insert, [row(f"list {place % 1000}", place) for place in range(rows["table"])])
+    watches = [database.watch(OF_LIST.format(table), ["list 7"], throttle=0) for _ in range(rows["watchers"])]
+    for watch in watches:
+        await anext(watch)
+    watched: list[float] = []
+    for place in range(rows["watched"]):
+        values = row("list 7", place)
+        began = time.perf_counter()
+        await database.execute(insert, values)
+        await asyncio.gather(*(anext(watch) for watch in watches))
+        watched.append(milliseconds(began))
+    for watch in watches:
+        await watch.aclose()
+    return {"watched": watched}
+
+
 async def drain(database: PowerSyncDatabase) -> dict[str, float]:
     began = time.perf_counter()
     count = 0
@@ -85,6 +104,8 @@ async def main(kind: str, path: str, tables: list[str], port: int = 0, rows: Any
                 await live(database, tables[0], port)
             case "writes":
                 print(json.dumps(await writes(database, tables[0], rows)))
+            case "watchers":
+                print(json.dumps(await watchers(database, tables[0], rows)))
             case "drain":
                 print(json.dumps(await drain(database)))
             case "open":

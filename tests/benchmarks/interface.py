@@ -160,13 +160,21 @@ def other_client(url: str, user: str, rows: int) -> None:
     asyncio.run(put())
 
 
+def _environment(data_dir: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {
+        **kept,
+        "TODO_TUI_DATA_DIR": str(data_dir),
+    }  # modules are compiled once, as pip does for all that it installs
+
+
 async def synced(scratch: Path, rows: int, count: int) -> None:
     """With a real backend: a first sync of so many to-dos, rows of another client, and keys while as many more come."""
     user = str(uuid.uuid4())
     with backend() as (url, _):
         http = await signed_in(url, user)
         await put_rows(http, rows, 0)
-        environment = {**os.environ, "TODO_TUI_DATA_DIR": str(scratch)}
+        environment = _environment(scratch)
         program = [str(Path(sys.executable).with_name("todo-tui")), "--backend", url, "--user", user]
         terminal = Terminal(program, environment)
         seconds = await asyncio.to_thread(terminal.read_until, f"{rows:,} open".encode()) - terminal.started
@@ -217,7 +225,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch)
         list_id = asyncio.run(fill(directory, arguments.rows))
-        environment = {**os.environ, "TODO_TUI_DATA_DIR": scratch}
+        environment = _environment(directory)
         program = [str(Path(sys.executable).with_name("todo-tui")), "--backend", _BACKEND]
         bare = [sys.executable, "-c", _BARE, str(directory / "todo.db")]
         starts: dict[str, list[float]] = {"todo-tui": [], "a bare Textual app": []}

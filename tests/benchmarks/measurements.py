@@ -34,6 +34,8 @@ BURST = 300
 QUEUED = 10_000
 WRITES = {"single": 500, "many": 10_000, "table": 100_000, "watched": 200}
 
+WATCHED = {"table": 100_000, "watched": 50}
+
 _TABLES = ["table_0"]
 
 
@@ -96,19 +98,53 @@ def files(rounds: int) -> dict[str, list[Figures]]:
         _run("engine", "writes", queue, rows=WRITES | {"single": QUEUED, "many": 0, "table": 0, "watched": 0})
         _run("engine", "writes", table, rows=WRITES | {"single": 0, "watched": 0})
         for kind in results:
-            # Each opens a file that it has itself made ready before.
             for path in (queue, table):
-                shutil.copy(path, directory / f"{kind}-{path.name}")
-            _run(kind, "open", directory / f"{kind}-table.db", rows={"id": "-"}, may_fail=True)
+                _made_ready(kind, path)
         for _ in range(rounds):
             for kind, figures in results.items():
-                with _directory() as own:
-                    drained = _run(kind, "drain", Path(shutil.copy(directory / f"{kind}-queue.db", own / "queue.db")))
-                if drained["transactions"] != QUEUED:
-                    raise SystemExit(f"{kind} drained {drained['transactions']} transactions of {QUEUED}")
+                seconds = _drained(kind, queue, QUEUED)
                 opened = _run(kind, "open", directory / f"{kind}-table.db", rows={"id": _first_id(table)})
-                figures.append({"drain": drained["seconds"], "open": opened["ms"]})
+                figures.append({"drain": seconds, "open": opened["ms"]})
     return results
+
+
+def watchers(count: int, rounds: int) -> dict[str, list[Figures]]:
+    """Milliseconds from a local write until all of so many watched queries have given their result."""
+    results: dict[str, list[Figures]] = {kind: [] for kind in contenders()}
+    for _ in range(rounds):
+        for kind, figures in results.items():
+            with _directory() as directory:
+                measured = _run(kind, "watchers", directory / "w.db", rows=WATCHED | {"watchers": count})
+            figures.append({"watched": statistics.median(measured["watched"])})
+    return results
+
+
+def drain(count: int, rounds: int) -> dict[str, list[Figures]]:
+    """Seconds to drain a queue of so many transactions, one by one."""
+    results: dict[str, list[Figures]] = {kind: [] for kind in contenders()}
+    with _directory() as directory:
+        queue = directory / "queue.db"
+        _run("engine", "writes", queue, rows=WRITES | {"single": count, "many": 0, "table": 0, "watched": 0})
+        for kind in results:
+            _made_ready(kind, queue)
+        for _ in range(rounds):
+            for kind, figures in results.items():
+                figures.append({"drain": _drained(kind, queue, count)})
+    return results
+
+
+def _made_ready(kind: str, path: Path) -> None:
+    """A copy of a file for one contender, which opens it once: it makes it ready for itself then."""
+    shutil.copy(path, path.with_name(f"{kind}-{path.name}"))
+    _run(kind, "open", path.with_name(f"{kind}-{path.name}"), rows={"id": "-"}, may_fail=True)
+
+
+def _drained(kind: str, queue: Path, count: int) -> float:
+    with _directory() as own:
+        drained = _run(kind, "drain", Path(shutil.copy(queue.with_name(f"{kind}-{queue.name}"), own / "queue.db")))
+    if drained["transactions"] != count:
+        raise SystemExit(f"{kind} drained {drained['transactions']} transactions of {count}")
+    return drained["seconds"]
 
 
 def _first_id(table: Path) -> str:

@@ -81,6 +81,25 @@ async function writes(database) {
   return { inserts, batch, watched };
 }
 
+async function watchers(database) {
+  const row = (list, place) => [crypto.randomUUID(), list, 'buy milk '.repeat(4), '2026-01-01T00:00:00Z', 0, place];
+  await database.executeBatch(INSERT, Array.from({ length: rows.table }, (_, place) => row(`list ${place % 1000}`, place)));
+  const watches = Array.from({ length: rows.watchers }, () =>
+    database.watch(OF_LIST, ['list 7'], { throttleMs: 0 })[Symbol.asyncIterator]()
+  );
+  for (const watch of watches) await watch.next();
+  const watched = [];
+  for (let place = 0; place < rows.watched; place++) {
+    const values = row('list 7', place);
+    const began = now();
+    const next = watches.map((watch) => watch.next());
+    await database.execute(INSERT, values);
+    for (const step of await Promise.all(next)) if (step.done) throw new Error('a watch ended');
+    watched.push(milliseconds(began));
+  }
+  return { watched };
+}
+
 async function drain(database) {
   const began = now();
   let count = 0;
@@ -103,6 +122,9 @@ switch (kind) {
     break;
   case 'writes':
     print(await writes(database));
+    break;
+  case 'watchers':
+    print(await watchers(database));
     break;
   case 'drain':
     print(await drain(database));

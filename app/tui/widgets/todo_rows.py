@@ -211,12 +211,11 @@ class TodoRows(Vertical):
         self._rows.refresh()
 
     def _show_matching(self, among: Sequence[Todo]) -> None:
-        matches = self._filter.matches
         if self._filter and self._todos:
             self._rows.set_empty(NO_MATCH)
         else:
             self._rows.set_empty(EMPTY_VIEW if isinstance(self._shown, SmartView) else EMPTY)
-        shown = [todo for todo in among if matches(todo.description or "")] if self._filter else self._todos
+        shown = self._filter.select(among) if self._filter else self._todos
         self._rows.set_rows(shown)
         self._refresh_title()
 
