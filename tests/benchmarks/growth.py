@@ -68,19 +68,21 @@ class Plot:
         figure: what is shown of it.
         title: of the plot.
         below: what the axis below counts.
+        from_zero: whether the axis at the left is linear.
     """
 
     series: str
     figure: str
     title: str
     below: str
+    from_zero: bool = False
 
 
 PLOTS = (
     Plot("rows", "seconds", "First sync, 10 buckets: seconds", "rows"),
-    Plot("rows", "memory_mb", "First sync, 10 buckets: memory of the process, MB", "rows"),
+    Plot("rows", "memory_mb", "First sync, 10 buckets: memory of the process, MB", "rows", from_zero=True),
     Plot("rows", "file_mb", "First sync, 10 buckets: size of the file, MB", "rows"),
-    Plot("buckets", "seconds", "First sync, 100,000 rows: seconds", "buckets"),
+    Plot("buckets", "seconds", "First sync, 100,000 rows: seconds", "buckets", from_zero=True),
     Plot("watchers", "watched", "Local write → all watched queries: ms", "watched queries"),
     Plot("queue", "drain", "Draining, one by one: seconds", "queued transactions"),
 )
@@ -107,7 +109,13 @@ def draw(measured: Mapping[str, Measured], path: Path) -> None:
                 if points:
                     below, values = zip(*sorted(points), strict=True)
                     place.plot(below, values, marker=_MARKERS[kind], color=_COLOURS[kind], label=name)
-            place.set(xscale="log", yscale="log", title=plot.title, xlabel=plot.below)
+            place.set(xscale="log", title=plot.title, xlabel=plot.below)
+            place.xaxis.set_major_formatter("{x:,.0f}")
+            if plot.from_zero:
+                place.set_ylim(bottom=0)
+            else:
+                place.set_yscale("log")
+                place.yaxis.set_major_formatter("{x:,g}")
         handles, labels = axes.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
         figure.patch.set_facecolor("white")
