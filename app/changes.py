@@ -33,6 +33,11 @@ class KnownTexts:
         return self.texts.get((table, row_id))
 
 
+def counted(count: int) -> str:
+    """So many changes, in words."""
+    return "1 change" if count == 1 else f"{count:,} changes"
+
+
 def told(entry: CrudEntry, known: KnownTexts) -> str:
     """What an entry does, as a phrase that begins with a verb."""
     if entry.table not in _TEXT_COLUMNS:

@@ -7,12 +7,13 @@ replace them, and changes that wait would go where nobody looks for them. Must n
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
+
+from app.private_file import replace_file
 
 _LOCK_SECONDS = 5.0
 
@@ -184,17 +185,7 @@ class BackendMemory:
                 # Stays right when the data directory is moved.
                 database = database.relative_to(self._data_dir)
             fields |= {"backend_id": known.backend.backend_id, "database": str(database)}
-        draft = self._path.with_name(f"{self._path.name}.{os.getpid()}.new")
-        flags = os.O_CREAT | os.O_TRUNC | os.O_WRONLY
-        try:
-            with os.fdopen(os.open(draft, flags, 0o600), "w", encoding="utf-8") as file:
-                json.dump(fields, file)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self._path)
-        except BaseException:
-            draft.unlink(missing_ok=True)
-            raise
+        replace_file(self._path, json.dumps(fields))
 
     @contextmanager
     def _alone(self) -> Generator[None]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import re
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from app.private_file import replace_file
 
 SCHEME = "Proof"
 """Of the header Authorization of a request for a token."""
@@ -145,10 +146,5 @@ def make_local_key(database: Path) -> SignInKey:
         path.chmod(0o600)
         return known
     secret = new_secret()
-    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
-    with os.fdopen(os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "w", encoding="ascii") as file:
-        file.write(secret)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    replace_file(path, secret)
     return SignInKey(LOCAL_NAME, key_of(secret))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -21,6 +20,7 @@ from typing import Any
 import msgspec
 
 from app.memory import RunError
+from app.private_file import create_file
 from app.schema import APP_SCHEMA
 from sync import CrudEntry, PowerSyncDatabase, PowerSyncError
 
@@ -66,10 +66,7 @@ def _repair(database: Path, now: datetime) -> Repaired:
     entries = list(_rescued(database))
     kept = database.with_name(f"damaged-{now:%Y-%m-%d-%H%M%S}")
     kept.mkdir(mode=0o700)
-    with os.fdopen(os.open(kept / "queue.json", os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-        json.dump([msgspec.to_builtins(entry) for entry in entries], file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
+    create_file(kept / "queue.json", json.dumps([msgspec.to_builtins(entry) for entry in entries], indent=1).encode())
     for part in _PARTS:
         with suppress(FileNotFoundError):
             database.with_name(database.name + part).rename(kept / (database.name + part))

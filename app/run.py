@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     from app.store import Store
     from sync import BackendConnector, PowerSyncDatabase
 
+STUCK_SECONDS = 15.0
+"""What has not ended so long after a signal is ended by force."""
+
 _LOG_BYTES = 1_000_000
-_STUCK_SECONDS = 15.0
 _LONGEST_RETRY_SECONDS = 10.0
 _FLUSH_SECONDS = 5.0
 
@@ -199,7 +201,7 @@ def _end_at_signals(end: _End, leave: Callable[[], object]) -> None:
         end.signal = number
         if number == signal.SIGHUP:
             leave_terminal()
-        last_resort = threading.Timer(_STUCK_SECONDS, os._exit, (128 + number,))
+        last_resort = threading.Timer(STUCK_SECONDS, os._exit, (128 + number,))
         last_resort.daemon = True
         last_resort.start()
         loop.call_soon_threadsafe(leave)
@@ -292,6 +294,7 @@ async def _show(
 ) -> None:
     from rich.console import Console
 
+    from app.changes import counted
     from app.keymap import Keymap
     from app.store import Store
     from app.tui.app import TodoApp
@@ -345,5 +348,4 @@ async def _show(
     if app.return_code:
         raise InterfaceError(mistakes.getvalue())
     if unstored:
-        changes = "1 change" if unstored == 1 else f"{unstored} changes"
-        raise RunError(f"{changes} could not be stored: the database was busy.")
+        raise RunError(f"{counted(unstored)} could not be stored: the database was busy.")

@@ -7,12 +7,12 @@ keyring, and leaves it for proofs only. Must not know how a backend is asked.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from app.memory import RunError
+from app.private_file import replace_file
 from app.proof import SignInKey, parse_key
 
 if TYPE_CHECKING:
@@ -84,17 +84,10 @@ class SignInFile:
         else:
             known["key"] = signed_in.secret
         kept = self._read() | {backend_url: known}
-        draft = self._path.with_name(f"{self._path.name}.{os.getpid()}.new")
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            flags = os.O_CREAT | os.O_TRUNC | os.O_WRONLY
-            with os.fdopen(os.open(draft, flags, 0o600), "w", encoding="utf-8") as file:
-                json.dump(kept, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self._path)
+            replace_file(self._path, json.dumps(kept, indent=1))
         except OSError as error:
-            draft.unlink(missing_ok=True)
             raise RunError(f"The sign-in key cannot be kept in {self._path}: {error.strerror or error}.") from error
 
     def _read(self) -> dict[str, Any]:

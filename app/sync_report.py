@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import platform
 import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator, Mapping
@@ -23,6 +22,7 @@ import msgspec
 
 from app.changes import KnownTexts, concerns_the_user, conflict_told, text_column, text_of, told
 from app.failures import RefusedError, Tell, explained, going_on, note
+from app.private_file import create_file
 from app.writes import Writes
 from sync import Conflict, PowerSyncDatabase, RejectedWrite
 from sync.errors import DatabaseClosedError
@@ -297,8 +297,7 @@ class SyncReport:
 
 def _write_new(path: Path, content: bytes) -> None:
     try:
-        with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
-            file.write(content)
+        create_file(path, content)
     except FileExistsError:
         raise RefusedError(f"{path} is there already") from None
     except ValueError:

@@ -463,6 +463,7 @@ class ConnectionPool:
             _innermost_hold.set(outer)
 
     def refuse_nested_use(self) -> None:
+        """Raises NestedUseError inside a transaction or lease of this pool."""
         hold = _innermost_hold.get()
         while hold is not None:
             if hold.pool is self and not hold.ended:

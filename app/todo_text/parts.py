@@ -19,9 +19,9 @@ _DUE: Final = re.compile(r"due:(\d{4}-\d\d-\d\d)(?:T(\d\d:\d\d))?", re.ASCII)
 _PRIORITY: Final = re.compile(r"p([1-4])", re.ASCII | re.IGNORECASE)
 _TAG: Final = re.compile(r"#([\w][\w/-]*)")
 _RECURRENCE: Final = re.compile(r"rec:(\+?)([1-9]\d{0,3})([dbwmy])", re.ASCII)
-_FIRST: Final = frozenset("pP#rd")
+_FIRST: Final = "pP#rd"
 _WORD: Final = re.compile(r"\S+")
-_MEANT: Final = re.compile(r"(?<!\S)[pP#rd]\S*")
+_MEANT: Final = re.compile(rf"(?<!\S)[{_FIRST}]\S*")
 _UNITS: Final[dict[str, tuple[str, str]]] = {
     "d": ("day", "days"),
     "b": ("weekday", "weekdays"),

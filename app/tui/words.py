@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Literal
 
+from app.changes import counted
 from app.literal import visible
 from sync import SyncStatus
 
@@ -93,7 +94,7 @@ def status_words(status: SyncStatus, now: datetime, problem: str | None = None, 
         long = f"{short} {'▰' * done}{'▱' * (_BAR_CELLS - done)}"
     waiting = status.upload_queue_count
     if waiting:
-        changes = "1 change" if waiting == 1 else f"{waiting:,} changes"
+        changes = counted(waiting)
         if status.uploading and status.upload_error is None:
             tails = (f"uploading {changes}", f"uploading {waiting:,}")
         else:

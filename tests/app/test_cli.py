@@ -20,12 +20,13 @@ from pathlib import Path
 
 import pytest
 
+from app.run import STUCK_SECONDS
 from tests.app.backend.harness import free_port
 
 from .commands import PROGRAM, WAIT_SECONDS
 
-# Shorter than the time after which todo-tui ends itself by force, its backend still running.
-ENDS_SECONDS = 12.0
+# What todo-tui ends by force leaves its backend running.
+ENDS_SECONDS = STUCK_SECONDS - 3
 # Writes as Textual does, long after the terminal is gone.
 WRITES_ON = """
 import select, sys

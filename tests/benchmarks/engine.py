@@ -55,36 +55,31 @@ async def writes(database: PowerSyncDatabase, table: str, rows: dict[str, int]) 
     await database.execute_many(insert, many)
     batch = milliseconds(began)
     await database.execute_many(insert, [row(f"list {place % 1000}", place) for place in range(rows["table"])])
-    watch = database.watch(OF_LIST.format(table), ["list 7"], throttle=0)
-    await anext(watch)
-    watched: list[float] = []
-    for place in range(rows["watched"]):
-        values = row("list 7", place)
-        began = time.perf_counter()
-        await database.execute(insert, values)
-        await anext(watch)
-        watched.append(milliseconds(began))
-    await watch.aclose()
+    watched = await watching(database, table, 1, rows["watched"])
     return {"inserts": inserts, "batch": batch, "watched": watched}
 
 
 async def watchers(database: PowerSyncDatabase, table: str, rows: dict[str, int]) -> dict[str, Any]:
-    """From a local write until every one of several watched queries has given its result, in each of some rounds."""
-    insert = INSERT.format(table)
-    await database.execute_many(insert, [row(f"list {place % 1000}", place) for place in range(rows["table"])])
-    watches = [database.watch(OF_LIST.format(table), ["list 7"], throttle=0) for _ in range(rows["watchers"])]
+    filling = [row(f"list {place % 1000}", place) for place in range(rows["table"])]
+    await database.execute_many(INSERT.format(table), filling)
+    return {"watched": await watching(database, table, rows["watchers"], rows["watched"])}
+
+
+async def watching(database: PowerSyncDatabase, table: str, count: int, times: int) -> list[float]:
+    """From a local write until every one of some watched queries has given its result, so many times."""
+    watches = [database.watch(OF_LIST.format(table), ["list 7"], throttle=0) for _ in range(count)]
     for watch in watches:
         await anext(watch)
     watched: list[float] = []
-    for place in range(rows["watched"]):
+    for place in range(times):
         values = row("list 7", place)
         began = time.perf_counter()
-        await database.execute(insert, values)
+        await database.execute(INSERT.format(table), values)
         await asyncio.gather(*(anext(watch) for watch in watches))
         watched.append(milliseconds(began))
     for watch in watches:
         await watch.aclose()
-    return {"watched": watched}
+    return watched
 
 
 async def drain(database: PowerSyncDatabase) -> dict[str, float]:

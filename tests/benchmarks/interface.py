@@ -162,10 +162,8 @@ def other_client(url: str, user: str, rows: int) -> None:
 
 def _environment(data_dir: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    return {
-        **kept,
-        "TODO_TUI_DATA_DIR": str(data_dir),
-    }  # modules are compiled once, as pip does for all that it installs
+    # Modules are compiled once then, as pip does with all that it installs.
+    return {**kept, "TODO_TUI_DATA_DIR": str(data_dir)}
 
 
 async def synced(scratch: Path, rows: int, count: int) -> None:

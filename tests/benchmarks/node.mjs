@@ -54,8 +54,10 @@ async function live(database) {
   }
 }
 
+const row = (list, place) => [crypto.randomUUID(), list, 'buy milk '.repeat(4), '2026-01-01T00:00:00Z', 0, place];
+const filling = () => Array.from({ length: rows.table }, (_, place) => row(`list ${place % 1000}`, place));
+
 async function writes(database) {
-  const row = (list, place) => [crypto.randomUUID(), list, 'buy milk '.repeat(4), '2026-01-01T00:00:00Z', 0, place];
   const inserts = [];
   for (let place = 0; place < rows.single; place++) {
     const values = row(`list ${place % 1000}`, place);
@@ -67,24 +69,17 @@ async function writes(database) {
   const began = now();
   await database.executeBatch(INSERT, many);
   const batch = milliseconds(began);
-  await database.executeBatch(INSERT, Array.from({ length: rows.table }, (_, place) => row(`list ${place % 1000}`, place)));
-  const watch = database.watch(OF_LIST, ['list 7'], { throttleMs: 0 })[Symbol.asyncIterator]();
-  await watch.next();
-  const watched = [];
-  for (let place = 0; place < rows.watched; place++) {
-    const values = row('list 7', place);
-    const began = now();
-    const [, step] = [await database.execute(INSERT, values), await watch.next()];
-    if (step.done) throw new Error('the watch ended');
-    watched.push(milliseconds(began));
-  }
-  return { inserts, batch, watched };
+  await database.executeBatch(INSERT, filling());
+  return { inserts, batch, watched: await watching(database, 1) };
 }
 
 async function watchers(database) {
-  const row = (list, place) => [crypto.randomUUID(), list, 'buy milk '.repeat(4), '2026-01-01T00:00:00Z', 0, place];
-  await database.executeBatch(INSERT, Array.from({ length: rows.table }, (_, place) => row(`list ${place % 1000}`, place)));
-  const watches = Array.from({ length: rows.watchers }, () =>
+  await database.executeBatch(INSERT, filling());
+  return { watched: await watching(database, rows.watchers) };
+}
+
+async function watching(database, count) {
+  const watches = Array.from({ length: count }, () =>
     database.watch(OF_LIST, ['list 7'], { throttleMs: 0 })[Symbol.asyncIterator]()
   );
   for (const watch of watches) await watch.next();
@@ -97,7 +92,7 @@ async function watchers(database) {
     for (const step of await Promise.all(next)) if (step.done) throw new Error('a watch ended');
     watched.push(milliseconds(began));
   }
-  return { watched };
+  return watched;
 }
 
 async function drain(database) {

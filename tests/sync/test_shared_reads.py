@@ -55,6 +55,7 @@ async def test_what_fails_fails_alone(reads: SharedReads) -> None:
         asyncio.gather(reads.read(count, 0.0), reads.read(fail, 0.0), reads.read(count, 0.0), return_exceptions=True),
     )
     assert isinstance(found[1], LookupError)
+    assert isinstance(found[0], tuple)
     assert found[0] == found[2]
 
 
@@ -64,6 +65,7 @@ async def test_who_gives_up_disturbs_nobody(reads: SharedReads) -> None:
     asked[1].cancel()
     found = await within(10, asyncio.gather(*asked, return_exceptions=True))
     assert isinstance(found[1], asyncio.CancelledError)
+    assert isinstance(found[0], tuple)
     assert found[0] == found[2]
 
 
@@ -97,10 +99,18 @@ async def test_a_closed_database_is_told_to_all(database: PowerSyncDatabase, rea
 async def test_inside_a_write_transaction_only_its_own_task_is_refused(
     database: PowerSyncDatabase, reads: SharedReads
 ) -> None:
+    inside = asyncio.Event()
+
+    async def read_meanwhile() -> tuple[int, int]:
+        await inside.wait()
+        return await reads.read(count, 0.0)
+
+    meanwhile = asyncio.create_task(read_meanwhile())
     async with database.write_transaction():
+        inside.set()
         with pytest.raises(NestedUseError):
             await reads.read(count, 0.0)
-    assert (await reads.read(count, 0.0))[1] == 0
+        assert (await within(10, meanwhile))[1] == 0
 
 
 async def test_many_watches_are_all_told(database: PowerSyncDatabase) -> None:

@@ -22,6 +22,7 @@ from textual.containers import VerticalScroll
 from textual.screen import Screen
 from textual.widgets import Static
 
+from app.changes import counted
 from app.failures import StoreError
 from app.keymap import Place
 from app.literal import visible
@@ -266,8 +267,7 @@ class SyncScreen(Screen[None]):
 
     async def _export(self, path: Path) -> None:
         count = await self._store.report.export(path)
-        changes = "1 change" if count == 1 else f"{count:,} changes"
-        self.notify(visible(f"Wrote {changes} to {path}."), markup=False)
+        self.notify(visible(f"Wrote {counted(count)} to {path}."), markup=False)
 
     def action_show_log(self) -> None:
         """Show the last lines of the log, or hide them."""
