@@ -15,9 +15,9 @@ from pathlib import Path
 import click
 
 import sync
-from app.cli import command_line
-from app.keymap import ACTIONS, PRESETS, Keymap, Place
-from app.settings import json_schema
+from app.cli.main import command_line
+from app.settings.keymap import ACTIONS, PRESETS, Keymap, Place
+from app.settings.settings import json_schema
 
 DOCS = Path(__file__).parent
 

@@ -17,8 +17,8 @@ from typing import cast
 
 from textual.pilot import Pilot
 
-from app.schema import APP_SCHEMA
 from app.store import Store
+from app.store.schema import APP_SCHEMA
 from app.tui.app import TodoApp
 from app.tui.screens.main import MainScreen
 from app.tui.widgets.entry import EntryField

@@ -3,10 +3,16 @@
 Everything public is exported here. The engine knows nothing of any particular app and imports nothing from one.
 """
 
+from sync.api.connector import BackendConnector
+from sync.api.database import PowerSyncDatabase
+from sync.api.explain import SyncExplanation
+from sync.api.streams import SyncStream, SyncStreamSubscription
+from sync.api.transaction_connector import TransactionConnector
+from sync.api.upload_queue import CrudBatch, CrudTransaction, RejectedWrite
+from sync.api.verdicts import Accepted, Hold, Rejected, Retry, Verdict, verdict_for_status
+from sync.api.waiting import CheckpointRequest
+from sync.client.connector import PowerSyncCredentials
 from sync.client.options import SyncOptions
-from sync.connector import BackendConnector, PowerSyncCredentials
-from sync.crud import CrudBatch, CrudTransaction, RejectedWrite
-from sync.database import PowerSyncDatabase
 from sync.errors import (
     AccountMismatchError,
     AuthError,
@@ -33,24 +39,20 @@ from sync.errors import (
     UploadStalledError,
     WriteRejectedError,
 )
-from sync.explain import SyncExplanation
-from sync.progress import ProgressWithOperations, SyncProgress
-from sync.raw_tables import PendingStatement, PendingStatementParameter, RawTable, RawTableSchema
-from sync.row_diff import RowDiff
-from sync.schema import Column, Index, IndexedColumn, Schema, Table, TrackPreviousValues
-from sync.statements import Row
-from sync.status import SyncPriorityStatus, SyncStatus, SyncStreamStatus
+from sync.schema.columns import Column, Index, IndexedColumn, TrackPreviousValues
+from sync.schema.raw_tables import PendingStatement, PendingStatementParameter, RawTable, RawTableSchema
+from sync.schema.tables import Schema, Table
+from sync.sqlite.sql_connection import Row
+from sync.sqlite.transaction import ReadTransaction, Transaction
+from sync.status.progress import ProgressWithOperations, SyncProgress
+from sync.status.status import SyncPriorityStatus, SyncStatus, SyncStreamStatus
 from sync.storage.checkpoint_requests import SyncGate
 from sync.storage.conflicts import Conflict
 from sync.storage.crud_entry import CrudEntry
 from sync.storage.upload_queue import BatchLimits, UploadQueueStats
-from sync.streams import SyncStream, SyncStreamSubscription
-from sync.transaction import ReadTransaction, Transaction
-from sync.transaction_connector import TransactionConnector
-from sync.verdicts import Accepted, Hold, Rejected, Retry, Verdict, verdict_for_status
-from sync.waiting import CheckpointRequest
-from sync.watch import RowChanges, TableChanges, Watch
-from sync.window import RowWindow, WindowWatch
+from sync.watch.row_diff import RowDiff
+from sync.watch.watched_queries import RowChanges, TableChanges, Watch
+from sync.watch.window import RowWindow, WindowWatch
 
 __all__ = [
     "Accepted",

@@ -21,9 +21,9 @@ from sqlalchemy.orm import Mapper
 from sqlalchemy.pool import NullPool
 from sqlalchemy.sql import Select
 
-from sync.cancellation import to_the_end
+from sync.api.local_database import THROTTLE_SECONDS, LocalDatabase
 from sync.errors import DatabaseClosedError
-from sync.local_database import THROTTLE_SECONDS, LocalDatabase
+from sync.sqlite.cancellation import run_to_completion
 
 _closing: set[asyncio.Task[None]] = set()
 
@@ -159,7 +159,7 @@ class _Lease:
         return getattr(self._lent, name)
 
     async def close(self) -> None:
-        await to_the_end(self._stack.aclose())
+        await run_to_completion(self._stack.aclose())
 
     def stop(self) -> None:
         """For a connection that was dropped without being closed; called by the garbage collector, on any thread."""

@@ -13,9 +13,9 @@ import click
 import pytest
 
 import sync
-from app.cli import command_line
-from app.keymap import ACTIONS, Place
-from app.settings import Settings
+from app.cli.main import command_line
+from app.settings.keymap import ACTIONS, Place
+from app.settings.settings import Settings
 from sync import Table
 
 ROOT = Path(__file__).parents[1]

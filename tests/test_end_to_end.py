@@ -11,11 +11,11 @@ from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, Self
 
-from app.connector import DemoConnector
-from app.memory import BackendMemory
-from app.schema import APP_SCHEMA
+from app.connection.connector import HttpConnector
+from app.connection.data_owner import DataOwner
 from app.store import Store, Todo, TodoList
-from app.tui.badges import FRESH
+from app.store.schema import APP_SCHEMA
+from app.todo_text.badges import FRESH
 from sync import PowerSyncDatabase, SyncOptions, SyncStatus
 from tests.app.tui.harness import painted, running
 
@@ -79,7 +79,7 @@ class Client:
 
     async def __aenter__(self) -> Self:
         self.database = await self._stack.enter_async_context(PowerSyncDatabase(self._path, APP_SCHEMA))
-        connector = DemoConnector(self._backend.url, USER)
+        connector = HttpConnector(self._backend.url, USER)
         self._stack.push_async_callback(connector.aclose)
 
         async def connect() -> None:
@@ -224,14 +224,14 @@ async def test_offline_edits_outlive_a_restart(tmp_path: Path) -> None:
 
 async def test_a_backend_whose_data_was_replaced_gets_nothing_and_takes_nothing(tmp_path: Path) -> None:
     """A wrong --database for the backend is enough for that."""
-    memory = BackendMemory(tmp_path)
+    memory = DataOwner(tmp_path)
     async with backend_process(tmp_path / "backend.db") as backend:
         async with PowerSyncDatabase(tmp_path / "one.db", APP_SCHEMA) as database:
 
             async def claim(backend_id: str | None) -> None:
                 memory.claim(USER, backend.url, backend_id)
 
-            connector = DemoConnector(backend.url, USER, claim=claim)
+            connector = HttpConnector(backend.url, USER, claim=claim)
 
             async def connect() -> None:
                 await database.connect(connector, OPTIONS)

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from app.backend import sync_config
 from app.backend.config import BackendConfig
-from app.backend.service import Service
-from app.backend.tables import LISTS, TODOS
-from app.backend.write_api import WriteApi
+from app.backend.http.service import Service
+from app.backend.http.write_api import WriteApi
+from app.backend.rules import sync_config
+from app.backend.rules.tables import LISTS, TODOS
 
 DIRECTORY = Path(__file__).parents[1] / "docs" / "self-hosting"
 COMPOSE: dict[str, Any] = yaml.safe_load((DIRECTORY / "compose.yaml").read_text())

@@ -26,8 +26,8 @@ def create_app(config: BackendConfig) -> Starlette:
 
     Raises BackendError from the lifespan's start if the database cannot be opened.
     """
-    from app.backend.server import build_app
-    from app.backend.service import Service
+    from app.backend.http.server import build_app
+    from app.backend.http.service import Service
 
     return build_app(Service(config))
 
@@ -49,6 +49,6 @@ async def serve(
 
     Raises BackendError if the port is taken or the database cannot be opened.
     """
-    from app.backend.server import run
+    from app.backend.http.server import run
 
     return await run(config, stop=stop, on_ready=on_ready)

@@ -16,13 +16,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from app import todo_text
-from app.failures import RefusedError, explained
 from app.store import placing, positions
+from app.store.failures import RefusedError, as_store_error
 from app.store.journal import Journal, Recording, Step, Undone, Values, require
 from app.store.rows import first_line
 from app.store.views import PLACE
-from app.transfer import CarriedList, CarriedTodo, summary
-from app.writes import MAX_CHARACTERS, MAX_ROWS, Writes, ends_of_chunks, refuse_long
+from app.store.writes import MAX_CHARACTERS, MAX_ROWS, Writes, ends_of_chunks, refuse_long
+from app.todo_text.transfer import ExportedList, ExportedTodo, summary
 from sync import PowerSyncDatabase
 
 P = ParamSpec("P")
@@ -97,13 +97,13 @@ class Editing:
         Raises:
             StoreError: it was not undone.
         """
-        with explained("Nothing was undone"):
+        with as_store_error("Nothing was undone"):
             return await self._journal.undo()
 
     @_write
     async def redo(self) -> Undone | None:
         """Do the step again that was undone last, or return None if there is none. Otherwise as `undo`."""
-        with explained("Nothing was redone"):
+        with as_store_error("Nothing was redone"):
             return await self._journal.redo()
 
     # Lists
@@ -118,7 +118,7 @@ class Editing:
         failed = "The list was not added"
         refuse_long([name], failed)
         row = self._new_list(name)
-        with explained(failed):
+        with as_store_error(failed):
             await self._journal.record(
                 Step(f"Added the list {_quoted(name)}"), lambda recording: recording.insert("lists", [row])
             )
@@ -139,7 +139,7 @@ class Editing:
             await recording.update("lists", {list_id: {"name": name}})
 
         step = Step(f"Renamed the list to {_quoted(name)}")
-        with explained(failed):
+        with as_store_error(failed):
             await self._journal.record(step, rename)
         return step.label
 
@@ -168,7 +168,7 @@ class Editing:
 
         last = False
         while not last:
-            with explained(failed):
+            with as_store_error(failed):
                 last = await self._journal.record(step, delete_some)
             failed = "The list was deleted only in part"
         return step.label
@@ -187,7 +187,7 @@ class Editing:
             await recording.insert("lists", [row])
             await recording.insert("todos", todos)
 
-        with explained("The sample list was not added"):
+        with as_store_error("The sample list was not added"):
             await self._journal.record(Step(f"Added the list {_quoted(SAMPLE_NAME)}"), add)
         return row["id"]
 
@@ -333,12 +333,12 @@ class Editing:
                 await placing.put(recording, {todo_id: position})
 
         step = Step("Moved")
-        with explained("The to-do was not moved"):
+        with as_store_error("The to-do was not moved"):
             await self._journal.record(step, place)
         return step.label
 
     @_write
-    async def bring_in(self, lists: Sequence[CarriedList]) -> str:
+    async def import_lists(self, lists: Sequence[ExportedList]) -> str:
         """Add lists with their to-dos, as they were elsewhere; all of it is one step.
 
         Raises:
@@ -362,13 +362,13 @@ class Editing:
                         await recording.insert("lists", [row])
                     await recording.insert("todos", chunk)
 
-                with explained(failed):
+                with as_store_error(failed):
                     await self._journal.record(step, add)
                 failed = "The import was not finished"
                 start = end
         return step.label
 
-    def _carried(self, list_id: str, todo: CarriedTodo) -> Values:
+    def _carried(self, list_id: str, todo: ExportedTodo) -> Values:
         row = self._new_todo(list_id, todo.description)
         if todo.created_at is not None:
             row["created_at"] = todo.created_at
@@ -393,7 +393,7 @@ class Editing:
                 await require(recording.transaction, "lists", list_id, "the list has been deleted")
                 await recording.insert("todos", chunk)
 
-            with explained(failed, stored=stored):
+            with as_store_error(failed, stored=stored):
                 await self._journal.record(step, add)
             stored = end
             failed = f"Only the first {end:,} to-dos were added"
@@ -414,7 +414,7 @@ class Editing:
             await recording.update("todos", {todo_id: {"description": after}})
 
         step = Step("Changed")
-        with explained(failed):
+        with as_store_error(failed):
             await self._journal.record(step, rewrite)
         return step.label
 
@@ -443,7 +443,7 @@ class Editing:
             return MAX_ROWS // 2 if end == len(rows) else ids.index(list(rows)[end], start) - start
 
         while start < len(ids):
-            with explained(told):
+            with as_store_error(told):
                 start = min(len(ids), start + await self._journal.record(step, write))
             told = f"Only the first {start:,} to-dos were {failed}"
         return step.label if step.number is not None else ""

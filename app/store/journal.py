@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from app.failures import RefusedError
-from app.schema import APP_SCHEMA
+from app.store.failures import RefusedError
+from app.store.schema import APP_SCHEMA
 from sync import PowerSyncDatabase, Transaction
 
 KEPT_STEPS: Final = 100
@@ -143,7 +143,7 @@ class Journal:
     """The steps that can be undone and redone.
 
     Args:
-        database: open; its tables are those of `app.schema`.
+        database: open; its tables are those of `app.store.schema`.
         wrote: told of the ids of rows before a transaction that changes them is committed.
     """
 

@@ -13,14 +13,14 @@ from contextlib import aclosing, suppress
 from datetime import date, datetime
 from typing import Any, Final, TypeVar
 
-from app.failures import Tell, explained, going_on, note
 from app.store import views
 from app.store.editing import Editing
+from app.store.failures import OnFailure, as_store_error, follow_with_retry, log_failure
 from app.store.following import ViewFollower, ViewRead
 from app.store.rows import Todo, TodoList, list_of_row, local_now, todo_of_row
 from app.store.subscribing import SUBSCRIPTION_TTL, ListSubscriptions
+from app.store.sync_report import SyncReport
 from app.store.views import DEFAULT_ARRANGEMENTS, Arrangement, SmartView, Sort, ViewCounts
-from app.sync_report import SyncReport
 from sync import PowerSyncDatabase, SyncStatus
 from sync.errors import DatabaseClosedError
 
@@ -47,7 +47,7 @@ class Store(Editing):
         report: what synchronization has to tell, and what was rejected.
 
     Args:
-        database: open, with `app.schema.APP_SCHEMA`; the store does not close it.
+        database: open, with `app.store.schema.APP_SCHEMA`; the store does not close it.
         user_id: the owner of what is made here.
         connect: starts syncing `database` with its backend, and returns without waiting for the connection.
         now: the clock, giving aware datetimes in the user's zone.
@@ -72,7 +72,7 @@ class Store(Editing):
         """The local day, to which views and words such as `tomorrow` refer."""
         return self._now().date()
 
-    def watch_lists(self, tell: Tell = note) -> AsyncIterator[list[TodoList]]:
+    def watch_lists(self, tell: OnFailure = log_failure) -> AsyncIterator[list[TodoList]]:
         """Yield all lists, now and after each change, oldest first; unchanged ones stay the same objects.
 
         Ends when the database is closed.
@@ -81,7 +81,7 @@ class Store(Editing):
             tell: called once per trouble, when the lists cannot be read.
         """
         failed = "The lists cannot be shown"
-        return going_on(lambda: self._follow(failed, views.LISTS, (), list_of_row), tell)
+        return follow_with_retry(lambda: self._follow(failed, views.LISTS, (), list_of_row), tell)
 
     async def todos(self, view: View, *, arrangement: Arrangement | None = None) -> list[Todo]:
         """The to-dos of a view; the completed ones come last, the latest first.
@@ -94,10 +94,10 @@ class Store(Editing):
             StoreError: they cannot be read.
         """
         sql, parameters = views.todos_query(view, arrangement or default_arrangement(view), self.today())
-        with explained("The to-dos cannot be read"):
+        with as_store_error("The to-dos cannot be read"):
             return [todo_of_row(row) for row in await self._database.get_all(sql, parameters)]
 
-    def watch_view(self, view: View, tell: Tell = note) -> AsyncIterator[ViewRead]:
+    def watch_view(self, view: View, tell: OnFailure = log_failure) -> AsyncIterator[ViewRead]:
         """Yield the to-dos of a view, now and after each change, as it is arranged on this device when this begins.
 
         Unchanged to-dos stay the same objects. Ends when the database is closed. A view that depends on the day shows
@@ -107,16 +107,16 @@ class Store(Editing):
             view: a view across lists, or the id of a list.
             tell: called once per trouble, when the to-dos cannot be read.
         """
-        return going_on(lambda: self._follow_view(view), tell)
+        return follow_with_retry(lambda: self._follow_view(view), tell)
 
-    def watch_counts(self, tell: Tell = note) -> AsyncIterator[ViewCounts]:
+    def watch_counts(self, tell: OnFailure = log_failure) -> AsyncIterator[ViewCounts]:
         """Yield how many to-dos are in the views across lists; otherwise as `watch_view`."""
         parameters = {"today": self.today().isoformat()}
-        return going_on(lambda: self._follow_counts(parameters), tell)
+        return follow_with_retry(lambda: self._follow_counts(parameters), tell)
 
-    def watch_waiting(self, tell: Tell = note) -> AsyncIterator[frozenset[str]]:
+    def watch_waiting(self, tell: OnFailure = log_failure) -> AsyncIterator[frozenset[str]]:
         """Yield the ids of the to-dos whose changes wait to be uploaded; otherwise as `watch_view`."""
-        return going_on(self._follow_waiting, tell)
+        return follow_with_retry(self._follow_waiting, tell)
 
     async def arrangement(self, view: View) -> Arrangement:
         """How a view is arranged on this device.
@@ -124,7 +124,7 @@ class Store(Editing):
         Raises:
             StoreError: it cannot be read.
         """
-        with explained("The to-dos cannot be shown"):
+        with as_store_error("The to-dos cannot be shown"):
             row = await self._database.get_optional(
                 "SELECT sort, shows_done FROM arrangements WHERE id = ?", [_view_id(view)]
             )
@@ -138,7 +138,7 @@ class Store(Editing):
         Raises:
             StoreError: it was not remembered.
         """
-        with explained("How the view is arranged was not remembered"):
+        with as_store_error("How the view is arranged was not remembered"):
             await self._database.upsert(
                 "arrangements",
                 {"id": _view_id(view), "sort": arrangement.sort.value, "shows_done": int(arrangement.shows_done)},
@@ -150,7 +150,7 @@ class Store(Editing):
         Raises:
             StoreError: they cannot be read.
         """
-        with explained("The to-dos cannot be read"):
+        with as_store_error("The to-dos cannot be read"):
             rows = await self._database.get_all(views.FOUND, [id_prefix, id_prefix, json.dumps(list(words))])
         return [todo_of_row(row) for row in rows]
 
@@ -171,7 +171,7 @@ class Store(Editing):
         Raises:
             StoreError: syncing cannot be started with the settings as they are.
         """
-        with explained("Syncing was not started"):
+        with as_store_error("Syncing was not started"):
             await self._connect()
 
     async def disconnect(self) -> None:
@@ -180,14 +180,14 @@ class Store(Editing):
         Raises:
             StoreError: the database is closed.
         """
-        with explained("Syncing was not stopped"):
+        with as_store_error("Syncing was not stopped"):
             await self._database.disconnect()
 
     def open_list(self, list_id: str | None) -> None:
         """Tell which list the user looks at: its to-dos are subscribed before those of all others."""
         self._subscriptions.open_list(list_id)
 
-    async def keep_subscribed(self, tell: Tell = note) -> None:
+    async def keep_subscribed(self, tell: OnFailure = log_failure) -> None:
         """Keep the to-dos of every known list subscribed, the open list's first, for as long as this runs.
 
         Runs until it is cancelled or the database is closed. Subscriptions outlive it by `SUBSCRIPTION_TTL`.
@@ -195,7 +195,7 @@ class Store(Editing):
         Args:
             tell: called once per trouble, when the subscriptions cannot be stored.
         """
-        async for _ in going_on(self._subscriptions.keep, tell):
+        async for _ in follow_with_retry(self._subscriptions.keep, tell):
             pass
 
     async def subscribe_known(self) -> None:
@@ -204,7 +204,7 @@ class Store(Editing):
         Raises:
             StoreError: the subscriptions cannot be stored.
         """
-        with explained("Some lists may not sync"):
+        with as_store_error("Some lists may not sync"):
             await self._subscriptions.subscribe_known()
 
     async def wait_for_todos(self) -> None:
@@ -213,14 +213,14 @@ class Store(Editing):
         Raises:
             StoreError: the subscriptions cannot be stored, or the database is closed.
         """
-        with explained("The to-dos did not come"):
+        with as_store_error("The to-dos did not come"):
             await self._subscriptions.wait_for_first_sync()
 
     async def _follow(
         self, failed: str, sql: str, parameters: Any, make: Callable[[sqlite3.Row], T]
     ) -> AsyncGenerator[list[T]]:
         known: dict[str, tuple[sqlite3.Row, T]] = {}
-        with explained(failed):
+        with as_store_error(failed):
             watch = self._database.watch(sql, parameters)
             try:
                 async for rows in watch:
@@ -238,18 +238,18 @@ class Store(Editing):
 
     async def _follow_view(self, view: View) -> AsyncGenerator[ViewRead]:
         follower = ViewFollower(self._database, view, await self.arrangement(view), self.today())
-        with explained("The to-dos cannot be shown"), suppress(DatabaseClosedError):
+        with as_store_error("The to-dos cannot be shown"), suppress(DatabaseClosedError):
             async with aclosing(follower.reads()) as reads:
                 async for read in reads:
                     yield read
 
     async def _follow_waiting(self) -> AsyncGenerator[frozenset[str]]:
-        with explained("Which changes wait cannot be shown"), suppress(DatabaseClosedError):
+        with as_store_error("Which changes wait cannot be shown"), suppress(DatabaseClosedError):
             async for waiting in self._database.watch_queued_rows("todos", throttle=0.1):
                 yield waiting
 
     async def _follow_counts(self, parameters: dict[str, Any]) -> AsyncGenerator[ViewCounts]:
-        with explained("The counts cannot be shown"):
+        with as_store_error("The counts cannot be shown"):
             watch = self._database.watch(views.COUNTS, parameters, row_type=ViewCounts, throttle=_COUNT_SECONDS)
             try:
                 async for rows in watch:

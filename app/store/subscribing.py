@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
-from app.failures import explained
+from app.store.failures import as_store_error
 from sync import PowerSyncDatabase, SyncStreamSubscription
 from sync.errors import DatabaseClosedError
 
@@ -28,7 +28,7 @@ class ListSubscriptions:
     """The subscriptions to the to-dos of lists.
 
     Args:
-        database: open; its tables are those of `app.schema`.
+        database: open; its tables are those of `app.store.schema`.
     """
 
     def __init__(self, database: PowerSyncDatabase) -> None:
@@ -66,7 +66,7 @@ class ListSubscriptions:
         """Keep what is wanted subscribed; yields each time that it is."""
         follower = asyncio.create_task(self._follow_list_ids(), name="follow the lists to subscribe")
         try:
-            with explained("Some lists may not sync"), suppress(DatabaseClosedError):
+            with as_store_error("Some lists may not sync"), suppress(DatabaseClosedError):
                 while not follower.done():
                     self._wanted_changed.clear()
                     await self._subscribe_wanted()

@@ -1,8 +1,8 @@
 """Actions as Textual's bindings.
 
-Owns how the registry of `app.keymap` becomes bindings, the check that each action has a method where it is bound (a key
-that is bound to nothing stops the import), and which keymap is in force. Must not know any widget: those take their
-bindings from here.
+Owns how the registry of `app.settings.keymap` becomes bindings, the check that each action has a method where it is
+bound (a key that is bound to nothing stops the import), and which keymap is in force. Must not know any widget: those
+take their bindings from here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TypeVar
 from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
-from app.keymap import ACTIONS, DEFAULT, Keymap, Place
+from app.settings.keymap import ACTIONS, DEFAULT, Keymap, Place
 from app.tui.typed import app_of
 
 C = TypeVar("C", bound=type)

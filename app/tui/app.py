@@ -14,9 +14,9 @@ from textual.app import App
 from textual.binding import BindingType
 from textual.command import Provider
 
-from app.keymap import DEFAULT, Keymap, Place
-from app.literal import visible
+from app.settings.keymap import DEFAULT, Keymap, Place
 from app.store import Store, local_now
+from app.system.display_text import sanitized
 from app.tui.actions import bindings, performs
 from app.tui.attempts import retried, tell_failure
 from app.tui.no_color import WithoutColor
@@ -127,7 +127,7 @@ class TodoApp(App[None], inherit_bindings=False):
         if self._main is not None:
             self._main.show_problem(self._problem)
         if self._problem is not None:
-            self.notify(visible(self._problem), severity="warning", markup=False)
+            self.notify(sanitized(self._problem), severity="warning", markup=False)
 
     async def action_quit(self) -> None:
         """Quit, unless a text is half typed."""

@@ -12,8 +12,8 @@ from textual.app import App
 from textual.widget import Widget
 from textual.worker import Worker
 
-from app.failures import StoreError
-from app.literal import visible
+from app.store.failures import StoreError
+from app.system.display_text import sanitized
 from app.tui.actions import keymap_of
 
 DONE_SECONDS: Final = 3.0
@@ -36,12 +36,12 @@ async def tell_failure(widget: Widget | App[None], work: Awaitable[object]) -> N
     try:
         await work
     except StoreError as error:
-        widget.notify(visible(str(error)), severity="error", markup=False)
+        widget.notify(sanitized(str(error)), severity="error", markup=False)
 
 
 def retried(widget: Widget | App[None]) -> Callable[[StoreError], None]:
     """What tells, in a toast, of a failure after which the store tries again by itself."""
-    return lambda error: widget.notify(f"{visible(str(error))} It is tried again.", severity="warning", markup=False)
+    return lambda error: widget.notify(f"{sanitized(str(error))} It is tried again.", severity="warning", markup=False)
 
 
 async def tell_done(widget: Widget, work: Awaitable[str]) -> None:
@@ -53,4 +53,4 @@ async def tell_done(widget: Widget, work: Awaitable[str]) -> None:
     done = await work
     if done:
         key = keymap_of(widget).first("anywhere.undo")
-        widget.notify(f"{visible(done)}. Press {key} to undo.", timeout=DONE_SECONDS, markup=False)
+        widget.notify(f"{sanitized(done)}. Press {key} to undo.", timeout=DONE_SECONDS, markup=False)

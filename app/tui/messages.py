@@ -1,4 +1,4 @@
-"""The messages that widgets send each other.
+"""The messages by which the panes tell the main screen what they show; a row list's own messages are in `row_list`.
 
 Owns their types and fields. A message says what happened and carries values only. What has to happen before the next
 key is looked at, such as moving the keyboard elsewhere, is no message but a plain call.
@@ -7,88 +7,12 @@ key is looked at, such as moving the keyboard elsewhere, is no message but a pla
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from textual.message import Message
 
 if TYPE_CHECKING:
     from app.store import SmartView, Todo, TodoList
-    from app.tui.widgets.row_list import RowList
-
-
-@dataclass
-class RowSelected(Message):
-    """The cursor of a row list is on another row, or that row's content changed.
-
-    Attributes:
-        rows: the list.
-        row_id: id of the row, or None if there is none.
-    """
-
-    rows: RowList[Any]
-    row_id: str | None
-
-    def can_replace(self, message: Message) -> bool:
-        """Only the newest selection of a list matters."""
-        return isinstance(message, RowSelected) and message.rows is self.rows
-
-
-@dataclass
-class RowActivated(Message):
-    """A row was double-clicked.
-
-    Attributes:
-        rows: the list.
-        row_id: id of the row.
-    """
-
-    rows: RowList[Any]
-    row_id: str
-
-
-@dataclass
-class RowMarked(Message):
-    """The mark (check box) of a row was clicked.
-
-    Attributes:
-        rows: the list.
-        row_id: id of the row.
-    """
-
-    rows: RowList[Any]
-    row_id: str
-
-
-@dataclass
-class RowsChosen(Message):
-    """Other rows are chosen.
-
-    Attributes:
-        rows: the list.
-        count: how many; 0 if none are.
-    """
-
-    rows: RowList[Any]
-    count: int
-
-    def can_replace(self, message: Message) -> bool:
-        """Only the newest choice of a list matters."""
-        return isinstance(message, RowsChosen) and message.rows is self.rows
-
-
-@dataclass
-class RowDropped(Message):
-    """A row was dragged to another place.
-
-    Attributes:
-        rows: the list.
-        row_id: id of the row.
-        index: the place of the row that it was dropped on.
-    """
-
-    rows: RowList[Any]
-    row_id: str
-    index: int
 
 
 @dataclass

@@ -11,7 +11,7 @@ from functools import partial
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 from textual.dom import DOMNode
 
-from app.keymap import ACTIONS, Action, Place
+from app.settings.keymap import ACTIONS, Action, Place
 from app.tui.actions import keymap_of
 
 _LEFT_OUT = {Place.ROWS, Place.ENTRY, Place.FILTER, Place.PICK, Place.CONFIRM, Place.HELP}

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Literal
 
-from app.changes import counted
-from app.literal import visible
+from app.store.change_words import counted
+from app.system.display_text import sanitized
 from sync import SyncStatus
 
 StateName = Literal["connected", "connecting", "offline", "paused", "elsewhere"]
@@ -160,7 +160,7 @@ def moment(stamp: str | None, now: datetime) -> str:
     try:
         at = datetime.fromisoformat(stamp or "")
     except ValueError:
-        return visible((stamp or "")[:_LONGEST_STAMP])
+        return sanitized((stamp or "")[:_LONGEST_STAMP])
     at = at.replace(tzinfo=UTC) if at.tzinfo is None else at
     told = ago(at, now)
     date = f"{at.astimezone(now.tzinfo):%Y-%m-%d %H:%M}"

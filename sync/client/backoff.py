@@ -40,10 +40,10 @@ class Backoff:
         wait = random.uniform(0, limit)  # noqa: S311 - spreads clients over time, keeps no secret
         return max(wait, self._time_to_keep(error))
 
-    def cut_short(self, *, insist: bool = False) -> None:
+    def cut_short(self, *, force: bool = False) -> None:
         """End the present wait, or the next one. Time that was asked for is cut only if insisted."""
         self._hint.set()
-        if insist:
+        if force:
             self._insisted.set()
 
     def forget_cuts(self) -> None:

@@ -15,18 +15,18 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sync.cancellation import end_task
 from sync.client.backoff import Backoff
+from sync.client.connector import Connector
 from sync.client.connector_call import is_connector_call
 from sync.client.options import SyncOptions
 from sync.client.sync_lock import sync_lock
-from sync.connection import ConnectionPool
-from sync.connector import BackendConnector
 from sync.errors import ConnectedError, DatabaseClosedError, NestedUseError
-from sync.raw_tables import RawTable
-from sync.status import StatusBoard
+from sync.schema.raw_tables import RawTable
+from sync.sqlite.cancellation import end_task
+from sync.sqlite.pool import ConnectionPool
+from sync.status.status import StatusBoard
 from sync.storage import upload_queue
 from sync.storage.subscriptions import StreamKey
 
@@ -43,7 +43,7 @@ _LONGEST_RESTART_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class _Wish:
-    connector: BackendConnector
+    connector: Connector[Any]
     options: SyncOptions
 
 
@@ -54,7 +54,7 @@ class SyncCoordinator:
         self,
         pool: ConnectionPool,
         board: StatusBoard,
-        upload: Callable[[BackendConnector], Awaitable[None]],
+        upload: Callable[[Connector[Any]], Awaitable[None]],
         raw_tables: Callable[[], tuple[RawTable, ...]],
     ) -> None:
         self._pool = pool
@@ -73,7 +73,7 @@ class SyncCoordinator:
         self._closed = False
         pool.listen(self._on_commit)
 
-    def connect(self, connector: BackendConnector, options: SyncOptions) -> None:
+    def connect(self, connector: Connector[Any], options: SyncOptions) -> None:
         """Wish for a connection. With the connector and options of the present one it only cuts a wait short.
 
         Raises:
@@ -85,7 +85,7 @@ class SyncCoordinator:
         if wish == self._wish:
             self._retry.set()
             if self._session is not None:
-                self._session.wake(insist=True)
+                self._session.wake(force=True)
             return
         self._change_wish(wish)
         self._board.update(wanted=True)
@@ -151,7 +151,7 @@ class SyncCoordinator:
         if self._session is not None:
             self._session.subscriptions_changed()
 
-    def hurry(self) -> None:
+    def retry_now(self) -> None:
         """Cut the waits between attempts short."""
         if self._session is not None:
             self._session.wake()

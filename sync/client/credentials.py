@@ -18,8 +18,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from sync.client.connector import Connector, PowerSyncCredentials
 from sync.client.connector_call import connector_call
-from sync.connector import BackendConnector, PowerSyncCredentials
 from sync.errors import AccountMismatchError, ConnectorError
 
 RENEW_BEFORE_EXPIRY_SECONDS = 30.0
@@ -41,7 +41,7 @@ class CredentialsCache:
     """
 
     def __init__(
-        self, connector: BackendConnector, timeout: float, claim: Callable[[str], Awaitable[None]] | None = None
+        self, connector: Connector[Any], timeout: float, claim: Callable[[str], Awaitable[None]] | None = None
     ) -> None:
         self._connector = connector
         self._timeout = timeout
@@ -66,7 +66,7 @@ class CredentialsCache:
                 self._credentials = await self._fetch()
             return self._credentials
 
-    async def settle_user(self) -> None:
+    async def ensure_user_claimed(self) -> None:
         """Return once the file is that of the connector's user; raises as `get`.
 
         Unlike `get` it is content with credentials that have expired: an upload may need none of them.
@@ -116,14 +116,14 @@ class CredentialsCache:
             fetched = await cast("Awaitable[object]", self._connector.fetch_credentials())
         if not isinstance(fetched, PowerSyncCredentials):
             raise ConnectorError(f"fetch_credentials returned {type(fetched).__name__}, not PowerSyncCredentials.")
-        await self._settle_user_of(fetched)
+        await self._claim_for_user_of(fetched)
         if fetched.token not in self._tokens:
             self._tokens.append(fetched.token)
         self._renewal_asked_for = False
         self._changed.set()
         return fetched
 
-    async def _settle_user_of(self, credentials: PowerSyncCredentials) -> None:
+    async def _claim_for_user_of(self, credentials: PowerSyncCredentials) -> None:
         user_id = credentials_user(credentials)
         if self._claim is not None and user_id is not None:
             try:

@@ -10,18 +10,18 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
-from sync.cancellation import to_the_end
 from sync.client.backoff import Backoff
 from sync.client.credentials import RENEW_BEFORE_EXPIRY_SECONDS, CredentialsCache, credentials_expiry
 from sync.client.line_reader import Lines, lines_of
 from sync.client.options import SyncOptions
 from sync.client.service import SyncService, is_offline
 from sync.client.stream_connection import StreamConnection
-from sync.connection import ConnectionPool
 from sync.errors import AccountMismatchError, AuthError, TokenExpiredError
 from sync.protocol import KeepAlive
-from sync.raw_tables import RawTable
-from sync.status import StatusBoard
+from sync.schema.raw_tables import RawTable
+from sync.sqlite.cancellation import run_to_completion
+from sync.sqlite.pool import ConnectionPool
+from sync.status.status import StatusBoard
 from sync.storage.subscriptions import StreamKey
 
 logger = logging.getLogger("sync.download")
@@ -77,9 +77,9 @@ class DownloadLoop:
                     self._board.retry_download_in(wait)
                     await self._backoff.wait(wait, error)
 
-    def wake(self, *, insist: bool = False) -> None:
+    def wake(self, *, force: bool = False) -> None:
         """Cut the wait before the next attempt short; if insisted, also one that the service asked for."""
-        self._backoff.cut_short(insist=insist)
+        self._backoff.cut_short(force=force)
 
     def subscriptions_changed(self) -> None:
         """Connect again, if the subscriptions differ from those of the connection."""
@@ -111,7 +111,7 @@ class DownloadLoop:
             # Also when disconnecting: what has come is kept.
             ended, self._connection = self._connection, None
             if ended is not None:
-                await to_the_end(ended.end())
+                await run_to_completion(ended.end())
         error = self._fault
         if error is None:
             if stream.cancelled():

@@ -12,8 +12,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Self
 
-from sync.cancellation import end_task
 from sync.errors import ProtocolError
+from sync.sqlite.cancellation import end_task
 
 MAX_LINE_BYTES = 256 << 20
 """A line that is longer is no line of this protocol."""

@@ -16,8 +16,8 @@ from typing import Any, cast
 import httpx
 import msgspec
 
+from sync.client.connector import PowerSyncCredentials
 from sync.client.credentials import without_tokens
-from sync.connector import PowerSyncCredentials
 from sync.errors import AuthError, NetworkError, ProtocolError, ServiceError
 from sync.protocol import StreamRequest
 

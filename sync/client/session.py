@@ -14,19 +14,20 @@ import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 
+from sync.client.connector import Connector
 from sync.client.credentials import CredentialsCache
 from sync.client.download import DownloadLoop
 from sync.client.network import follow_network
 from sync.client.options import SyncOptions
 from sync.client.service import SyncService
 from sync.client.upload import UploadLoop
-from sync.connection import ConnectionPool
-from sync.connector import BackendConnector
-from sync.raw_tables import RawTable
-from sync.status import StatusBoard
+from sync.schema.raw_tables import RawTable
+from sync.sqlite.pool import ConnectionPool
+from sync.status.status import StatusBoard
 from sync.storage import account
 from sync.storage.subscriptions import StreamKey
 
@@ -43,10 +44,10 @@ class Session:
         self,
         pool: ConnectionPool,
         board: StatusBoard,
-        connector: BackendConnector,
+        connector: Connector[Any],
         options: SyncOptions,
         client: httpx.AsyncClient,
-        upload: Callable[[BackendConnector], Awaitable[None]],
+        upload: Callable[[Connector[Any]], Awaitable[None]],
         streams_in_use: Callable[[], Iterable[StreamKey]],
         raw_tables: Callable[[], tuple[RawTable, ...]],
     ) -> None:
@@ -83,15 +84,15 @@ class Session:
 
     async def _claim(self, user_id: str) -> None:
         if await self._pool.read(account.owner) != user_id:
-            await self._pool.write(lambda statements: account.claim(statements, user_id))
+            await self._pool.write(lambda connection: account.claim(connection, user_id))
 
-    def wake(self, *, insist: bool = False) -> None:
+    def wake(self, *, force: bool = False) -> None:
         """Cut the waits of both loops short: something was written, the network changed, or the app connects.
 
         Only the app insists: then also waits that the service or the backend asked for end.
         """
-        self._download.wake(insist=insist)
-        self._uploads.wake(insist=insist)
+        self._download.wake(force=force)
+        self._uploads.wake(force=force)
 
     def _connected(self) -> None:
         # What could not be reached a moment ago is worth another try.

@@ -14,9 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 
 from sync.client.options import SyncOptions
-from sync.connection import ConnectionPool
 from sync.errors import ChecksumError, ProtocolError
-from sync.progress import TargetProgress
 from sync.protocol import (
     BucketRequest,
     Checkpoint,
@@ -32,9 +30,11 @@ from sync.protocol import (
     UnknownLine,
     decode_line,
 )
-from sync.raw_tables import RawTable
-from sync.statements import Statements
-from sync.status import StatusBoard
+from sync.schema.raw_tables import RawTable
+from sync.sqlite.pool import ConnectionPool
+from sync.sqlite.sql_connection import SqlConnection
+from sync.status.progress import TargetProgress
+from sync.status.status import StatusBoard
 from sync.storage import oplog, progress, publish, staging, subscriptions, upload_queue
 from sync.storage.oplog import ReceivedData
 from sync.storage.publish import Outcome, PublishResult
@@ -92,22 +92,22 @@ class StreamConnection:
     async def prepare(self, options: SyncOptions, streams_in_use: Iterable[StreamKey]) -> StreamRequest:
         """Read from the file what to ask for."""
 
-        def transaction(statements: Statements) -> StreamRequest:
-            subscriptions.renew(statements, streams_in_use)
+        def transaction(connection: SqlConnection) -> StreamRequest:
+            subscriptions.renew(connection, streams_in_use)
             self._requested = subscriptions.requested_subscriptions(
-                statements, include_defaults=options.include_default_streams
+                connection, include_defaults=options.include_default_streams
             )
-            buckets = oplog.bucket_positions(statements)
-            self._is_staging = staging.is_in_use(statements)
+            buckets = oplog.bucket_positions(connection)
+            self._is_staging = staging.is_in_use(connection)
             # Buckets in the file that the first checkpoint lacks are deleted.
             self._known_buckets = frozenset(buckets)
             self._positions = dict(buckets)
             # The checkpoint request that the gate waits for, until a checkpoint is complete: the first one names the
             # newest request that the service knows of.
-            self._awaited = upload_queue.target(statements)
+            self._awaited = upload_queue.target(connection)
             return StreamRequest(
                 buckets=tuple(BucketRequest(name, str(after)) for name, after in buckets.items()),
-                client_id=upload_queue.client_id(statements),
+                client_id=upload_queue.client_id(connection),
                 streams=self._requested.request,
                 parameters=options.params,
                 app_metadata=options.app_metadata,
@@ -118,10 +118,10 @@ class StreamConnection:
     async def subscriptions_changed(self, options: SyncOptions, streams_in_use: Iterable[StreamKey]) -> bool:
         """Whether the subscriptions in the file differ from those that this connection asked for."""
 
-        def transaction(statements: Statements) -> RequestedSubscriptions:
+        def transaction(connection: SqlConnection) -> RequestedSubscriptions:
             # First, so that what is in use does not expire, be it after days of sleep.
-            subscriptions.renew(statements, streams_in_use)
-            return subscriptions.requested_subscriptions(statements, include_defaults=options.include_default_streams)
+            subscriptions.renew(connection, streams_in_use)
+            return subscriptions.requested_subscriptions(connection, include_defaults=options.include_default_streams)
 
         requested = await self._pool.write(transaction)
         return requested != self._requested
@@ -157,7 +157,7 @@ class StreamConnection:
     async def _take_in_gathered(self) -> None:
         gathered = self._take_gathered()
         self._is_staging = True
-        await self._pool.write_in_bulk(lambda statements: oplog.take_in(statements, gathered, more_follows=True))
+        await self._pool.write_in_bulk(lambda connection: oplog.take_in(connection, gathered, more_follows=True))
 
     async def uploads_completed(self) -> None:
         """Publish what was held back, if the gate is open now.
@@ -169,7 +169,7 @@ class StreamConnection:
             checkpoint = self._held_back
             if checkpoint is None:
                 return
-            result = await self._pool.write(lambda statements: self._publish(statements, checkpoint, priority=None))
+            result = await self._pool.write(lambda connection: self._publish(connection, checkpoint, priority=None))
             if result.outcome is not Outcome.HELD_BACK:
                 self._held_back = None
             if result.outcome is Outcome.CHECKSUM_MISMATCH:
@@ -180,7 +180,7 @@ class StreamConnection:
         self._held_back = None
         if gathered := self._take_gathered():
             try:
-                await self._pool.write(lambda statements: oplog.take_in(statements, gathered))
+                await self._pool.write(lambda connection: oplog.take_in(connection, gathered))
             except Exception as error:  # noqa: BLE001 - it comes again with the next connection
                 logger.warning("downloaded data could not be kept and is downloaded again: %s", error)
 
@@ -252,12 +252,12 @@ class StreamConnection:
             requested = self._requested
             self._progress = await self._pool.read(lambda reader: progress.read_target(reader, target, requested))
 
-        def transaction(statements: Statements) -> TargetProgress:
-            oplog.take_in(statements, gathered)
-            oplog.delete_buckets(statements, removed)
+        def transaction(connection: SqlConnection) -> TargetProgress:
+            oplog.take_in(connection, gathered)
+            oplog.delete_buckets(connection, removed)
             if is_full:
-                subscriptions.note_offered_streams(statements, target.streams)
-            return progress.begin_target(statements, target, self._requested)
+                subscriptions.note_offered_streams(connection, target.streams)
+            return progress.begin_target(connection, target, self._requested)
 
         if self._progress is None:
             self._progress = await self._pool.write(transaction)
@@ -274,18 +274,18 @@ class StreamConnection:
             await self._settle()
         gathered = self._take_gathered()
 
-        def transaction(statements: Statements) -> PublishResult:
-            oplog.take_in(statements, gathered)
-            result = self._publish(statements, target, priority)
+        def transaction(connection: SqlConnection) -> PublishResult:
+            oplog.take_in(connection, gathered)
+            result = self._publish(connection, target, priority)
             if result.outcome is Outcome.HELD_BACK and priority is None and self._awaited is not None:
-                upload_queue.ask_again(statements, instead_of=self._awaited)
+                upload_queue.ask_again(connection, instead_of=self._awaited)
             return result
 
         try:
             result = await self._pool.write(transaction)
         except sqlite3.OperationalError as error:
             # An index reads into the rows. Only where it fails are they looked at: that is for each row a second time.
-            damaged = await self._pool.write(lambda statements: oplog.take_in_undamaged(statements, gathered))
+            damaged = await self._pool.write(lambda connection: oplog.take_in_undamaged(connection, gathered))
             if not damaged:
                 raise
             told = (
@@ -311,17 +311,17 @@ class StreamConnection:
         """Let a large download into the oplog. Not with its publishing: each is a transaction as large as the data."""
         gathered = self._take_gathered()
 
-        def transaction(statements: Statements) -> None:
-            oplog.take_in(statements, gathered)
-            staging.settle(statements)
+        def transaction(connection: SqlConnection) -> None:
+            oplog.take_in(connection, gathered)
+            staging.settle(connection)
 
         await self._pool.write_in_bulk(transaction)
         self._is_staging = False
 
-    def _publish(self, statements: Statements, target: TrackedCheckpoint, priority: int | None) -> PublishResult:
-        result = publish.publish(statements, target, priority, self._raw_tables())
+    def _publish(self, connection: SqlConnection, target: TrackedCheckpoint, priority: int | None) -> PublishResult:
+        result = publish.publish(connection, target, priority, self._raw_tables())
         if result.outcome is Outcome.PUBLISHED:
-            subscriptions.mark_synced(statements, target, self._requested, priority, result.at)
+            subscriptions.mark_synced(connection, target, self._requested, priority, result.at)
         return result
 
     def _gather(self, line: DataLine, size: int) -> None:

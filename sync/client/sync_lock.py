@@ -15,7 +15,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from sync.cancellation import to_the_end
+from sync.sqlite.cancellation import run_to_completion
 
 POLL_SECONDS = 1.0
 
@@ -38,7 +38,7 @@ async def sync_lock(database: str, on_waiting: Callable[[int | None], None]) -> 
         yield
     finally:
         if lock.is_locked:
-            await to_the_end(asyncio.to_thread(_release, lock))
+            await run_to_completion(asyncio.to_thread(_release, lock))
 
 
 def lock_file(database: str) -> Path:
@@ -83,7 +83,7 @@ async def _acquire(lock: BaseFileLock) -> bool:
             Path(lock.lock_file).write_text(str(os.getpid()), "ascii")
         return True
 
-    return await to_the_end(asyncio.to_thread(acquire))
+    return await run_to_completion(asyncio.to_thread(acquire))
 
 
 def _release(lock: BaseFileLock) -> None:

@@ -13,12 +13,11 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 from sync.client.backoff import Backoff
+from sync.client.connector import PowerSyncCredentials
 from sync.client.connector_call import connector_call
 from sync.client.credentials import CredentialsCache
 from sync.client.options import SyncOptions
 from sync.client.service import SyncService, is_offline
-from sync.connection import ConnectionPool
-from sync.connector import PowerSyncCredentials
 from sync.errors import (
     AuthError,
     NetworkError,
@@ -27,7 +26,8 @@ from sync.errors import (
     UploadRetryError,
     UploadStalledError,
 )
-from sync.status import StatusBoard
+from sync.sqlite.pool import ConnectionPool
+from sync.status.status import StatusBoard
 from sync.storage import upload_queue
 from sync.storage.upload_queue import QueueState
 
@@ -95,10 +95,10 @@ class UploadLoop:
         """Look at the queue, unless a failed attempt is being waited for."""
         self._wake.set()
 
-    def wake(self, *, insist: bool = False) -> None:
+    def wake(self, *, force: bool = False) -> None:
         """Look at the queue now: something was written, or the app asked to connect (it insists)."""
         self._wake.set()
-        self._backoff.cut_short(insist=insist)
+        self._backoff.cut_short(force=force)
 
     def progressed(self) -> None:
         """A transaction was completed: the deadline and the back-off start anew."""
@@ -110,7 +110,7 @@ class UploadLoop:
         state = await self._pool.read(upload_queue.queue_state)
         while state.head is not None:
             self._board.update(uploading=True)
-            await self._credentials.settle_user()
+            await self._credentials.ensure_user_claimed()
             await self._upload_once()
             after = await self._pool.read(upload_queue.queue_state)
             if after.head == state.head:
@@ -142,7 +142,7 @@ class UploadLoop:
         except AuthError:
             checkpoint = await self._requested_checkpoint(client_id)  # with new credentials
         was_set = await self._pool.write(
-            lambda statements: upload_queue.set_target(statements, checkpoint, state.last_ever)
+            lambda connection: upload_queue.set_target(connection, checkpoint, state.last_ever)
         )
         if not was_set:
             self._wake.set()
@@ -161,7 +161,7 @@ class UploadLoop:
             if self._is_legacy_service:
                 return await self._service.legacy_write_checkpoint(credentials, client_id)
             request_id = await self._pool.write(
-                lambda statements, at_least=at_least: upload_queue.next_checkpoint_request_id(statements, at_least)
+                lambda connection, at_least=at_least: upload_queue.next_checkpoint_request_id(connection, at_least)
             )
             try:
                 at_least = await self._service.request_checkpoint(credentials, client_id, request_id)

@@ -7,18 +7,18 @@ stamp along with the writes. Must not know where a user's id comes from.
 from __future__ import annotations
 
 from sync.errors import AccountMismatchError
-from sync.statements import Statements
+from sync.sqlite.sql_connection import SqlConnection
 from sync.storage import conflicts
 from sync.storage.names import USER_ID
 
 
-def owner(statements: Statements) -> str | None:
+def owner(connection: SqlConnection) -> str | None:
     """The user of the file, or None if nobody has ever connected as a user who is known."""
-    value = statements.value("SELECT value FROM ps_kv WHERE key = ?", (USER_ID,))
+    value = connection.value("SELECT value FROM ps_kv WHERE key = ?", (USER_ID,))
     return None if value is None else str(value)
 
 
-def claim(statements: Statements, user_id: str) -> None:
+def claim(connection: SqlConnection, user_id: str) -> None:
     """Make the file that of a user. Writes from before the first claim are theirs.
 
     Rejected writes count as writes that wait: a retry would upload them. Without any, the file changes hands, and
@@ -27,14 +27,14 @@ def claim(statements: Statements, user_id: str) -> None:
     Raises:
         AccountMismatchError: the file is another user's, and has writes of theirs. Nothing was changed.
     """
-    known = owner(statements)
+    known = owner(connection)
     if known == user_id:
         return
     if known is not None:
-        waiting = statements.value(
+        waiting = connection.value(
             "SELECT (SELECT count(*) FROM ps_crud) + (SELECT count(*) FROM ps_rejected_crud) AS waiting"
         )
         if waiting:
             raise AccountMismatchError(known, user_id, waiting)
-        conflicts.clear(statements)
-    statements.execute("INSERT OR REPLACE INTO ps_kv(key, value) VALUES (?, ?)", (USER_ID, user_id))
+        conflicts.clear(connection)
+    connection.execute("INSERT OR REPLACE INTO ps_kv(key, value) VALUES (?, ?)", (USER_ID, user_id))

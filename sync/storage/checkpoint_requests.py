@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sync.statements import Statements
+from sync.sqlite.sql_connection import SqlConnection
 from sync.storage import publish, upload_queue
 from sync.storage.key_values import get_integer, put_integer
 from sync.storage.names import LAST_APPLIED, LAST_SEEN, TARGET, TARGET_UNKNOWN
@@ -42,48 +42,48 @@ def concerns(changed: frozenset[str] | None) -> bool:
     return changed is None or not _TABLES.isdisjoint(changed)
 
 
-def waiting_entries(statements: Statements) -> tuple[int, int]:
+def waiting_entries(connection: SqlConnection) -> tuple[int, int]:
     """The numbers of the first change that waits and of the last one; if none does, the first is behind the last."""
-    state = upload_queue.queue_state(statements)
+    state = upload_queue.queue_state(connection)
     return state.last_ever + 1 if state.head is None else state.head, state.last_ever
 
 
-def is_uploaded(statements: Statements, up_to: int) -> bool:
+def is_uploaded(connection: SqlConnection, up_to: int) -> bool:
     """Whether no change up to this number waits any more."""
-    head = upload_queue.queue_state(statements).head
+    head = upload_queue.queue_state(connection).head
     return head is None or head > up_to
 
 
-def request(statements: Statements) -> int:
+def request(connection: SqlConnection) -> int:
     """Have a checkpoint requested, after the uploads that wait; returns what `is_published` compares with.
 
     It closes the gate as a local change does, so that nothing is published before the service has answered the
     request. Like a change it draws a number of the queue: a request that is under way at this very moment was made
     too early, and is found out by that (`upload_queue.set_target`).
     """
-    statements.execute(
+    connection.execute(
         "INSERT INTO sqlite_sequence(name, seq) SELECT 'ps_crud', 0"
         " WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'ps_crud')"
     )
-    statements.execute("UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 'ps_crud'")
-    put_integer(statements, TARGET, TARGET_UNKNOWN)
-    return publish.last_synced_at(statements) or 0
+    connection.execute("UPDATE sqlite_sequence SET seq = seq + 1 WHERE name = 'ps_crud'")
+    put_integer(connection, TARGET, TARGET_UNKNOWN)
+    return publish.last_synced_at(connection) or 0
 
 
-def is_published(statements: Statements, requested_at: int) -> bool:
+def is_published(connection: SqlConnection, requested_at: int) -> bool:
     """Whether the checkpoint of a request is published: the gate was closed until it came, and the time only grows."""
-    return (publish.last_synced_at(statements) or 0) > requested_at
+    return (publish.last_synced_at(connection) or 0) > requested_at
 
 
-def gate(statements: Statements) -> SyncGate:
+def gate(connection: SqlConnection) -> SyncGate:
     """How queue and gate stand."""
-    state = upload_queue.queue_state(statements)
-    target = upload_queue.target(statements)
+    state = upload_queue.queue_state(connection)
+    target = upload_queue.target(connection)
     return SyncGate(
         state.count,
         None if target == TARGET_UNKNOWN else target,
         target == TARGET_UNKNOWN,
-        get_integer(statements, LAST_SEEN),
-        get_integer(statements, LAST_APPLIED),
+        get_integer(connection, LAST_SEEN),
+        get_integer(connection, LAST_APPLIED),
         state.gate_open,
     )

@@ -7,15 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sync.schema import Schema
-from sync.statements import Statements
+from sync.schema.tables import Schema
+from sync.sqlite.sql_connection import SqlConnection
+from sync.sqlite.sql_text import quoted
 from sync.storage import conflicts, raw_tables, rejected_writes, staging, subscriptions, upload_queue
-from sync.storage.names import CLIENT_ID, DATA_PREFIX, LOCAL_DATA_PREFIX, quoted
+from sync.storage.names import CLIENT_ID, DATA_PREFIX, LOCAL_DATA_PREFIX
 from sync.storage.subscriptions import StreamKey
 
 
 def clear(
-    statements: Statements, schema: Schema, *, soft: bool, clear_local: bool, streams_in_use: Iterable[StreamKey] = ()
+    connection: SqlConnection,
+    schema: Schema,
+    *,
+    soft: bool,
+    clear_local: bool,
+    streams_in_use: Iterable[StreamKey] = (),
 ) -> None:
     """Empty the upload queue, all synced rows and all that is known of the state of synchronization.
 
@@ -28,21 +34,21 @@ def clear(
         RawTableError: a raw table could not be emptied. The transaction must be rolled back.
     """
     for table in schema.raw_tables:
-        raw_tables.clear(statements, table)
-    staging.discard(statements)
+        raw_tables.clear(connection, table)
+    staging.discard(connection)
     if soft:
-        statements.execute("UPDATE ps_buckets SET last_applied_op = 0")
+        connection.execute("UPDATE ps_buckets SET last_applied_op = 0")
     else:
-        statements.execute("DELETE FROM ps_oplog")
-        statements.execute("DELETE FROM ps_buckets")
+        connection.execute("DELETE FROM ps_oplog")
+        connection.execute("DELETE FROM ps_buckets")
     for name in ("ps_crud", "ps_untyped", "ps_updated_rows", "ps_sync_state"):
-        statements.execute(f"DELETE FROM {name}")
+        connection.execute(f"DELETE FROM {name}")
     for room in (upload_queue, rejected_writes, conflicts):
-        room.clear(statements)
-    statements.execute("DELETE FROM ps_kv WHERE key <> ?", (CLIENT_ID,))
-    subscriptions.forget_all_but(statements, streams_in_use)
+        room.clear(connection)
+    connection.execute("DELETE FROM ps_kv WHERE key <> ?", (CLIENT_ID,))
+    subscriptions.forget_all_but(connection, streams_in_use)
     prefixes = (DATA_PREFIX, LOCAL_DATA_PREFIX) if clear_local else (DATA_PREFIX,)
-    with raw_tables.sync_operation(statements):
-        for row in statements.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'ps_data_*'"):
+    with raw_tables.sync_operation(connection):
+        for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'ps_data_*'"):
             if row["name"].startswith(prefixes):
-                statements.execute(f"DELETE FROM {quoted(row['name'])}")
+                connection.execute(f"DELETE FROM {quoted(row['name'])}")

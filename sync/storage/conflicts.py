@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from sync.statements import Statements
+from sync.sqlite.sql_connection import SqlConnection
 from sync.storage.crud_entry import decode_entry
 from sync.storage.key_values import from_microseconds, now_microseconds, put_integer
 from sync.storage.names import KEEPS_RECORDS
@@ -63,64 +63,64 @@ class Conflict:
     found_at: datetime
 
 
-def create_tables(statements: Statements) -> None:
+def create_tables(connection: SqlConnection) -> None:
     """Create what is missing. Must run when the file is opened."""
     for sql in _TABLES:
-        statements.execute(sql)
+        connection.execute(sql)
 
 
-def holds_any(statements: Statements) -> bool:
+def holds_any(connection: SqlConnection) -> bool:
     """Whether there is anything to clear."""
-    return statements.first("SELECT 1 FROM ps_uploaded UNION ALL SELECT 1 FROM ps_conflicts LIMIT 1") is not None
+    return connection.first("SELECT 1 FROM ps_uploaded UNION ALL SELECT 1 FROM ps_conflicts LIMIT 1") is not None
 
 
-def clear(statements: Statements) -> None:
+def clear(connection: SqlConnection) -> None:
     """Forget what was uploaded, and all conflicts."""
-    statements.execute("DELETE FROM ps_uploaded")
-    statements.execute("DELETE FROM ps_conflicts")
+    connection.execute("DELETE FROM ps_uploaded")
+    connection.execute("DELETE FROM ps_conflicts")
 
 
-def remember_uploaded(statements: Statements, up_to: int, insert_only: Collection[str] = ()) -> None:
+def remember_uploaded(connection: SqlConnection, up_to: int, insert_only: Collection[str] = ()) -> None:
     """Keep the entries of the queue up to the number `up_to`, which are about to leave it.
 
     But those of the tables `insert_only`: they do not come back, so there is nothing to compare them with.
     """
     coming_back = f" AND json_extract(data, '$.type') NOT IN ({', '.join('?' * len(insert_only))})"
-    statements.execute(
+    connection.execute(
         "INSERT OR REPLACE INTO ps_uploaded(id, data) SELECT id, data FROM ps_crud WHERE id <= ?"
         + (coming_back if insert_only else ""),
         (up_to, *insert_only),
     )
-    put_integer(statements, KEEPS_RECORDS, 1)
+    put_integer(connection, KEEPS_RECORDS, 1)
 
 
-def find(statements: Statements) -> None:
+def find(connection: SqlConnection) -> None:
     """Compare what was uploaded with what was just published, in a complete checkpoint that includes all of it.
 
     Row by row, so that memory does not grow with what was uploaded: SQLite sorts it, in a file if it is much.
     """
-    if statements.value("SELECT 1 FROM ps_uploaded LIMIT 1") is None:
+    if connection.value("SELECT 1 FROM ps_uploaded LIMIT 1") is None:
         return
     found_at = now_microseconds()
     told = (
         (table, row_id, column, json.dumps(ours), json.dumps(theirs), found_at)
-        for table, row_id, mine, is_new in _uploaded_rows(statements)
+        for table, row_id, mine, is_new in _uploaded_rows(connection)
         # A row that is new and not among what was published need not be deleted: its stream may be subscribed later.
-        if (published := _published(statements, table, row_id)) is not None or not is_new
+        if (published := _published(connection, table, row_id)) is not None or not is_new
         for column, ours, theirs in _differences(mine, published)
     )
     while some := list(islice(told, KEPT)):
-        statements.execute_many(
+        connection.execute_many(
             "INSERT INTO ps_conflicts(row_type, row_id, column_name, mine, theirs, found_at) VALUES (?, ?, ?, ?, ?, ?)",
             some,
         )
-        statements.execute("DELETE FROM ps_conflicts WHERE id <= (SELECT max(id) FROM ps_conflicts) - ?", (KEPT,))
-    statements.execute("DELETE FROM ps_uploaded")
+        connection.execute("DELETE FROM ps_conflicts WHERE id <= (SELECT max(id) FROM ps_conflicts) - ?", (KEPT,))
+    connection.execute("DELETE FROM ps_uploaded")
 
 
-def _uploaded_rows(statements: Statements) -> Iterator[tuple[str, str, dict[str, Any] | None, bool]]:
+def _uploaded_rows(connection: SqlConnection) -> Iterator[tuple[str, str, dict[str, Any] | None, bool]]:
     """Each uploaded row: table, id, its values (None if deleted) as its entries come to together, whether it is new."""
-    uploaded = statements.cursor(
+    uploaded = connection.cursor(
         "SELECT id, data FROM ps_uploaded"
         " ORDER BY json_extract(data, '$.type'), json_extract(data, '$.id'), ps_uploaded.id"
     )
@@ -140,7 +140,7 @@ def _uploaded_rows(statements: Statements) -> Iterator[tuple[str, str, dict[str,
             yield table, row_id, mine, is_new
 
 
-def conflicts(statements: Statements) -> tuple[Conflict, ...]:
+def conflicts(connection: SqlConnection) -> tuple[Conflict, ...]:
     """All conflicts that were not dismissed, oldest first."""
     return tuple(
         Conflict(
@@ -152,17 +152,17 @@ def conflicts(statements: Statements) -> tuple[Conflict, ...]:
             json.loads(row["theirs"]),
             from_microseconds(row["found_at"]),
         )
-        for row in statements.execute("SELECT * FROM ps_conflicts ORDER BY id")
+        for row in connection.execute("SELECT * FROM ps_conflicts ORDER BY id")
     )
 
 
-def dismiss(statements: Statements, up_to: int) -> None:
+def dismiss(connection: SqlConnection, up_to: int) -> None:
     """Forget the conflicts up to the number `up_to`."""
-    statements.execute("DELETE FROM ps_conflicts WHERE id <= ?", (up_to,))
+    connection.execute("DELETE FROM ps_conflicts WHERE id <= ?", (up_to,))
 
 
-def _published(statements: Statements, table: str, row_id: str) -> dict[str, Any] | None:
-    data = statements.value(
+def _published(connection: SqlConnection, table: str, row_id: str) -> dict[str, Any] | None:
+    data = connection.value(
         "SELECT data FROM ps_oplog WHERE row_type = ? AND row_id = ? ORDER BY op_id DESC LIMIT 1",
         (table, row_id),
     )

@@ -5,26 +5,26 @@ Owns the order of these steps, and nothing else; each is another room's.
 
 from __future__ import annotations
 
-from sync.schema import Schema
-from sync.statements import Statements
+from sync.schema.tables import Schema
+from sync.sqlite.sql_connection import SqlConnection
 from sync.storage import conflicts, migrations, rejected_writes, upload_queue, views
 from sync.storage.key_values import get_integer
 from sync.storage.names import KEEPS_RECORDS
 
 
-def prepare(statements: Statements, schema: Schema) -> None:
+def prepare(connection: SqlConnection, schema: Schema) -> None:
     """Create, migrate and alter what is missing or differs, in one transaction with nothing else in it.
 
     Raises:
         DatabaseOpenError: the file cannot be brought to the version of this program; roll the transaction back.
     """
-    migrations.migrate(statements)
+    migrations.migrate(connection)
     for room in (upload_queue, rejected_writes, conflicts):
-        room.create_tables(statements)
-    if get_integer(statements, KEEPS_RECORDS) is None:
+        room.create_tables(connection)
+    if get_integer(connection, KEEPS_RECORDS) is None:
         # Another client has cleared the file: what its user wrote is not the next one's.
         for room in (rejected_writes, conflicts):
-            if room.holds_any(statements):
-                room.clear(statements)
-    views.replace_schema(statements, schema)
-    upload_queue.end_transaction_id(statements)
+            if room.holds_any(connection):
+                room.clear(connection)
+    views.replace_schema(connection, schema)
+    upload_queue.end_transaction_id(connection)

@@ -8,19 +8,19 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
-from sync.statements import Statements
+from sync.sqlite.sql_connection import SqlConnection
 
 _MICROSECONDS = 1_000_000
 
 
-def get_integer(statements: Statements, key: str) -> int | None:
+def get_integer(connection: SqlConnection, key: str) -> int | None:
     """The value of a key, or None."""
-    return statements.value("SELECT CAST(value AS INTEGER) FROM ps_kv WHERE key = ?", (key,))
+    return connection.value("SELECT CAST(value AS INTEGER) FROM ps_kv WHERE key = ?", (key,))
 
 
-def put_integer(statements: Statements, key: str, value: int) -> None:
+def put_integer(connection: SqlConnection, key: str, value: int) -> None:
     """Set the value of a key. One that has the value already is not written again."""
-    statements.execute(
+    connection.execute(
         "INSERT INTO ps_kv(key, value) VALUES (?, ?)"
         " ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE value IS NOT excluded.value",
         (key, value),

@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from typing import cast
 
 from sync.errors import DatabaseOpenError
-from sync.statements import Statements
-from sync.storage.names import CLIENT_ID, DATA_PREFIX, quoted
+from sync.sqlite.sql_connection import SqlConnection
+from sync.sqlite.sql_text import quoted
+from sync.storage.names import CLIENT_ID, DATA_PREFIX
 from sync.storage.schema_versions import DOWN, GENERATED_VIEWS, TABLES, UP, VERSION
 
 _COMMENTS = re.compile(r"\s+|--[^\n]*(\n|$)|/\*.*?\*/", re.DOTALL)
@@ -28,107 +29,107 @@ _UNDOING = {"ALTER", "CREATE", "DELETE", "DROP", "INSERT", "REPLACE", "SELECT", 
 _CIRCUMSTANCES = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY}
 
 
-def check_version(statements: Statements) -> None:
+def check_version(connection: SqlConnection) -> None:
     """Check, without changing anything, that the file is new or of a version that can be brought to this program's.
 
     Raises:
         DatabaseOpenError: it has lost the record of its version, or is newer and does not tell how to undo that.
     """
-    version = _version(statements)
+    version = _version(connection)
     if version > VERSION:
-        _undoing(statements, version)
+        _undoing(connection, version)
 
 
-def migrate(statements: Statements) -> None:
+def migrate(connection: SqlConnection) -> None:
     """Bring the internal tables to this program's version, or create them. Must run in one transaction.
 
     Raises:
         DatabaseOpenError: as `check_version`, or the way from the file's version failed; roll back.
     """
-    if _version(statements) == VERSION:
+    if _version(connection) == VERSION:
         return
-    with _references_left_alone(statements):
-        while (version := _version(statements)) > VERSION:
-            _undo(statements, version)
+    with _references_left_alone(connection):
+        while (version := _version(connection)) > VERSION:
+            _undo(connection, version)
         if version == 0:
-            create_tables(statements)
+            create_tables(connection)
         else:
-            _upgrade(statements, version)
+            _upgrade(connection, version)
 
 
-def create_tables(statements: Statements) -> None:
+def create_tables(connection: SqlConnection) -> None:
     """Create the internal tables of a new file. Must run in one transaction."""
     for sql in TABLES:
-        statements.execute(sql)
-    _draw_client_id(statements)
+        connection.execute(sql)
+    _draw_client_id(connection)
     for version in range(1, VERSION + 1):
-        _record(statements, version)
+        _record(connection, version)
 
 
-def _version(statements: Statements) -> int:
+def _version(connection: SqlConnection) -> int:
     """The file's version; 0 if it is new, or was no PowerSync database so far."""
-    if _exists(statements, "ps_migration"):
-        version = statements.value("SELECT max(id) FROM ps_migration")
+    if _exists(connection, "ps_migration"):
+        version = connection.value("SELECT max(id) FROM ps_migration")
         if version is not None:
             return cast("int", version)
-    if _exists(statements, "ps_crud"):
+    if _exists(connection, "ps_crud"):
         raise DatabaseOpenError("The database lacks its version record (ps_migration); it was left as it is.")
     return 0
 
 
-def _exists(statements: Statements, table: str) -> bool:
-    return statements.first("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)) is not None
+def _exists(connection: SqlConnection, table: str) -> bool:
+    return connection.first("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)) is not None
 
 
 @contextmanager
-def _references_left_alone(statements: Statements) -> Generator[None]:
+def _references_left_alone(connection: SqlConnection) -> Generator[None]:
     """Let tables be rebuilt under their names though views and triggers refer to them.
 
     Otherwise SQLite would check them all with each ALTER TABLE, and those of other clients call modules that exist only
     there.
     """
-    statements.execute("PRAGMA legacy_alter_table = ON")
+    connection.execute("PRAGMA legacy_alter_table = ON")
     try:
         yield
     finally:
-        statements.execute("PRAGMA legacy_alter_table = OFF")
+        connection.execute("PRAGMA legacy_alter_table = OFF")
 
 
-def _upgrade(statements: Statements, version: int) -> None:
+def _upgrade(connection: SqlConnection, version: int) -> None:
     try:
         for step in range(version + 1, VERSION + 1):
             for sql in UP[step]:
-                statements.execute(sql)
+                connection.execute(sql)
             if step == 3:
-                _draw_client_id(statements)
+                _draw_client_id(connection)
             if step == 6:
-                _note_rows_of_no_bucket(statements)
-            _record(statements, step)
+                _note_rows_of_no_bucket(connection)
+            _record(connection, step)
     except sqlite3.Error as error:
         if error.sqlite_errorcode & 0xFF in _CIRCUMSTANCES:
             raise
         raise _refusal(version, f"bringing it there failed: {error}") from error
 
 
-def _draw_client_id(statements: Statements) -> None:
-    statements.execute("INSERT INTO ps_kv(key, value) VALUES (?, ?)", (CLIENT_ID, str(uuid.uuid4())))
+def _draw_client_id(connection: SqlConnection) -> None:
+    connection.execute("INSERT INTO ps_kv(key, value) VALUES (?, ?)", (CLIENT_ID, str(uuid.uuid4())))
 
 
-def _record(statements: Statements, version: int) -> None:
+def _record(connection: SqlConnection, version: int) -> None:
     down = DOWN.get(version)
-    statements.execute(
+    connection.execute(
         "INSERT INTO ps_migration(id, down_migrations) VALUES (?, ?)",
         (version, None if down is None else json.dumps([{"sql": sql} for sql in down])),
     )
 
 
-def _note_rows_of_no_bucket(statements: Statements) -> None:
+def _note_rows_of_no_bucket(connection: SqlConnection) -> None:
     """Clients of version 5 forgot some removals: have all rows that no bucket holds looked at by the next checkpoint.
 
     Source: the fix of PowerSync's core 0.3.5.
     """
-    for row in statements.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'ps_data__*'"):
-        statements.execute(
+    for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'ps_data__*'"):
+        connection.execute(
             "INSERT OR IGNORE INTO ps_updated_rows(row_type, row_id)"
             f" SELECT ?1, d.id FROM {quoted(row['name'])} d WHERE NOT EXISTS"
             " (SELECT 1 FROM ps_oplog o WHERE o.row_type = ?1 AND o.row_id = d.id)",
@@ -136,32 +137,32 @@ def _note_rows_of_no_bucket(statements: Statements) -> None:
         )
 
 
-def _undo(statements: Statements, version: int) -> None:
+def _undo(connection: SqlConnection, version: int) -> None:
     """Run what the file has in store to undo its newest version, as the client that wrote it meant it to be run.
 
     The views go first, which are made anew anyway: their triggers may call what only that client has.
     """
-    _drop_views(statements, [row["name"] for row in statements.execute(GENERATED_VIEWS)])
+    _drop_views(connection, [row["name"] for row in connection.execute(GENERATED_VIEWS)])
     to_drop: list[object] = []
     try:
-        with statements.function("powersync_drop_view", 1, to_drop.append):
-            for sql in _undoing(statements, version):
-                statements.execute(sql)
-                _drop_views(statements, to_drop)
+        with connection.function("powersync_drop_view", 1, to_drop.append):
+            for sql in _undoing(connection, version):
+                connection.execute(sql)
+                _drop_views(connection, to_drop)
     except (sqlite3.Error, ValueError) as error:
         raise _refusal(version, f"undoing that version failed: {error}") from error
-    if _version(statements) >= version:
+    if _version(connection) >= version:
         raise _refusal(version, "undoing that version left it in place")
 
 
-def _drop_views(statements: Statements, names: list[object]) -> None:
+def _drop_views(connection: SqlConnection, names: list[object]) -> None:
     while names:
-        statements.execute(f"DROP VIEW IF EXISTS {quoted(str(names.pop()))}")
+        connection.execute(f"DROP VIEW IF EXISTS {quoted(str(names.pop()))}")
 
 
-def _undoing(statements: Statements, version: int) -> list[str]:
+def _undoing(connection: SqlConnection, version: int) -> list[str]:
     """The single statements that undo a version, checked before any of them runs."""
-    stored = statements.value("SELECT down_migrations FROM ps_migration WHERE id = ?", (version,))
+    stored = connection.value("SELECT down_migrations FROM ps_migration WHERE id = ?", (version,))
     if stored is None:
         raise _refusal(version, "it does not tell how to undo that version")
     try:

@@ -1,4 +1,4 @@
-"""Names inside the database file: quoting, internal table names, and the keys of `ps_kv`.
+"""Names inside the database file: internal table names, and the keys of `ps_kv`.
 
 Owns nothing but names. The only place that knows how an app's table is called inside, and an operation's key.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sync.errors import ProtocolError
 from sync.protocol.lines import Operation
-from sync.schema import Schema, Table
+from sync.schema.tables import Schema, Table
 
 DATA_PREFIX = "ps_data__"
 LOCAL_DATA_PREFIX = "ps_data_local__"
@@ -36,21 +36,14 @@ Every client's clearing takes it away, also that of one that leaves these tables
 IN_SYNC_OPERATION = "in_sync_operation"
 """A mark that exists only inside transactions in which the engine writes raw tables: their triggers keep still."""
 
+STATUS_TABLES = frozenset({"ps_crud", "ps_sync_state", "ps_stream_subscriptions"})
+"""A commit that changes one of these may change the status of synchronization."""
+
 TARGET_UNKNOWN = 9223372036854775807
 """Stored as the target while a local write waits for which no checkpoint was requested yet."""
 
 COMPLETE_SYNC_PRIORITY = 2147483647
 """The row of `ps_sync_state` that stands for complete checkpoints."""
-
-
-def quoted(identifier: str) -> str:
-    """An SQL identifier."""
-    return '"' + identifier.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """An SQL string literal."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 def data_table(table: Table) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from sync.protocol.checksums import signed32
 from sync.protocol.lines import DataLine, Operation
-from sync.statements import Statements
+from sync.sqlite.sql_connection import SqlConnection
 from sync.storage import staging
 from sync.storage.names import operation_key
 
@@ -31,7 +31,7 @@ class ReceivedData:
     size: int
 
 
-def take_in(statements: Statements, received: Iterable[ReceivedData], *, more_follows: bool = False) -> None:
+def take_in(connection: SqlConnection, received: Iterable[ReceivedData], *, more_follows: bool = False) -> None:
     """Add the operations of data lines to the oplog, in their order.
 
     With `more_follows`, this is a part of a large download: what can be is staged, until `staging.settle`.
@@ -42,43 +42,43 @@ def take_in(statements: Statements, received: Iterable[ReceivedData], *, more_fo
     by_bucket: dict[str, list[ReceivedData]] = {}
     for data in received:
         by_bucket.setdefault(data.line.bucket, []).append(data)
-    may_stage = more_follows or staging.is_in_use(statements)
+    may_stage = more_follows or staging.is_in_use(connection)
     for name, lines in by_bucket.items():
         operations = [operation for data in lines for operation in data.line.data]
-        _take_in_bucket(statements, name, operations, sum(data.size for data in lines), may_stage=may_stage)
+        _take_in_bucket(connection, name, operations, sum(data.size for data in lines), may_stage=may_stage)
 
 
-def bucket_positions(statements: Statements) -> dict[str, int]:
+def bucket_positions(connection: SqlConnection) -> dict[str, int]:
     """The buckets in the file, each with the operation up to which it is there."""
-    rows = statements.execute("SELECT name, last_op FROM ps_buckets WHERE pending_delete = 0 ORDER BY name")
-    return {row["name"]: row["last_op"] for row in rows} | staging.positions(statements)
+    rows = connection.execute("SELECT name, last_op FROM ps_buckets WHERE pending_delete = 0 ORDER BY name")
+    return {row["name"]: row["last_op"] for row in rows} | staging.positions(connection)
 
 
-def delete_buckets(statements: Statements, names: Collection[str]) -> None:
+def delete_buckets(connection: SqlConnection, names: Collection[str]) -> None:
     """Forget buckets; their rows are published anew from what other buckets still hold."""
     if not names:
         return
-    staging.settle(statements)
-    buckets = statements.execute("SELECT id, name FROM ps_buckets")
+    staging.settle(connection)
+    buckets = connection.execute("SELECT id, name FROM ps_buckets")
     deleted = [(row["id"],) for row in buckets if row["name"] in names]
-    statements.execute_many(_NOTE_ROWS_OF_BUCKET, deleted)
+    connection.execute_many(_NOTE_ROWS_OF_BUCKET, deleted)
     if len(deleted) == len(buckets):
-        statements.execute("DELETE FROM ps_oplog")  # all at once, which SQLite does without looking at the rows
+        connection.execute("DELETE FROM ps_oplog")  # all at once, which SQLite does without looking at the rows
     else:
-        statements.execute_many("DELETE FROM ps_oplog WHERE bucket = ?", deleted)
-    statements.execute_many("DELETE FROM ps_buckets WHERE id = ?", deleted)
+        connection.execute_many("DELETE FROM ps_oplog WHERE bucket = ?", deleted)
+    connection.execute_many("DELETE FROM ps_buckets WHERE id = ?", deleted)
 
 
-def take_in_undamaged(statements: Statements, received: Iterable[ReceivedData]) -> list[str]:
+def take_in_undamaged(connection: SqlConnection, received: Iterable[ReceivedData]) -> list[str]:
     """Add operations to the oplog, but forget the buckets in which a row is no JSON; gives their names."""
-    take_in(statements, received)
-    staging.settle(statements)
-    found = statements.execute(
+    take_in(connection, received)
+    staging.settle(connection)
+    found = connection.execute(
         "SELECT DISTINCT b.name FROM ps_oplog o JOIN ps_buckets b ON b.id = o.bucket WHERE NOT json_valid(o.data)"
         " ORDER BY 1"
     )
     names = [row["name"] for row in found]
-    delete_buckets(statements, names)
+    delete_buckets(connection, names)
     return names
 
 
@@ -123,9 +123,9 @@ class _Intake:
 
 
 def _take_in_bucket(
-    statements: Statements, name: str, operations: Sequence[Operation], size: int, *, may_stage: bool
+    connection: SqlConnection, name: str, operations: Sequence[Operation], size: int, *, may_stage: bool
 ) -> None:
-    bucket: int = statements.value(
+    bucket: int = connection.value(
         "INSERT INTO ps_buckets(name) VALUES (?) ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING id",
         (name,),
     )
@@ -133,17 +133,17 @@ def _take_in_bucket(
         # After a CLEAR the bucket is as if it were new: what follows can be staged.
         begin = max((at for at, operation in enumerate(operations, 1) if operation.op == "CLEAR"), default=0)
         if begin:
-            staging.settle(statements)
-            _add(statements, bucket, operations[:begin], size)
+            staging.settle(connection)
+            _add(connection, bucket, operations[:begin], size)
             operations, size = operations[begin:], 0
-        if operations and staging.stage(statements, bucket, operations, size):
+        if operations and staging.stage(connection, bucket, operations, size):
             return
     if operations:
-        _add(statements, bucket, operations, size)
+        _add(connection, bucket, operations, size)
 
 
-def _add(statements: Statements, bucket: int, operations: Sequence[Operation], size: int) -> None:
-    row = statements.first("SELECT last_applied_op, last_op FROM ps_buckets WHERE id = ?", (bucket,))
+def _add(connection: SqlConnection, bucket: int, operations: Sequence[Operation], size: int) -> None:
+    row = connection.first("SELECT last_applied_op, last_op FROM ps_buckets WHERE id = ?", (bucket,))
     assert row is not None
     # In a bucket that was never published there is nothing to take back, and a new one supersedes nothing.
     was_applied: bool = row["last_applied_op"] != 0
@@ -153,24 +153,24 @@ def _add(statements: Statements, bucket: int, operations: Sequence[Operation], s
     for operation in operations:
         if operation.op == "CLEAR":
             if not is_new:
-                _supersede(statements, bucket, intake, was_applied=was_applied)
-            _clear(statements, bucket)
-            _note_rows(statements, intake.puts.values())
+                _supersede(connection, bucket, intake, was_applied=was_applied)
+            _clear(connection, bucket)
+            _note_rows(connection, intake.puts.values())
             was_applied, is_new = False, True
             intake = _Intake(add_checksum=operation.checksum)
         else:
             intake.take(operation)
 
     if not is_new:
-        _supersede(statements, bucket, intake, was_applied=was_applied)
-    statements.execute_many(
+        _supersede(connection, bucket, intake, was_applied=was_applied)
+    connection.execute_many(
         "INSERT INTO ps_oplog(bucket, op_id, row_type, row_id, key, data, hash) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (
             (bucket, put.op_id, put.object_type, put.object_id, key, put.data, signed32(put.checksum))
             for key, put in intake.puts.items()
         ),
     )
-    statements.execute(
+    connection.execute(
         "UPDATE ps_buckets SET last_op = ?, add_checksum = (add_checksum + ?) & 0xffffffff,"
         " op_checksum = (op_checksum + ?) & 0xffffffff, count_since_last = count_since_last + ?,"
         " downloaded_size = downloaded_size + ? WHERE id = ?",
@@ -178,28 +178,28 @@ def _add(statements: Statements, bucket: int, operations: Sequence[Operation], s
     )
 
 
-def _clear(statements: Statements, bucket: int) -> None:
-    statements.execute(_NOTE_ROWS_OF_BUCKET, (bucket,))
-    statements.execute("DELETE FROM ps_oplog WHERE bucket = ?", (bucket,))
-    statements.execute(
+def _clear(connection: SqlConnection, bucket: int) -> None:
+    connection.execute(_NOTE_ROWS_OF_BUCKET, (bucket,))
+    connection.execute("DELETE FROM ps_oplog WHERE bucket = ?", (bucket,))
+    connection.execute(
         "UPDATE ps_buckets SET last_applied_op = 0, add_checksum = 0, op_checksum = 0 WHERE id = ?", (bucket,)
     )
 
 
-def _supersede(statements: Statements, bucket: int, intake: _Intake, *, was_applied: bool) -> None:
+def _supersede(connection: SqlConnection, bucket: int, intake: _Intake, *, was_applied: bool) -> None:
     """Delete the operations of the file that newer ones of the same key replace; note the rows that were taken back."""
     superseded: set[str] = set()
     for keys in _chunks(sorted(intake.touched)):
         places = ", ".join("?" * len(keys))
-        for row in statements.execute(
+        for row in connection.execute(
             f"DELETE FROM ps_oplog WHERE bucket = ? AND key IN ({places}) RETURNING key, hash", (bucket, *keys)
         ):
             superseded.add(row["key"])
             intake.add_checksum += row["hash"]
             intake.op_checksum -= row["hash"]
     if was_applied:
-        _note_rows(statements, intake.taken_back)
-        _note_rows(statements, (op for key, op in intake.removed_first.items() if key in superseded))
+        _note_rows(connection, intake.taken_back)
+        _note_rows(connection, (op for key, op in intake.removed_first.items() if key in superseded))
 
 
 def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -212,8 +212,8 @@ def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
         yield [*chunk, *([chunk[-1]] * (_KEYS_PER_STATEMENT - len(chunk)))]
 
 
-def _note_rows(statements: Statements, operations: Iterable[Operation]) -> None:
-    statements.execute_many(
+def _note_rows(connection: SqlConnection, operations: Iterable[Operation]) -> None:
+    connection.execute_many(
         "INSERT OR IGNORE INTO ps_updated_rows(row_type, row_id) VALUES (?, ?)",
         ((operation.object_type, operation.object_id) for operation in operations),
     )

@@ -1,45 +1,45 @@
 """What the file holds of a checkpoint before its data comes.
 
 Owns the reading of the buckets' operation counts, and their reset when they cannot be true. The arithmetic is
-`sync.progress`'s; that the counts grow and start anew is `oplog`'s and `publish`'s.
+`sync.status.progress`'s; that the counts grow and start anew is `oplog`'s and `publish`'s.
 """
 
 from __future__ import annotations
 
-from sync.progress import BucketCounts, TargetProgress
 from sync.protocol.checkpoints import TrackedCheckpoint
-from sync.statements import Statements
+from sync.sqlite.sql_connection import SqlConnection
+from sync.status.progress import BucketCounts, TargetProgress
 from sync.storage import staging, subscriptions
 from sync.storage.subscriptions import RequestedSubscriptions
 
 
 def begin_target(
-    statements: Statements, target: TrackedCheckpoint, requested: RequestedSubscriptions
+    connection: SqlConnection, target: TrackedCheckpoint, requested: RequestedSubscriptions
 ) -> TargetProgress:
     """Count what is there of a checkpoint, be it from a connection that broke off or an earlier checkpoint.
 
     A bucket that the service compacted may have fewer operations than were received: then there is nothing to
     compare with, and the counts of all buckets start at zero, as PowerSync's own clients do it.
     """
-    progress = read_target(statements, target, requested)
+    progress = read_target(connection, target, requested)
     if progress is None:
-        statements.execute("UPDATE ps_buckets SET count_since_last = 0, count_at_last = 0")
-        staging.reset_counts(statements)
-        progress = read_target(statements, target, requested)
+        connection.execute("UPDATE ps_buckets SET count_since_last = 0, count_at_last = 0")
+        staging.reset_counts(connection)
+        progress = read_target(connection, target, requested)
         assert progress is not None
     return progress
 
 
 def read_target(
-    statements: Statements, target: TrackedCheckpoint, requested: RequestedSubscriptions
+    connection: SqlConnection, target: TrackedCheckpoint, requested: RequestedSubscriptions
 ) -> TargetProgress | None:
     """As `begin_target`, without writing; None if the counts would have to start at zero."""
-    staged = staging.counts(statements)
+    staged = staging.counts(connection)
     counts = {
         row["name"]: BucketCounts(row["count_at_last"], staged.get(str(row["name"]), int(row["count_since_last"])))
-        for row in statements.execute("SELECT name, count_at_last, count_since_last FROM ps_buckets")
+        for row in connection.execute("SELECT name, count_at_last, count_since_last FROM ps_buckets")
         if row["name"] in target.buckets
     }
     if any(count.at_last + count.since_last > target.buckets[name].count for name, count in counts.items()):
         return None
-    return TargetProgress(target.buckets.values(), counts, subscriptions.in_target(statements, target, requested))
+    return TargetProgress(target.buckets.values(), counts, subscriptions.in_target(connection, target, requested))

@@ -14,11 +14,12 @@ from enum import Enum
 
 from sync.protocol.checkpoints import TrackedCheckpoint
 from sync.protocol.checksums import unsigned32
-from sync.raw_tables import RawTable
-from sync.statements import Row, Statements
+from sync.schema.raw_tables import RawTable
+from sync.sqlite.sql_connection import Row, SqlConnection
+from sync.sqlite.sql_text import quoted
 from sync.storage import conflicts, raw_tables, staging
 from sync.storage.key_values import put_integer
-from sync.storage.names import COMPLETE_SYNC_PRIORITY, DATA_PREFIX, LAST_APPLIED, LAST_SEEN, quoted
+from sync.storage.names import COMPLETE_SYNC_PRIORITY, DATA_PREFIX, LAST_APPLIED, LAST_SEEN
 from sync.storage.oplog import delete_buckets
 from sync.storage.upload_queue import is_gate_open
 from sync.storage.views import synced_tables
@@ -53,7 +54,7 @@ class PublishResult:
 
 
 def publish(
-    statements: Statements,
+    connection: SqlConnection,
     checkpoint: TrackedCheckpoint,
     priority: int | None,
     raw: Iterable[RawTable] = (),
@@ -65,45 +66,47 @@ def publish(
     Raises:
         RawTableError: the rows of one of the raw tables `raw` cannot be written.
     """
-    staging.settle(statements)
-    mismatched = _mismatched_buckets(statements, checkpoint, priority)
+    staging.settle(connection)
+    mismatched = _mismatched_buckets(connection, checkpoint, priority)
     if mismatched:
-        delete_buckets(statements, mismatched)
+        delete_buckets(connection, mismatched)
         return PublishResult(Outcome.CHECKSUM_MISMATCH, mismatched_buckets=mismatched)
 
     names = [bucket.bucket for bucket in checkpoint.buckets_within(priority)]
-    statements.execute_many(
+    connection.execute_many(
         "UPDATE ps_buckets SET last_op = ? WHERE name = ?", ((checkpoint.last_op_id, name) for name in names)
     )
     if priority is None and checkpoint.write_checkpoint is not None:
-        put_integer(statements, LAST_SEEN, checkpoint.write_checkpoint)
-    if priority != HIGHEST_PRIORITY and not is_gate_open(statements):
+        put_integer(connection, LAST_SEEN, checkpoint.write_checkpoint)
+    if priority != HIGHEST_PRIORITY and not is_gate_open(connection):
         return PublishResult(Outcome.HELD_BACK)
 
-    involved = _note_involved_buckets(statements, None if priority is None else names)
-    with raw_tables.sync_operation(statements):
-        _publish_rows(statements, involved, {table.name: table for table in raw})
+    involved = _note_involved_buckets(connection, None if priority is None else names)
+    with raw_tables.sync_operation(connection):
+        _publish_rows(connection, involved, {table.name: table for table in raw})
     # The time never goes back, also when the clock does: a greater one tells of a newer checkpoint.
-    now = max(time.time_ns() // 1000, (last_synced_at(statements) or 0) + 1)
-    _mark_published(statements, checkpoint, priority, names, now)
+    now = max(time.time_ns() // 1000, (last_synced_at(connection) or 0) + 1)
+    _mark_published(connection, checkpoint, priority, names, now)
     return PublishResult(Outcome.PUBLISHED, now)
 
 
-def _publish_rows(statements: Statements, involved: _Involved, raw: Mapping[str, RawTable]) -> None:
-    if _is_mostly_new(statements, involved):
-        _fill_tables(statements, involved, raw)
-        _note_rows_newer_elsewhere(statements, involved, "SELECT DISTINCT row_type, row_id FROM ps_oplog WHERE TRUE{}")
-        _collect_rows_left_to_do(statements, involved, raw)
+def _publish_rows(connection: SqlConnection, involved: _Involved, raw: Mapping[str, RawTable]) -> None:
+    if _is_mostly_new(connection, involved):
+        _fill_tables(connection, involved, raw)
+        _note_rows_newer_elsewhere(connection, involved, "SELECT DISTINCT row_type, row_id FROM ps_oplog WHERE TRUE{}")
+        _collect_rows_left_to_do(connection, involved, raw)
     else:
-        _collect_changed_rows(statements, involved)
-        _note_rows_newer_elsewhere(statements, involved, "SELECT row_type, row_id FROM temp.changed_rows")
-    _write_changed_rows(statements, involved, raw)
+        _collect_changed_rows(connection, involved)
+        _note_rows_newer_elsewhere(connection, involved, "SELECT row_type, row_id FROM temp.changed_rows")
+    _write_changed_rows(connection, involved, raw)
 
 
-def _mismatched_buckets(statements: Statements, checkpoint: TrackedCheckpoint, priority: int | None) -> tuple[str, ...]:
+def _mismatched_buckets(
+    connection: SqlConnection, checkpoint: TrackedCheckpoint, priority: int | None
+) -> tuple[str, ...]:
     sums = {
         row["name"]: row["checksum"]
-        for row in statements.execute("SELECT name, add_checksum + op_checksum AS checksum FROM ps_buckets")
+        for row in connection.execute("SELECT name, add_checksum + op_checksum AS checksum FROM ps_buckets")
     }
     return tuple(
         bucket.bucket
@@ -128,41 +131,41 @@ class _Involved:
         return self.only.format(bucket)
 
 
-def _note_involved_buckets(statements: Statements, names: list[str] | None) -> _Involved:
+def _note_involved_buckets(connection: SqlConnection, names: list[str] | None) -> _Involved:
     if names is None:
         return _Involved(all=True, only="")
-    statements.execute("CREATE TEMP TABLE IF NOT EXISTS involved_buckets(id INTEGER PRIMARY KEY)")
-    statements.execute("DELETE FROM temp.involved_buckets")
-    statements.execute_many(
+    connection.execute("CREATE TEMP TABLE IF NOT EXISTS involved_buckets(id INTEGER PRIMARY KEY)")
+    connection.execute("DELETE FROM temp.involved_buckets")
+    connection.execute_many(
         "INSERT INTO temp.involved_buckets(id) SELECT id FROM ps_buckets WHERE name = ?", ((name,) for name in names)
     )
     return _Involved(all=False, only=" AND {} IN (SELECT id FROM temp.involved_buckets)")
 
 
-def _is_mostly_new(statements: Statements, involved: _Involved) -> bool:
+def _is_mostly_new(connection: SqlConnection, involved: _Involved) -> bool:
     """Whether it is quicker, and right, to publish all operations of the involved buckets than to look for new ones.
 
     Of all buckets it is always right: the tables must be then what the oplog says. Of some buckets, only if none was
     applied: else a row that did not change may have been published from a bucket that is not involved.
     """
-    new = statements.value(
+    new = connection.value(
         "SELECT count(*) FROM ps_buckets b CROSS JOIN ps_oplog o ON o.bucket = b.id AND o.op_id > b.last_applied_op"
         f" WHERE TRUE{involved('b.id')}"
     )
     # The highest rowid is at least the number of rows, and costs nothing to find.
-    if new < FILL_FROM_OPERATIONS or new * 2 < statements.value("SELECT ifnull(max(rowid), 0) FROM ps_oplog"):
+    if new < FILL_FROM_OPERATIONS or new * 2 < connection.value("SELECT ifnull(max(rowid), 0) FROM ps_oplog"):
         return False
     applied = f"SELECT 1 FROM ps_buckets WHERE last_applied_op <> 0{involved('id')}"
-    return involved.all or statements.first(applied) is None
+    return involved.all or connection.first(applied) is None
 
 
-def _fill_tables(statements: Statements, involved: _Involved, raw: Mapping[str, RawTable]) -> None:
+def _fill_tables(connection: SqlConnection, involved: _Involved, raw: Mapping[str, RawTable]) -> None:
     """Give every row, but of raw tables, the data of its newest operation over all (or the involved) buckets.
 
     In the order of the ids, so that indexes grow at their end; of several operations of a row the last one stays.
     """
-    known = synced_tables(statements)
-    counts = statements.execute("SELECT row_type, count(*) AS count FROM ps_oplog GROUP BY row_type")
+    known = synced_tables(connection)
+    counts = connection.execute("SELECT row_type, count(*) AS count FROM ps_oplog GROUP BY row_type")
     total = sum(row["count"] for row in counts)
     for row in counts:
         name: str = row["row_type"]
@@ -173,65 +176,65 @@ def _fill_tables(statements: Statements, involved: _Involved, raw: Mapping[str, 
         newest = f"FROM ps_oplog {access} WHERE row_type = ?{involved('bucket')} ORDER BY row_id, op_id"
         if name in known:
             table = DATA_PREFIX + name
-            with _without_indexes(statements, table):
-                statements.execute(
+            with _without_indexes(connection, table):
+                connection.execute(
                     f"INSERT OR REPLACE INTO {quoted(table)}(id, data) SELECT row_id, data {newest}", (name,)
                 )
         else:
-            statements.execute(
+            connection.execute(
                 f"INSERT OR REPLACE INTO ps_untyped(type, id, data) SELECT row_type, row_id, data {newest}", (name,)
             )
 
 
 @contextmanager
-def _without_indexes(statements: Statements, table: str) -> Generator[None]:
+def _without_indexes(connection: SqlConnection, table: str) -> Generator[None]:
     """Build the indexes of the app's schema afterwards, in sorted order, if the table is empty now."""
     indexes: list[Row] = []
-    if statements.first(f"SELECT 1 FROM {quoted(table)} LIMIT 1") is None:
-        indexes = statements.execute(
+    if connection.first(f"SELECT 1 FROM {quoted(table)} LIMIT 1") is None:
+        indexes = connection.execute(
             "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND tbl_name = ? AND sql LIKE 'CREATE INDEX%'",
             (table,),
         )
     for index in indexes:
-        statements.execute(f"DROP INDEX {quoted(index['name'])}")
+        connection.execute(f"DROP INDEX {quoted(index['name'])}")
     yield
     for index in indexes:
-        statements.execute(index["sql"])
+        connection.execute(index["sql"])
 
 
-def _collect_rows_left_to_do(statements: Statements, involved: _Involved, raw: Mapping[str, RawTable]) -> None:
+def _collect_rows_left_to_do(connection: SqlConnection, involved: _Involved, raw: Mapping[str, RawTable]) -> None:
     """Collect what filling the tables leaves to do: those of raw tables, without an operation, or with no data."""
-    _empty_changed_rows(statements)
-    statements.execute_many(
+    _empty_changed_rows(connection)
+    connection.execute_many(
         "INSERT OR IGNORE INTO temp.changed_rows(row_type, row_id)"
         f" SELECT row_type, row_id FROM ps_oplog WHERE row_type = ?{involved('bucket')}",
         ((name,) for name in raw),
     )
-    statements.execute(
+    connection.execute(
         "INSERT OR IGNORE INTO temp.changed_rows(row_type, row_id)"
         f" SELECT row_type, row_id FROM ps_oplog NOT INDEXED WHERE data IS NULL{involved('bucket')}"
     )
     if involved.all:
-        statements.execute(
+        connection.execute(
             "INSERT OR IGNORE INTO temp.changed_rows(row_type, row_id) SELECT row_type, row_id FROM ps_updated_rows u"
             " WHERE NOT EXISTS (SELECT 1 FROM ps_oplog o WHERE o.row_type = u.row_type AND o.row_id = u.row_id)"
         )
 
 
-def _collect_changed_rows(statements: Statements, involved: _Involved) -> None:
-    _empty_changed_rows(statements)
-    statements.execute(
+def _collect_changed_rows(connection: SqlConnection, involved: _Involved) -> None:
+    _empty_changed_rows(connection)
+    connection.execute(
         "INSERT OR IGNORE INTO temp.changed_rows(row_type, row_id)"
         " SELECT o.row_type, o.row_id FROM ps_buckets b CROSS JOIN ps_oplog o"
         f" ON o.bucket = b.id AND o.op_id > b.last_applied_op WHERE TRUE{involved('b.id')}"
     )
     if involved.all:
-        statements.execute(
+        connection.execute(
             "INSERT OR IGNORE INTO temp.changed_rows(row_type, row_id) SELECT row_type, row_id FROM ps_updated_rows"
         )
 
 
-def _note_rows_newer_elsewhere(statements: Statements, involved: _Involved, published: str) -> None:
+def _note_rows_newer_elsewhere(connection: SqlConnection, involved: _Involved, published: str) -> None:
     """Have the next complete checkpoint publish again each row that a bucket not involved here holds newer.
 
     What such a bucket has yet to publish is published anyway; what it has published before would be passed over.
@@ -244,8 +247,8 @@ def _note_rows_newer_elsewhere(statements: Statements, involved: _Involved, publ
     if involved.all:
         return
     elsewhere = "NOT IN (SELECT id FROM temp.involved_buckets)"
-    if statements.first(f"SELECT 1 FROM ps_buckets WHERE last_applied_op <> 0 AND id {elsewhere}"):
-        statements.execute(
+    if connection.first(f"SELECT 1 FROM ps_buckets WHERE last_applied_op <> 0 AND id {elsewhere}"):
+        connection.execute(
             "INSERT OR IGNORE INTO ps_updated_rows(row_type, row_id) SELECT c.row_type, c.row_id"
             f" FROM ({published.format(involved('bucket'))}) c"
             " WHERE EXISTS (SELECT 1 FROM ps_oplog o JOIN ps_buckets b ON b.id = o.bucket"
@@ -255,15 +258,15 @@ def _note_rows_newer_elsewhere(statements: Statements, involved: _Involved, publ
         )
 
 
-def _empty_changed_rows(statements: Statements) -> None:
-    statements.execute(
+def _empty_changed_rows(connection: SqlConnection) -> None:
+    connection.execute(
         "CREATE TEMP TABLE IF NOT EXISTS changed_rows("
         "row_type TEXT NOT NULL, row_id TEXT NOT NULL, PRIMARY KEY (row_type, row_id)) WITHOUT ROWID"
     )
-    statements.execute("DELETE FROM temp.changed_rows")
+    connection.execute("DELETE FROM temp.changed_rows")
 
 
-def _write_changed_rows(statements: Statements, involved: _Involved, raw: Mapping[str, RawTable]) -> None:
+def _write_changed_rows(connection: SqlConnection, involved: _Involved, raw: Mapping[str, RawTable]) -> None:
     """Give every changed row the data of its newest operation over all (or the involved) buckets, or delete it."""
     operations = f"FROM ps_oplog r WHERE r.row_type = c.row_type AND r.row_id = c.row_id{involved('r.bucket')}"
     newest = (
@@ -274,35 +277,35 @@ def _write_changed_rows(statements: Statements, involved: _Involved, raw: Mappin
         "SELECT c.row_id FROM temp.changed_rows c WHERE c.row_type = ?"
         f" AND (SELECT iif(max(r.op_id), r.data, NULL) {operations}) IS NULL"
     )
-    known = synced_tables(statements)
-    for row in statements.execute("SELECT DISTINCT row_type FROM temp.changed_rows"):
+    known = synced_tables(connection)
+    for row in connection.execute("SELECT DISTINCT row_type FROM temp.changed_rows"):
         name: str = row["row_type"]
-        if name in raw and _write_raw_table(statements, raw[name], newest, gone):
+        if name in raw and _write_raw_table(connection, raw[name], newest, gone):
             continue
         if name in known:
             table = quoted(DATA_PREFIX + name)
-            statements.execute(f"INSERT OR REPLACE INTO {table}(id, data) SELECT o.row_id, o.data {newest}", (name,))
-            statements.execute(f"DELETE FROM {table} WHERE id IN ({gone})", (name,))
+            connection.execute(f"INSERT OR REPLACE INTO {table}(id, data) SELECT o.row_id, o.data {newest}", (name,))
+            connection.execute(f"DELETE FROM {table} WHERE id IN ({gone})", (name,))
         else:
-            statements.execute(
+            connection.execute(
                 f"INSERT OR REPLACE INTO ps_untyped(type, id, data) SELECT o.row_type, o.row_id, o.data {newest}",
                 (name,),
             )
-            statements.execute(f"DELETE FROM ps_untyped WHERE type = ? AND id IN ({gone})", (name, name))
+            connection.execute(f"DELETE FROM ps_untyped WHERE type = ? AND id IN ({gone})", (name, name))
 
 
-def _write_raw_table(statements: Statements, table: RawTable, newest: str, gone: str) -> bool:
+def _write_raw_table(connection: SqlConnection, table: RawTable, newest: str, gone: str) -> bool:
     # Gathered first, in one statement each: what is taken in steps must not be searched anew with every step.
     for name, select in (("gone", gone), ("put", f"SELECT o.row_id, o.data {newest}")):
-        statements.execute(
+        connection.execute(
             f"CREATE TEMP TABLE IF NOT EXISTS raw_{name}(row_id TEXT PRIMARY KEY{', data TEXT' * (name == 'put')})"
         )
-        statements.execute(f"DELETE FROM temp.raw_{name}")
-        statements.execute(f"INSERT OR REPLACE INTO temp.raw_{name} {select}", (table.name,))
-    removed = raw_tables.pages(statements, "SELECT row_id FROM temp.raw_gone WHERE TRUE", (), by="row_id")
-    put = raw_tables.pages(statements, "SELECT row_id, data FROM temp.raw_put WHERE TRUE", (), by="row_id")
+        connection.execute(f"DELETE FROM temp.raw_{name}")
+        connection.execute(f"INSERT OR REPLACE INTO temp.raw_{name} {select}", (table.name,))
+    removed = raw_tables.pages(connection, "SELECT row_id FROM temp.raw_gone WHERE TRUE", (), by="row_id")
+    put = raw_tables.pages(connection, "SELECT row_id, data FROM temp.raw_put WHERE TRUE", (), by="row_id")
     return raw_tables.publish(
-        statements,
+        connection,
         table,
         gone=(row["row_id"] for row in removed),
         puts=((row["row_id"], row["data"]) for row in put),
@@ -310,36 +313,36 @@ def _write_raw_table(statements: Statements, table: RawTable, newest: str, gone:
 
 
 def _mark_published(
-    statements: Statements, checkpoint: TrackedCheckpoint, priority: int | None, names: list[str], now: int
+    connection: SqlConnection, checkpoint: TrackedCheckpoint, priority: int | None, names: list[str], now: int
 ) -> None:
     if priority is None:
-        statements.execute("UPDATE ps_buckets SET last_applied_op = last_op WHERE last_applied_op <> last_op")
-        statements.execute("DELETE FROM ps_updated_rows")
-        statements.execute_many(
+        connection.execute("UPDATE ps_buckets SET last_applied_op = last_op WHERE last_applied_op <> last_op")
+        connection.execute("DELETE FROM ps_updated_rows")
+        connection.execute_many(
             "UPDATE ps_buckets SET count_since_last = 0, count_at_last = ? WHERE name = ?",
             ((bucket.count, bucket.bucket) for bucket in checkpoint.buckets.values()),
         )
         if checkpoint.write_checkpoint is not None:
-            put_integer(statements, LAST_APPLIED, checkpoint.write_checkpoint)
-        conflicts.find(statements)
+            put_integer(connection, LAST_APPLIED, checkpoint.write_checkpoint)
+        conflicts.find(connection)
     else:
-        statements.execute_many(
+        connection.execute_many(
             "UPDATE ps_buckets SET last_applied_op = last_op WHERE last_applied_op <> last_op AND name = ?",
             ((name,) for name in names),
         )
     state_row = COMPLETE_SYNC_PRIORITY if priority is None else priority
-    statements.execute("DELETE FROM ps_sync_state WHERE priority < ?", (state_row,))
-    statements.execute("INSERT OR REPLACE INTO ps_sync_state(priority, last_synced_at) VALUES (?, ?)", (state_row, now))
+    connection.execute("DELETE FROM ps_sync_state WHERE priority < ?", (state_row,))
+    connection.execute("INSERT OR REPLACE INTO ps_sync_state(priority, last_synced_at) VALUES (?, ?)", (state_row, now))
 
 
-def last_synced_at(statements: Statements) -> int | None:
+def last_synced_at(connection: SqlConnection) -> int | None:
     """When the last complete checkpoint was published, in µs since the epoch, or None."""
-    return statements.value("SELECT last_synced_at FROM ps_sync_state WHERE priority = ?", (COMPLETE_SYNC_PRIORITY,))
+    return connection.value("SELECT last_synced_at FROM ps_sync_state WHERE priority = ?", (COMPLETE_SYNC_PRIORITY,))
 
 
-def synced_priorities(statements: Statements) -> tuple[tuple[int | None, int], ...]:
+def synced_priorities(connection: SqlConnection) -> tuple[tuple[int | None, int], ...]:
     """What was published when: priority (None: complete) and µs since the epoch, the highest priority first."""
-    rows = statements.execute("SELECT priority, last_synced_at FROM ps_sync_state ORDER BY priority")
+    rows = connection.execute("SELECT priority, last_synced_at FROM ps_sync_state ORDER BY priority")
     return tuple(
         (None if row["priority"] == COMPLETE_SYNC_PRIORITY else row["priority"], row["last_synced_at"]) for row in rows
     )

@@ -10,9 +10,9 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 
 from sync.errors import RawTableError, SchemaError
-from sync.raw_tables import RawTable, RawTableSchema
-from sync.statements import Statements
-from sync.storage.names import literal, quoted
+from sync.schema.raw_tables import RawTable, RawTableSchema
+from sync.sqlite.sql_connection import SqlConnection
+from sync.sqlite.sql_text import quoted, sql_string
 from sync.storage.raw_tables import synced_columns
 from sync.storage.recording import (
     CHECK_ID,
@@ -30,7 +30,7 @@ _OF_THE_CORE_EXTENSION = "powersync_in_sync_operation"
 """A function of PowerSync's SQLite extension, by which the triggers are known that it makes."""
 
 
-def create_triggers(statements: Statements, table: RawTable) -> None:
+def create_triggers(connection: SqlConnection, table: RawTable) -> None:
     """Make the three triggers of a raw table as its columns are now, in place of older ones.
 
     They are called as the examples of PowerSync's documentation call them, so that a program on an official SDK that
@@ -43,14 +43,14 @@ def create_triggers(statements: Statements, table: RawTable) -> None:
     """
     if table.schema is None or table.table_name is None:
         raise SchemaError(f"Raw table {table.name!r} has no schema, which triggers are inferred from.")
-    columns = synced_columns(statements, table)
+    columns = synced_columns(connection, table)
     if columns is None:
         raise RawTableError(f"The table {table.table_name!r} of raw table {table.name!r} is not there; make it first.")
     wanted = {
         f"{table.table_name}_{event.lower()}": _trigger(table, table.table_name, table.schema, event, columns)
         for event in ("INSERT", "UPDATE", "DELETE")
     }
-    existing = statements.execute(
+    existing = connection.execute(
         "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND lower(tbl_name) = lower(?)",
         (table.table_name,),
     )
@@ -58,10 +58,10 @@ def create_triggers(statements: Statements, table: RawTable) -> None:
         if wanted.get(row["name"]) == row["sql"]:
             del wanted[row["name"]]
         elif row["name"] in wanted or _OF_THE_CORE_EXTENSION in row["sql"]:
-            statements.execute(f"DROP TRIGGER {quoted(row['name'])}")
+            connection.execute(f"DROP TRIGGER {quoted(row['name'])}")
     for sql in wanted.values():
         try:
-            statements.execute(sql)
+            connection.execute(sql)
         except sqlite3.Error as error:
             raise RawTableError(f"The triggers of raw table {table.name!r} cannot be made: {error}") from error
 
@@ -105,7 +105,7 @@ def _insert_only(name: str, event: str, columns: Sequence[str]) -> Iterator[str]
         yield CHECK_ID
         yield from queue(name, "PUT", "NEW", data=non_null_values(columns))
     else:
-        yield f"SELECT RAISE(ABORT, {literal(f'raw table {name} is insert-only')})"
+        yield f"SELECT RAISE(ABORT, {sql_string(f'raw table {name} is insert-only')})"
 
 
 def _previous_values(schema: RawTableSchema, columns: Sequence[str], *, is_update: bool) -> str | None:

@@ -17,9 +17,10 @@ from typing import Any
 import msgspec
 
 from sync.errors import RawTableError
-from sync.raw_tables import PendingStatement, PendingStatementParameter, RawTable
-from sync.statements import Statements
-from sync.storage.names import IN_SYNC_OPERATION, quoted
+from sync.schema.raw_tables import PendingStatement, PendingStatementParameter, RawTable
+from sync.sqlite.sql_connection import SqlConnection
+from sync.sqlite.sql_text import quoted
+from sync.storage.names import IN_SYNC_OPERATION
 
 logger = logging.getLogger("sync.storage")
 
@@ -32,7 +33,7 @@ _decode_unread = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def publish(
-    statements: Statements, table: RawTable, *, gone: Iterable[str], puts: Iterable[tuple[str, str | None]]
+    connection: SqlConnection, table: RawTable, *, gone: Iterable[str], puts: Iterable[tuple[str, str | None]]
 ) -> bool:
     """Delete the rows `gone`, then put the rows `puts` (id, JSON data). Must run inside `sync_operation`.
 
@@ -43,56 +44,56 @@ def publish(
             transaction must be rolled back.
     """
     with _Failures(table):
-        written = _WrittenTable.of(statements, table)
+        written = _WrittenTable.of(connection, table)
         if written is None:
             logger.warning("synced rows of raw table %s wait: the app has not made its table yet", table.name)
             return False
-        _move_waiting_rows(statements, table, written)
+        _move_waiting_rows(connection, table, written)
         written.delete(gone)
         written.put(puts)
     return True
 
 
-def take_over_waiting_rows(statements: Statements, tables: Iterable[RawTable]) -> None:
+def take_over_waiting_rows(connection: SqlConnection, tables: Iterable[RawTable]) -> None:
     """Move rows that wait in `ps_untyped` into the raw tables that the schema names now.
 
     Where that fails, or the app has not made the table yet, they go on waiting: the next checkpoint tries again.
     """
     for table in tables:
-        if not _has_waiting_rows(statements, table):
+        if not _has_waiting_rows(connection, table):
             continue
-        statements.execute("SAVEPOINT take_over")
+        connection.execute("SAVEPOINT take_over")
         try:
-            with sync_operation(statements):
-                publish(statements, table, gone=(), puts=())
+            with sync_operation(connection):
+                publish(connection, table, gone=(), puts=())
         except RawTableError as error:
-            statements.execute("ROLLBACK TO take_over")
+            connection.execute("ROLLBACK TO take_over")
             logger.warning("synced rows wait until the table can take them: %s", error)
-        statements.execute("RELEASE take_over")
+        connection.execute("RELEASE take_over")
 
 
-def clear(statements: Statements, table: RawTable) -> None:
+def clear(connection: SqlConnection, table: RawTable) -> None:
     """Empty the app's table, recording nothing. To be called while the oplog still tells the known rows.
 
     Raises:
         RawTableError: SQLite refused it. The transaction must be rolled back.
     """
-    with _Failures(table), sync_operation(statements):
+    with _Failures(table), sync_operation(connection):
         if table.clear is not None:
-            statements.execute(table.clear)
+            connection.execute(table.clear)
         elif table.table_name is not None:
-            if _exists(statements, table.table_name):
-                statements.execute(f"DELETE FROM {quoted(table.table_name)}")
-        elif (written := _WrittenTable.of(statements, table)) is not None:
-            written.delete(_known_rows(statements, table))
+            if _exists(connection, table.table_name):
+                connection.execute(f"DELETE FROM {quoted(table.table_name)}")
+        elif (written := _WrittenTable.of(connection, table)) is not None:
+            written.delete(_known_rows(connection, table))
 
 
-def note_rows_missing_from(statements: Statements, data_table: str, name: str) -> None:
+def note_rows_missing_from(connection: SqlConnection, data_table: str, name: str) -> None:
     """Have published rows of the synced table `name` written again if a data table made for it lacks them.
 
     They are in a raw table: the app's schema named one before, under the same name.
     """
-    statements.execute(
+    connection.execute(
         "INSERT OR IGNORE INTO ps_updated_rows(row_type, row_id) SELECT o.row_type, o.row_id FROM ps_oplog o"
         " JOIN ps_buckets b ON b.id = o.bucket AND o.op_id <= b.last_applied_op"
         f" WHERE o.row_type = ? AND NOT EXISTS (SELECT 1 FROM {quoted(data_table)} d WHERE d.id = o.row_id)",
@@ -100,16 +101,16 @@ def note_rows_missing_from(statements: Statements, data_table: str, name: str) -
     )
 
 
-def note_all_rows(statements: Statements, table: RawTable) -> None:
+def note_all_rows(connection: SqlConnection, table: RawTable) -> None:
     """Have all synced rows written again with the next complete checkpoint."""
-    statements.execute(
+    connection.execute(
         "INSERT OR IGNORE INTO ps_updated_rows(row_type, row_id) SELECT row_type, row_id FROM ps_oplog"
         " WHERE row_type = ?",
         (table.name,),
     )
 
 
-def synced_columns(statements: Statements, table: RawTable) -> tuple[str, ...] | None:
+def synced_columns(connection: SqlConnection, table: RawTable) -> tuple[str, ...] | None:
     """The columns of the app's table that are synced, without `id`; None if the table is not there.
 
     Raises:
@@ -117,9 +118,9 @@ def synced_columns(statements: Statements, table: RawTable) -> tuple[str, ...] |
     """
     assert table.schema is not None
     assert table.table_name is not None
-    if not _exists(statements, table.table_name):
+    if not _exists(connection, table.table_name):
         return None
-    found = [row["name"] for row in statements.execute("SELECT name FROM pragma_table_info(?)", (table.table_name,))]
+    found = [row["name"] for row in connection.execute("SELECT name FROM pragma_table_info(?)", (table.table_name,))]
     if not any(name.lower() == "id" for name in found):
         raise RawTableError(f"The table {table.table_name!r} of raw table {table.name!r} has no column 'id'.")
     if table.schema.synced_columns is None:
@@ -131,34 +132,34 @@ def synced_columns(statements: Statements, table: RawTable) -> tuple[str, ...] |
 
 
 @contextmanager
-def sync_operation(statements: Statements) -> Generator[None]:
+def sync_operation(connection: SqlConnection) -> Generator[None]:
     """While it lasts triggers record nothing: what is written, by the engine or by triggers of the app, is no edit.
 
     Only this transaction ever sees the mark: it is taken away before the commit, or by the rollback after an error.
     """
-    statements.execute("INSERT OR REPLACE INTO ps_kv(key, value) VALUES (?, 1)", (IN_SYNC_OPERATION,))
+    connection.execute("INSERT OR REPLACE INTO ps_kv(key, value) VALUES (?, 1)", (IN_SYNC_OPERATION,))
     yield
-    statements.execute("DELETE FROM ps_kv WHERE key = ?", (IN_SYNC_OPERATION,))
+    connection.execute("DELETE FROM ps_kv WHERE key = ?", (IN_SYNC_OPERATION,))
 
 
 @dataclass(frozen=True, slots=True)
 class _WrittenTable:
     """A raw table whose statements are known."""
 
-    statements: Statements
+    connection: SqlConnection
     put_statement: PendingStatement
     delete_statement: PendingStatement
 
     @classmethod
-    def of(cls, statements: Statements, table: RawTable) -> _WrittenTable | None:
+    def of(cls, connection: SqlConnection, table: RawTable) -> _WrittenTable | None:
         """None if statements must be inferred from a table that is not there."""
         if table.put is not None and table.delete is not None:
-            return cls(statements, table.put, table.delete)
-        columns = synced_columns(statements, table)
+            return cls(connection, table.put, table.delete)
+        columns = synced_columns(connection, table)
         if columns is None or table.table_name is None:
             return None
         return cls(
-            statements,
+            connection,
             table.put or _inferred_put(table.table_name, columns),
             table.delete or _inferred_delete(table.table_name),
         )
@@ -166,12 +167,12 @@ class _WrittenTable:
     def put(self, rows: Iterable[tuple[str, str | None]]) -> None:
         params = self.put_statement.params
         for some in _steps(rows):
-            self.statements.execute_many(self.put_statement.sql, [_values(params, *row) for row in some])
+            self.connection.execute_many(self.put_statement.sql, [_values(params, *row) for row in some])
 
     def delete(self, ids: Iterable[str]) -> None:
         count = len(self.delete_statement.params)
         for some in _steps(ids):
-            self.statements.execute_many(self.delete_statement.sql, [[row_id] * count for row_id in some])
+            self.connection.execute_many(self.delete_statement.sql, [[row_id] * count for row_id in some])
 
 
 class _Failures:
@@ -239,36 +240,36 @@ def _sql_value(value: Any) -> Any:
     return value
 
 
-def _move_waiting_rows(statements: Statements, table: RawTable, written: _WrittenTable) -> None:
-    if _has_waiting_rows(statements, table):
+def _move_waiting_rows(connection: SqlConnection, table: RawTable, written: _WrittenTable) -> None:
+    if _has_waiting_rows(connection, table):
         written.put(
             (row["id"], row["data"])
-            for row in pages(statements, "SELECT id, data FROM ps_untyped WHERE type = ?", (table.name,), by="id")
+            for row in pages(connection, "SELECT id, data FROM ps_untyped WHERE type = ?", (table.name,), by="id")
         )
-        statements.execute("DELETE FROM ps_untyped WHERE type = ?", (table.name,))
+        connection.execute("DELETE FROM ps_untyped WHERE type = ?", (table.name,))
 
 
-def _has_waiting_rows(statements: Statements, table: RawTable) -> bool:
-    return statements.first("SELECT 1 FROM ps_untyped WHERE type = ? LIMIT 1", (table.name,)) is not None
+def _has_waiting_rows(connection: SqlConnection, table: RawTable) -> bool:
+    return connection.first("SELECT 1 FROM ps_untyped WHERE type = ? LIMIT 1", (table.name,)) is not None
 
 
-def _known_rows(statements: Statements, table: RawTable) -> Iterator[str]:
+def _known_rows(connection: SqlConnection, table: RawTable) -> Iterator[str]:
     """Synced rows, and those that were written here and recorded."""
     for known in ("ps_oplog", "ps_updated_rows"):
         sql = f"SELECT DISTINCT row_id FROM {known} WHERE row_type = ?"
-        yield from (row["row_id"] for row in pages(statements, sql, (table.name,), by="row_id"))
+        yield from (row["row_id"] for row in pages(connection, sql, (table.name,), by="row_id"))
 
 
-def pages(statements: Statements, sql: str, parameters: Sequence[Any], *, by: str) -> Iterator[sqlite3.Row]:
+def pages(connection: SqlConnection, sql: str, parameters: Sequence[Any], *, by: str) -> Iterator[sqlite3.Row]:
     """The rows of a query in the order of its column `by`, taken in steps, so that memory stays flat.
 
     `sql` ends in a WHERE clause; `by` is text, indexed, and tells the rows apart.
     """
-    rows = statements.execute(f"{sql} ORDER BY {by} LIMIT {_ROWS_PER_STEP}", parameters)
+    rows = connection.execute(f"{sql} ORDER BY {by} LIMIT {_ROWS_PER_STEP}", parameters)
     while rows:
         yield from rows
         last = rows[-1][by]
-        rows = statements.execute(f"{sql} AND {by} > ? ORDER BY {by} LIMIT {_ROWS_PER_STEP}", (*parameters, last))
+        rows = connection.execute(f"{sql} AND {by} > ? ORDER BY {by} LIMIT {_ROWS_PER_STEP}", (*parameters, last))
 
 
 def _steps(rows: Iterable[Any]) -> Iterator[list[Any]]:
@@ -277,8 +278,8 @@ def _steps(rows: Iterable[Any]) -> Iterator[list[Any]]:
         yield some
 
 
-def _exists(statements: Statements, table_name: str) -> bool:
+def _exists(connection: SqlConnection, table_name: str) -> bool:
     return (
-        statements.first("SELECT 1 FROM sqlite_master WHERE type = 'table' AND lower(name) = lower(?)", (table_name,))
+        connection.first("SELECT 1 FROM sqlite_master WHERE type = 'table' AND lower(name) = lower(?)", (table_name,))
         is not None
     )

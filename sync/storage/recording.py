@@ -12,16 +12,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from sync.storage.names import (
-    IN_SYNC_OPERATION,
-    LAST_APPLIED,
-    LAST_REQUESTED,
-    LAST_SEEN,
-    TARGET,
-    TARGET_UNKNOWN,
-    literal,
-    quoted,
-)
+from sync.sqlite.sql_text import quoted, sql_string
+from sync.storage.names import IN_SYNC_OPERATION, LAST_APPLIED, LAST_REQUESTED, LAST_SEEN, TARGET, TARGET_UNKNOWN
 
 CHECK_ID = (
     "SELECT CASE WHEN NEW.id IS NULL THEN RAISE(ABORT, 'id is required')"
@@ -32,7 +24,7 @@ SAME_ID = (
     "SELECT CASE WHEN NEW.id COLLATE BINARY IS NOT OLD.id THEN RAISE(ABORT, 'the id of a row cannot be changed') END"
 )
 
-IS_IN_SYNC_OPERATION = f"EXISTS (SELECT 1 FROM ps_kv WHERE key = {literal(IN_SYNC_OPERATION)})"
+IS_IN_SYNC_OPERATION = f"EXISTS (SELECT 1 FROM ps_kv WHERE key = {sql_string(IN_SYNC_OPERATION)})"
 """The engine itself publishes or clears: what triggers of the app then write is not the user's, and not recorded."""
 
 _INFINITY_REFUSED = "RAISE(ABORT, 'an infinite number cannot be stored: JSON has none')"
@@ -63,7 +55,7 @@ def queue(
         "UPDATE ps_tx SET current_tx = next_tx, next_tx = next_tx + 1"
         " WHERE id = 1 AND (current_tx IS NOT next_tx - 1 OR total_changes() < 2)"
     )
-    entry = f"""'{{"op":"{op}","id":' || json_quote({row}.id || '') || {literal(',"type":' + _json(table))}"""
+    entry = f"""'{{"op":"{op}","id":' || json_quote({row}.id || '') || {sql_string(',"type":' + _json(table))}"""
     for key, value in (("data", data), ("old", old)):
         if value is not None:
             entry += f""" || ',"{key}":' || {value}"""
@@ -83,15 +75,15 @@ def close_gate(table: str, row: str) -> Iterator[str]:
     table for that each time, which takes longer than all the rest.
     """
     yield (
-        f"INSERT INTO ps_updated_rows(row_type, row_id) VALUES ({literal(table)}, {row}.id)"
+        f"INSERT INTO ps_updated_rows(row_type, row_id) VALUES ({sql_string(table)}, {row}.id)"
         " ON CONFLICT(row_type, row_id) DO NOTHING"
     )
     yield (
-        f"DELETE FROM ps_kv WHERE key BETWEEN {literal(LAST_APPLIED)} AND {literal(LAST_SEEN)}"
-        f" AND key <> {literal(LAST_REQUESTED)}"
+        f"DELETE FROM ps_kv WHERE key BETWEEN {sql_string(LAST_APPLIED)} AND {sql_string(LAST_SEEN)}"
+        f" AND key <> {sql_string(LAST_REQUESTED)}"
     )
     yield (
-        f"INSERT INTO ps_kv(key, value) VALUES ({literal(TARGET)}, {TARGET_UNKNOWN})"
+        f"INSERT INTO ps_kv(key, value) VALUES ({sql_string(TARGET)}, {TARGET_UNKNOWN})"
         " ON CONFLICT(key) DO UPDATE SET value = excluded.value WHERE value IS NOT excluded.value"
     )
 
@@ -125,7 +117,7 @@ def _object(members: Sequence[str]) -> str:
 
 def _pair(column: str, row: str) -> str:
     value = f"{row}.{quoted(column)}"
-    return f"{literal(f',{_json(column)}:')} || {_json_value(value)}"
+    return f"{sql_string(f',{_json(column)}:')} || {_json_value(value)}"
 
 
 def _json(name: str) -> str:

@@ -13,11 +13,12 @@ from typing import Any
 
 import msgspec
 
-from sync.statements import Row, Statements
+from sync.sqlite.sql_connection import Row, SqlConnection
+from sync.sqlite.sql_text import quoted
 from sync.storage import upload_queue
 from sync.storage.crud_entry import CrudEntry, decode_entry, encode_entry
 from sync.storage.key_values import from_microseconds, now_microseconds, put_integer
-from sync.storage.names import DATA_PREFIX, KEEPS_RECORDS, quoted
+from sync.storage.names import DATA_PREFIX, KEEPS_RECORDS
 from sync.storage.views import synced_tables
 
 REJECTED_TRANSACTIONS = "ps_rejected_transactions"
@@ -80,76 +81,76 @@ class StoredRejection:
     attempts: int
 
 
-def create_tables(statements: Statements) -> None:
+def create_tables(connection: SqlConnection) -> None:
     """Create what is missing. Must run when the file is opened."""
     for sql in _TABLES:
-        statements.execute(sql)
+        connection.execute(sql)
 
 
-def holds_any(statements: Statements) -> bool:
+def holds_any(connection: SqlConnection) -> bool:
     """Whether there is anything to clear."""
     return (
-        statements.first("SELECT 1 FROM ps_rejected_transactions UNION ALL SELECT 1 FROM ps_retried_crud LIMIT 1")
+        connection.first("SELECT 1 FROM ps_rejected_transactions UNION ALL SELECT 1 FROM ps_retried_crud LIMIT 1")
         is not None
     )
 
 
-def clear(statements: Statements) -> None:
+def clear(connection: SqlConnection) -> None:
     """Forget all rejected transactions."""
-    statements.execute("DELETE FROM ps_rejected_transactions")
-    statements.execute("DELETE FROM ps_rejected_crud")
-    statements.execute("DELETE FROM ps_retried_crud")
+    connection.execute("DELETE FROM ps_rejected_transactions")
+    connection.execute("DELETE FROM ps_rejected_crud")
+    connection.execute("DELETE FROM ps_retried_crud")
 
 
-def reject(statements: Statements, first: int, last: int, rejection: Rejection) -> int | None:
+def reject(connection: SqlConnection, first: int, last: int, rejection: Rejection) -> int | None:
     """Move the entries `first` to `last` (numbers, one transaction) out of the queue.
 
     Returns the number of the rejected transaction, or None if the entries no longer wait.
     """
-    if statements.value("SELECT 1 FROM ps_crud WHERE id BETWEEN ? AND ? LIMIT 1", (first, last)) is None:
+    if connection.value("SELECT 1 FROM ps_crud WHERE id BETWEEN ? AND ? LIMIT 1", (first, last)) is None:
         return None
-    attempts = statements.value("SELECT attempts FROM ps_retried_crud WHERE id = ?", (first,)) or 0
-    rejected: int = statements.value(
+    attempts = connection.value("SELECT attempts FROM ps_retried_crud WHERE id = ?", (first,)) or 0
+    rejected: int = connection.value(
         "INSERT INTO ps_rejected_transactions(reason, code, operation_index, rejected_at, attempts)"
         " VALUES (?, ?, ?, ?, ?) RETURNING id",
         (rejection.reason, rejection.code, rejection.operation_index, now_microseconds(), attempts + 1),
     )
-    statements.execute(
+    connection.execute(
         "INSERT INTO ps_rejected_crud(id, rejected, data, tx_id, server_data) SELECT c.id, ?, c.data, c.tx_id,"
         " (SELECT o.data FROM ps_oplog o WHERE o.row_type = json_extract(c.data, '$.type')"
         " AND o.row_id = json_extract(c.data, '$.id') ORDER BY o.op_id DESC LIMIT 1)"
         " FROM ps_crud c WHERE c.id BETWEEN ? AND ?",
         (rejected, first, last),
     )
-    put_integer(statements, KEEPS_RECORDS, 1)
-    statements.execute("DELETE FROM ps_crud WHERE id BETWEEN ? AND ?", (first, last))
-    statements.execute("DELETE FROM ps_retried_crud WHERE id BETWEEN ? AND ?", (first, last))
-    upload_queue.end_without_request(statements)
+    put_integer(connection, KEEPS_RECORDS, 1)
+    connection.execute("DELETE FROM ps_crud WHERE id BETWEEN ? AND ?", (first, last))
+    connection.execute("DELETE FROM ps_retried_crud WHERE id BETWEEN ? AND ?", (first, last))
+    upload_queue.end_without_request(connection)
     return rejected
 
 
-def reason_among(statements: Statements, first: int, last: int) -> str | None:
+def reason_among(connection: SqlConnection, first: int, last: int) -> str | None:
     """Why the first of the entries `first` to `last` that were rejected was; None if none of them was."""
-    return statements.value(
+    return connection.value(
         "SELECT t.reason FROM ps_rejected_crud c JOIN ps_rejected_transactions t ON t.id = c.rejected"
         " WHERE c.id BETWEEN ? AND ? ORDER BY c.id LIMIT 1",
         (first, last),
     )
 
 
-def rejected_writes(statements: Statements) -> tuple[StoredRejection, ...]:
+def rejected_writes(connection: SqlConnection) -> tuple[StoredRejection, ...]:
     """All rejected transactions, oldest first."""
     entries: dict[int, list[Row]] = {}
-    for row in statements.execute("SELECT * FROM ps_rejected_crud ORDER BY id"):
+    for row in connection.execute("SELECT * FROM ps_rejected_crud ORDER BY id"):
         entries.setdefault(row["rejected"], []).append(row)
     return tuple(
         _stored(row, entries.get(row["id"], []))
-        for row in statements.execute("SELECT * FROM ps_rejected_transactions ORDER BY id")
+        for row in connection.execute("SELECT * FROM ps_rejected_transactions ORDER BY id")
     )
 
 
 def retry(
-    statements: Statements, rejected: int, edited: Sequence[CrudEntry] | None, insert_only: Collection[str] = ()
+    connection: SqlConnection, rejected: int, edited: Sequence[CrudEntry] | None, insert_only: Collection[str] = ()
 ) -> bool:
     """Put a rejected transaction back, at the end of the queue, and show its effect again.
 
@@ -162,36 +163,36 @@ def retry(
     Returns:
         Whether it was there.
     """
-    attempts = statements.value("SELECT attempts FROM ps_rejected_transactions WHERE id = ?", (rejected,))
+    attempts = connection.value("SELECT attempts FROM ps_rejected_transactions WHERE id = ?", (rejected,))
     if attempts is None:
         return False
     if edited is None:
-        rows = statements.execute("SELECT data FROM ps_rejected_crud WHERE rejected = ? ORDER BY id", (rejected,))
+        rows = connection.execute("SELECT data FROM ps_rejected_crud WHERE rejected = ? ORDER BY id", (rejected,))
         data = [str(row["data"]) for row in rows]
     else:
         data = [encode_entry(entry) for entry in edited]
-    discard(statements, rejected)
-    first = upload_queue.enqueue(statements, data, insert_only)
-    statements.execute("INSERT INTO ps_retried_crud(id, attempts) VALUES (?, ?)", (first, attempts))
-    shown = synced_tables(statements).difference(insert_only)
-    _show(statements, [decode_entry(0, None, text) for text in data], shown)
+    discard(connection, rejected)
+    first = upload_queue.enqueue(connection, data, insert_only)
+    connection.execute("INSERT INTO ps_retried_crud(id, attempts) VALUES (?, ?)", (first, attempts))
+    shown = synced_tables(connection).difference(insert_only)
+    _show(connection, [decode_entry(0, None, text) for text in data], shown)
     return True
 
 
-def put_back(statements: Statements, entries: Sequence[CrudEntry], insert_only: Collection[str] = ()) -> None:
+def put_back(connection: SqlConnection, entries: Sequence[CrudEntry], insert_only: Collection[str] = ()) -> None:
     """Put the entries of another file's queue at the end of this one's, as one transaction, and show their effect."""
-    upload_queue.enqueue(statements, [encode_entry(entry) for entry in entries], insert_only)
-    _show(statements, entries, synced_tables(statements).difference(insert_only))
+    upload_queue.enqueue(connection, [encode_entry(entry) for entry in entries], insert_only)
+    _show(connection, entries, synced_tables(connection).difference(insert_only))
 
 
-def discard(statements: Statements, rejected: int) -> bool:
+def discard(connection: SqlConnection, rejected: int) -> bool:
     """Forget a rejected transaction for ever. Returns whether it was there."""
-    statements.execute("DELETE FROM ps_rejected_crud WHERE rejected = ?", (rejected,))
-    gone = statements.execute("DELETE FROM ps_rejected_transactions WHERE id = ? RETURNING id", (rejected,))
+    connection.execute("DELETE FROM ps_rejected_crud WHERE rejected = ?", (rejected,))
+    gone = connection.execute("DELETE FROM ps_rejected_transactions WHERE id = ? RETURNING id", (rejected,))
     return bool(gone)
 
 
-def _show(statements: Statements, entries: Iterable[CrudEntry], shown_tables: Collection[str]) -> None:
+def _show(connection: SqlConnection, entries: Iterable[CrudEntry], shown_tables: Collection[str]) -> None:
     """Apply entries to the local rows, without queueing them once more."""
     for entry in entries:
         if entry.table not in shown_tables:
@@ -200,13 +201,13 @@ def _show(statements: Statements, entries: Iterable[CrudEntry], shown_tables: Co
         data = msgspec.json.encode(entry.data or {}).decode()
         match entry.op:
             case "PUT":
-                statements.execute(f"INSERT OR REPLACE INTO {table}(id, data) VALUES (?, ?)", (entry.id, data))
+                connection.execute(f"INSERT OR REPLACE INTO {table}(id, data) VALUES (?, ?)", (entry.id, data))
             case "PATCH":
-                statements.execute(
+                connection.execute(
                     f"UPDATE {table} SET data = json_patch(ifnull(data, '{{}}'), ?) WHERE id = ?", (data, entry.id)
                 )
             case "DELETE":
-                statements.execute(f"DELETE FROM {table} WHERE id = ?", (entry.id,))
+                connection.execute(f"DELETE FROM {table} WHERE id = ?", (entry.id,))
 
 
 def _stored(row: Row, entries: Sequence[Row]) -> StoredRejection:

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 
 from sync.protocol.checksums import signed32
 from sync.protocol.lines import Operation
-from sync.statements import Statements
+from sync.sqlite.sql_connection import SqlConnection
 from sync.storage.names import operation_key
 
 REBUILD_FACTOR = 4
@@ -52,56 +52,56 @@ _CREATE = (
 )
 
 
-def is_in_use(statements: Statements) -> bool:
+def is_in_use(connection: SqlConnection) -> bool:
     """Whether anything is staged."""
-    return statements.first("SELECT 1 FROM sqlite_master WHERE name = 'ps_staged_buckets'") is not None
+    return connection.first("SELECT 1 FROM sqlite_master WHERE name = 'ps_staged_buckets'") is not None
 
 
-def positions(statements: Statements) -> dict[str, int]:
+def positions(connection: SqlConnection) -> dict[str, int]:
     """The staged buckets, each with the operation up to which it is here.
 
     If another client has changed one of them, all that is staged is forgotten, and the answer is empty.
     """
-    if not _is_valid(statements):
+    if not _is_valid(connection):
         return {}
-    return {row["name"]: row["last_op"] for row in statements.execute("SELECT name, last_op FROM ps_staged_buckets")}
+    return {row["name"]: row["last_op"] for row in connection.execute("SELECT name, last_op FROM ps_staged_buckets")}
 
 
-def _is_valid(statements: Statements) -> bool:
+def _is_valid(connection: SqlConnection) -> bool:
     """Whether anything is staged; it is not any more if another client has changed one of the buckets."""
-    if not is_in_use(statements):
+    if not is_in_use(connection):
         return False
-    changed = statements.first(
+    changed = connection.first(
         "SELECT 1 FROM ps_staged_buckets s LEFT JOIN ps_buckets b ON b.id = s.id"
         " AND b.name = s.name AND b.last_op = s.begun_at_op AND b.last_applied_op = 0 AND b.pending_delete = 0"
         " WHERE b.id IS NULL OR EXISTS (SELECT 1 FROM ps_oplog o WHERE o.bucket = s.id)"
     )
     if changed:
-        discard(statements)
+        discard(connection)
     return not changed
 
 
-def counts(statements: Statements) -> dict[str, int]:
+def counts(connection: SqlConnection) -> dict[str, int]:
     """The staged buckets, each with its operations since the last checkpoint."""
-    if not is_in_use(statements):
+    if not is_in_use(connection):
         return {}
-    rows = statements.execute("SELECT name, count_since_last FROM ps_staged_buckets")
+    rows = connection.execute("SELECT name, count_since_last FROM ps_staged_buckets")
     return {row["name"]: row["count_since_last"] for row in rows}
 
 
-def reset_counts(statements: Statements) -> None:
+def reset_counts(connection: SqlConnection) -> None:
     """Count the operations of staged buckets from zero."""
-    if is_in_use(statements):
-        statements.execute("UPDATE ps_staged_buckets SET count_since_last = 0")
+    if is_in_use(connection):
+        connection.execute("UPDATE ps_staged_buckets SET count_since_last = 0")
 
 
-def discard(statements: Statements) -> None:
+def discard(connection: SqlConnection) -> None:
     """Forget all that is staged, as if it had not been downloaded."""
-    statements.execute("DROP TABLE IF EXISTS ps_staged_oplog")
-    statements.execute("DROP TABLE IF EXISTS ps_staged_buckets")
+    connection.execute("DROP TABLE IF EXISTS ps_staged_oplog")
+    connection.execute("DROP TABLE IF EXISTS ps_staged_buckets")
 
 
-def stage(statements: Statements, bucket: int, operations: Sequence[Operation], size: int) -> bool:
+def stage(connection: SqlConnection, bucket: int, operations: Sequence[Operation], size: int) -> bool:
     """Append operations (and their length on the wire in bytes) of a bucket, which must not have a CLEAR among them.
 
     Returns False, and does nothing, if the bucket was applied or has operations in the oplog.
@@ -109,10 +109,10 @@ def stage(statements: Statements, bucket: int, operations: Sequence[Operation], 
     Raises:
         ProtocolError: an operation lacks what its kind needs.
     """
-    if not is_in_use(statements):
+    if not is_in_use(connection):
         for sql in _CREATE:
-            statements.execute(sql)
-    statements.execute(
+            connection.execute(sql)
+    connection.execute(
         "INSERT OR IGNORE INTO ps_staged_buckets SELECT id, name, last_op, last_op, add_checksum, op_checksum,"
         " count_since_last, downloaded_size FROM ps_buckets"
         " WHERE id = ?1 AND last_applied_op = 0 AND NOT EXISTS (SELECT 1 FROM ps_oplog WHERE bucket = ?1)",
@@ -120,7 +120,7 @@ def stage(statements: Statements, bucket: int, operations: Sequence[Operation], 
     )
     op_checksum = sum(operation.checksum for operation in operations if operation.op == "PUT")
     add_checksum = sum(operation.checksum for operation in operations) - op_checksum
-    is_staged = statements.first(
+    is_staged = connection.first(
         "UPDATE ps_staged_buckets SET last_op = ?, add_checksum = (add_checksum + ?) & 0xffffffff,"
         " op_checksum = (op_checksum + ?) & 0xffffffff, count_since_last = count_since_last + ?,"
         " downloaded_size = downloaded_size + ? WHERE id = ? RETURNING id",
@@ -128,37 +128,37 @@ def stage(statements: Statements, bucket: int, operations: Sequence[Operation], 
     )
     if is_staged is None:
         return False
-    statements.execute_many(
+    connection.execute_many(
         "INSERT INTO ps_staged_oplog(bucket, op_id, row_type, row_id, key, data, hash) VALUES (?, ?, ?, ?, ?, ?, ?)",
         _rows(bucket, operations),
     )
     return True
 
 
-def settle(statements: Statements) -> None:
+def settle(connection: SqlConnection) -> None:
     """Move all that is staged into the oplog, so that the file is as if it had been taken in one by one.
 
     If another client has changed one of the buckets, all that is staged is forgotten instead: operations of a bucket
     that is gone would never leave the oplog. The checkpoint finds what is missing by its checksums.
     """
-    if not _is_valid(statements):
+    if not _is_valid(connection):
         return
     # The highest rowid stands for the number of rows: they are appended.
-    staged = statements.value("SELECT ifnull(max(rowid), 0) FROM ps_staged_oplog")
-    present = statements.value("SELECT ifnull(max(rowid), 0) FROM ps_oplog")
+    staged = connection.value("SELECT ifnull(max(rowid), 0) FROM ps_staged_oplog")
+    present = connection.value("SELECT ifnull(max(rowid), 0) FROM ps_oplog")
     if present <= REBUILD_FACTOR * staged:
-        _replace_oplog(statements)
+        _replace_oplog(connection)
     else:
-        statements.execute("INSERT INTO ps_oplog SELECT * FROM ps_staged_oplog")
-        statements.execute("DROP TABLE ps_staged_oplog")
-        _remove_superseded(statements)
-    statements.execute("DELETE FROM ps_oplog WHERE row_type IS NULL AND bucket IN (SELECT id FROM ps_staged_buckets)")
-    statements.execute(
+        connection.execute("INSERT INTO ps_oplog SELECT * FROM ps_staged_oplog")
+        connection.execute("DROP TABLE ps_staged_oplog")
+        _remove_superseded(connection)
+    connection.execute("DELETE FROM ps_oplog WHERE row_type IS NULL AND bucket IN (SELECT id FROM ps_staged_buckets)")
+    connection.execute(
         "UPDATE ps_buckets SET last_op = s.last_op, add_checksum = s.add_checksum, op_checksum = s.op_checksum,"
         " count_since_last = s.count_since_last, downloaded_size = s.downloaded_size"
         " FROM ps_staged_buckets s WHERE s.id = ps_buckets.id"
     )
-    statements.execute("DROP TABLE ps_staged_buckets")
+    connection.execute("DROP TABLE ps_staged_buckets")
 
 
 def _rows(
@@ -179,47 +179,47 @@ def _rows(
             yield (bucket, operation.op_id, None, None, operation_key(operation), None, 0)
 
 
-def _replace_oplog(statements: Statements) -> None:
+def _replace_oplog(connection: SqlConnection) -> None:
     """Let the staged table take the oplog's place, with the operations that are there, and index it."""
     indexes = [
         row["sql"]
-        for row in statements.execute(
+        for row in connection.execute(
             "SELECT sql FROM sqlite_master WHERE type = 'index' AND tbl_name = 'ps_oplog'"
             " ORDER BY name <> 'ps_oplog_key'"
         )
     ]
-    statements.execute("INSERT INTO ps_staged_oplog SELECT * FROM ps_oplog")
-    statements.execute("DROP TABLE ps_oplog")
+    connection.execute("INSERT INTO ps_staged_oplog SELECT * FROM ps_oplog")
+    connection.execute("DROP TABLE ps_oplog")
     # Otherwise SQLite reads the whole schema again, and refuses if any view or trigger of the app is broken.
-    statements.execute("PRAGMA legacy_alter_table = ON")
+    connection.execute("PRAGMA legacy_alter_table = ON")
     try:
-        statements.execute("ALTER TABLE ps_staged_oplog RENAME TO ps_oplog")
+        connection.execute("ALTER TABLE ps_staged_oplog RENAME TO ps_oplog")
     finally:
-        statements.execute("PRAGMA legacy_alter_table = OFF")
+        connection.execute("PRAGMA legacy_alter_table = OFF")
     # What is superseded goes while there is only the index by which it is found.
-    statements.execute(indexes[0])
-    _remove_superseded(statements)
+    connection.execute(indexes[0])
+    _remove_superseded(connection)
     for sql in indexes[1:]:
-        statements.execute(sql)
+        connection.execute(sql)
 
 
-def _remove_superseded(statements: Statements) -> None:
+def _remove_superseded(connection: SqlConnection) -> None:
     """Delete staged operations that later ones of the same key replace. Their order is that of their rowids."""
-    statements.execute("CREATE TEMP TABLE IF NOT EXISTS superseded(id INTEGER PRIMARY KEY)")
-    statements.execute("DELETE FROM temp.superseded")
-    statements.execute(
+    connection.execute("CREATE TEMP TABLE IF NOT EXISTS superseded(id INTEGER PRIMARY KEY)")
+    connection.execute("DELETE FROM temp.superseded")
+    connection.execute(
         "INSERT INTO temp.superseded SELECT o.rowid FROM (SELECT bucket, key, max(rowid) AS newest FROM ps_oplog"
         " WHERE bucket IN (SELECT id FROM ps_staged_buckets) GROUP BY bucket, key HAVING count(*) > 1) k"
         " CROSS JOIN ps_oplog o ON o.bucket = k.bucket AND o.key = k.key AND o.rowid < k.newest"
     )
-    sums = statements.execute(
+    sums = connection.execute(
         "SELECT bucket, sum(hash) AS hash FROM temp.superseded s CROSS JOIN ps_oplog o ON o.rowid = s.id"
         " GROUP BY bucket"
     )
-    statements.execute_many(
+    connection.execute_many(
         "UPDATE ps_staged_buckets SET add_checksum = (add_checksum + ?1) & 0xffffffff,"
         " op_checksum = (op_checksum - ?1) & 0xffffffff WHERE id = ?2",
         ((row["hash"], row["bucket"]) for row in sums),
     )
-    statements.execute("DELETE FROM ps_oplog WHERE rowid IN (SELECT id FROM temp.superseded)")
-    statements.execute("DELETE FROM temp.superseded")
+    connection.execute("DELETE FROM ps_oplog WHERE rowid IN (SELECT id FROM temp.superseded)")
+    connection.execute("DELETE FROM temp.superseded")

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, cast
 
-from sync.progress import SubscriptionInTarget
 from sync.protocol.checkpoints import TrackedCheckpoint
 from sync.protocol.lines import BucketChecksum, StreamDescription, SubscriptionReason
 from sync.protocol.requests import StreamSubscriptionRequest, SubscriptionsRequest
-from sync.statements import Row, Statements
-from sync.status import SyncStreamStatus
+from sync.sqlite.sql_connection import Row, SqlConnection
+from sync.status.progress import SubscriptionInTarget
+from sync.status.status import SyncStreamStatus
 from sync.storage.key_values import now_microseconds, optional_time
 
 _MICROSECONDS = 1_000_000
@@ -61,14 +61,14 @@ class RequestedSubscriptions:
     ids: tuple[int, ...] = field(compare=False)
 
 
-def subscribe(statements: Statements, key: StreamKey, ttl: timedelta, priority: int | None) -> StreamKey:
+def subscribe(connection: SqlConnection, key: StreamKey, ttl: timedelta, priority: int | None) -> StreamKey:
     """Keep a subscription until `ttl` after its last use. Of several priorities the highest (lowest number) holds.
 
     Returns its key as it stands in the file: another SDK may have spelled the same parameters otherwise.
     """
-    key = stored_key(statements, key)
+    key = stored_key(connection, key)
     seconds = int(ttl.total_seconds())
-    statements.execute(
+    connection.execute(
         "INSERT INTO ps_stream_subscriptions(stream_name, local_priority, local_params, ttl, expires_at)"
         " VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (stream_name, local_params) DO UPDATE SET"
         " local_priority = ifnull(min(local_priority, ?2), ifnull(local_priority, ?2)), ttl = ?4,"
@@ -84,34 +84,34 @@ def subscribe(statements: Statements, key: StreamKey, ttl: timedelta, priority: 
     return key
 
 
-def unsubscribe_all(statements: Statements, key: StreamKey) -> None:
+def unsubscribe_all(connection: SqlConnection, key: StreamKey) -> None:
     """End a subscription at once. A default stream goes on as such."""
-    statements.execute(
+    connection.execute(
         "DELETE FROM ps_stream_subscriptions WHERE stream_name = ? AND local_params = ?"
         " AND NOT (is_default AND local_params = 'null')",
         (key.name, key.parameters),
     )
-    statements.execute(
+    connection.execute(
         "UPDATE ps_stream_subscriptions SET ttl = NULL, expires_at = NULL, local_priority = NULL"
         " WHERE stream_name = ? AND local_params = ?",
         (key.name, key.parameters),
     )
 
 
-def renew(statements: Statements, keys: Iterable[StreamKey]) -> None:
+def renew(connection: SqlConnection, keys: Iterable[StreamKey]) -> None:
     """Put off the expiry of subscriptions that are in use."""
     now = now_microseconds()
-    statements.execute_many(
+    connection.execute_many(
         "UPDATE ps_stream_subscriptions SET expires_at = max(expires_at, ? + max(ttl, ?) * 1000000)"
         " WHERE stream_name = ? AND local_params = ? AND ttl IS NOT NULL",
         ((now, _LEASE_SECONDS, key.name, key.parameters) for key in keys),
     )
 
 
-def end_use(statements: Statements, key: StreamKey, ttl: timedelta) -> None:
+def end_use(connection: SqlConnection, key: StreamKey, ttl: timedelta) -> None:
     """Begin the time to live that a use asked for, unless another use keeps the subscription for longer."""
     now = now_microseconds()
-    statements.execute(
+    connection.execute(
         "UPDATE ps_stream_subscriptions SET expires_at = max(iif(expires_at > ?, expires_at, 0), ?)"
         " WHERE stream_name = ? AND local_params = ? AND ttl IS NOT NULL",
         (
@@ -123,9 +123,9 @@ def end_use(statements: Statements, key: StreamKey, ttl: timedelta) -> None:
     )
 
 
-def stored_key(statements: Statements, key: StreamKey) -> StreamKey:
+def stored_key(connection: SqlConnection, key: StreamKey) -> StreamKey:
     """The key of the same subscription as it is spelled in the file, or as given if it is not there."""
-    rows = statements.execute("SELECT local_params FROM ps_stream_subscriptions WHERE stream_name = ?", (key.name,))
+    rows = connection.execute("SELECT local_params FROM ps_stream_subscriptions WHERE stream_name = ?", (key.name,))
     texts = {row["local_params"] for row in rows}
     if key.parameters in texts:
         return key
@@ -134,27 +134,27 @@ def stored_key(statements: Statements, key: StreamKey) -> StreamKey:
     return StreamKey(key.name, next(same, key.parameters))
 
 
-def forget_all_but(statements: Statements, keys: Iterable[StreamKey]) -> None:
+def forget_all_but(connection: SqlConnection, keys: Iterable[StreamKey]) -> None:
     """Forget all subscriptions but those with a time to live that stand in `keys`; these as if they were new."""
     kept = {(key.name, key.parameters) for key in keys}
-    for row in statements.execute("SELECT id, stream_name, local_params, ttl FROM ps_stream_subscriptions"):
+    for row in connection.execute("SELECT id, stream_name, local_params, ttl FROM ps_stream_subscriptions"):
         if row["ttl"] is not None and (row["stream_name"], row["local_params"]) in kept:
-            statements.execute(
+            connection.execute(
                 "UPDATE ps_stream_subscriptions SET active = FALSE, is_default = FALSE, last_synced_at = NULL"
                 " WHERE id = ?",
                 (row["id"],),
             )
         else:
-            statements.execute("DELETE FROM ps_stream_subscriptions WHERE id = ?", (row["id"],))
+            connection.execute("DELETE FROM ps_stream_subscriptions WHERE id = ?", (row["id"],))
 
 
-def requested_subscriptions(statements: Statements, *, include_defaults: bool) -> RequestedSubscriptions:
+def requested_subscriptions(connection: SqlConnection, *, include_defaults: bool) -> RequestedSubscriptions:
     """Drop what has expired, and collect what to ask the service for."""
-    statements.execute(
+    connection.execute(
         "DELETE FROM ps_stream_subscriptions WHERE expires_at < ? OR (ttl IS NULL AND NOT active)",
         (now_microseconds(),),
     )
-    rows = statements.execute("SELECT * FROM ps_stream_subscriptions WHERE ttl IS NOT NULL ORDER BY id")
+    rows = connection.execute("SELECT * FROM ps_stream_subscriptions WHERE ttl IS NOT NULL ORDER BY id")
     return RequestedSubscriptions(
         SubscriptionsRequest(
             include_defaults,
@@ -166,28 +166,28 @@ def requested_subscriptions(statements: Statements, *, include_defaults: bool) -
     )
 
 
-def note_offered_streams(statements: Statements, offered: Iterable[StreamDescription]) -> None:
+def note_offered_streams(connection: SqlConnection, offered: Iterable[StreamDescription]) -> None:
     """Mark which subscriptions the service knows, as of a full checkpoint, and keep one for each default stream."""
     by_name = {stream.name: stream for stream in offered}
-    rows = statements.execute("SELECT id, stream_name, ttl FROM ps_stream_subscriptions")
+    rows = connection.execute("SELECT id, stream_name, ttl FROM ps_stream_subscriptions")
     for row in rows:
         stream = by_name.get(row["stream_name"])
         if stream is None and row["ttl"] is None:
-            statements.execute("DELETE FROM ps_stream_subscriptions WHERE id = ?", (row["id"],))
+            connection.execute("DELETE FROM ps_stream_subscriptions WHERE id = ?", (row["id"],))
         else:
-            statements.execute(
+            connection.execute(
                 "UPDATE ps_stream_subscriptions SET active = ?, is_default = ? WHERE id = ?",
                 (stream is not None, stream is not None and stream.is_default, row["id"]),
             )
     present = {row["stream_name"] for row in rows}
-    statements.execute_many(
+    connection.execute_many(
         "INSERT INTO ps_stream_subscriptions(stream_name, active, is_default) VALUES (?, TRUE, TRUE)",
         ((stream.name,) for stream in by_name.values() if stream.is_default and stream.name not in present),
     )
 
 
 def mark_synced(
-    statements: Statements,
+    connection: SqlConnection,
     checkpoint: TrackedCheckpoint,
     requested: RequestedSubscriptions,
     priority: int | None,
@@ -198,23 +198,23 @@ def mark_synced(
     A complete checkpoint covers all that the connection asked for, and the default ones; with `priority`, those whose
     buckets are all of that priority or above.
     """
-    ids = {*requested.ids, *_default_ids(statements).values()}
+    ids = {*requested.ids, *_default_ids(connection).values()}
     if priority is not None:
         ids &= {
             subscription.id
-            for subscription in in_target(statements, checkpoint, requested)
+            for subscription in in_target(connection, checkpoint, requested)
             if subscription.buckets and max(bucket.priority for bucket in subscription.buckets) <= priority
         }
-    statements.execute_many(
+    connection.execute_many(
         "UPDATE ps_stream_subscriptions SET last_synced_at = ? WHERE id = ?", ((at, number) for number in ids)
     )
 
 
 def in_target(
-    statements: Statements, checkpoint: TrackedCheckpoint, requested: RequestedSubscriptions
+    connection: SqlConnection, checkpoint: TrackedCheckpoint, requested: RequestedSubscriptions
 ) -> tuple[SubscriptionInTarget, ...]:
     """What a checkpoint says of each subscription that was asked for, and of the default ones."""
-    default_ids = _default_ids(statements)
+    default_ids = _default_ids(connection)
     names = [subscription.stream for subscription in requested.request.subscriptions]
     subscribed = {**dict(zip(requested.ids, names, strict=True)), **{id_: name for name, id_ in default_ids.items()}}
     buckets: dict[int, list[BucketChecksum]] = {}
@@ -244,8 +244,8 @@ def in_target(
     )
 
 
-def _default_ids(statements: Statements) -> dict[str, int]:
-    rows = statements.execute("SELECT id, stream_name FROM ps_stream_subscriptions WHERE ttl IS NULL")
+def _default_ids(connection: SqlConnection) -> dict[str, int]:
+    rows = connection.execute("SELECT id, stream_name FROM ps_stream_subscriptions WHERE ttl IS NULL")
     return {row["stream_name"]: row["id"] for row in rows}
 
 
@@ -263,7 +263,7 @@ def _subscription_of(
     return None
 
 
-def stream_statuses(statements: Statements) -> tuple[SyncStreamStatus, ...]:
+def stream_statuses(connection: SqlConnection) -> tuple[SyncStreamStatus, ...]:
     """All subscriptions, for the status."""
     return tuple(
         SyncStreamStatus(
@@ -277,7 +277,7 @@ def stream_statuses(statements: Statements) -> tuple[SyncStreamStatus, ...]:
             offered=True if row["active"] else None if row["last_synced_at"] is None else False,
             subscription_id=row["id"],
         )
-        for row in statements.execute("SELECT * FROM ps_stream_subscriptions ORDER BY id")
+        for row in connection.execute("SELECT * FROM ps_stream_subscriptions ORDER BY id")
     )
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sync.schema import DELETED_COLUMN, METADATA_COLUMN, Table
-from sync.storage.names import data_table, quoted
+from sync.schema.tables import DELETED_COLUMN, METADATA_COLUMN, Table
+from sync.sqlite.sql_text import quoted
+from sync.storage.names import data_table
 from sync.storage.recording import (
     CHECK_ID,
     IS_IN_SYNC_OPERATION,

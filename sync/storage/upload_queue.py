@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 
-from sync.statements import Row, Statements
+from sync.sqlite.sql_connection import Row, SqlConnection
 from sync.storage import conflicts
 from sync.storage.crud_entry import CrudEntry, decode_entry
 from sync.storage.key_values import get_integer, optional_time, put_integer
@@ -61,19 +61,19 @@ def has_new_entries(changed: frozenset[str]) -> bool:
     return "ps_tx" in changed
 
 
-def create_tables(statements: Statements) -> None:
+def create_tables(connection: SqlConnection) -> None:
     """Create what other clients of the file format do not have. Must run when the file is opened."""
-    statements.execute(_TIMES)
+    connection.execute(_TIMES)
 
 
-def clear(statements: Statements) -> None:
+def clear(connection: SqlConnection) -> None:
     """Forget when entries were made."""
-    statements.execute("DELETE FROM ps_crud_times")
+    connection.execute("DELETE FROM ps_crud_times")
 
 
-def end_transaction_id(statements: Statements) -> None:
+def end_transaction_id(connection: SqlConnection) -> None:
     """Let the next write draw a new transaction id. Another SQLite client leaves its own behind."""
-    statements.execute("UPDATE ps_tx SET current_tx = NULL WHERE current_tx IS NOT NULL")
+    connection.execute("UPDATE ps_tx SET current_tx = NULL WHERE current_tx IS NOT NULL")
 
 
 class EntryTimes:
@@ -82,13 +82,13 @@ class EntryTimes:
     def __init__(self) -> None:
         self._next_note = 0.0
 
-    def note(self, statements: Statements) -> None:
+    def note(self, connection: SqlConnection) -> None:
         """Note the time of the transaction that is about to be committed, if it queued something."""
         now = time.time()
-        if now < self._next_note <= now + _SECONDS_BETWEEN_TIMES or not statements.has_changed("ps_crud"):
+        if now < self._next_note <= now + _SECONDS_BETWEEN_TIMES or not connection.has_changed("ps_crud"):
             return
         self._next_note = now + _SECONDS_BETWEEN_TIMES
-        statements.execute(
+        connection.execute(
             "INSERT OR IGNORE INTO ps_crud_times(id, made_at) SELECT ifnull((SELECT c.id + 1 FROM ps_crud c"
             " WHERE c.tx_id IS NOT t.current_tx ORDER BY c.id DESC LIMIT 1), (SELECT min(id) FROM ps_crud)), ?"
             " FROM ps_tx t WHERE t.id = 1 AND t.current_tx IS NOT NULL",
@@ -96,29 +96,29 @@ class EntryTimes:
         )
 
 
-def oldest_at(statements: Statements) -> datetime | None:
+def oldest_at(connection: SqlConnection) -> datetime | None:
     """About when the first entry of the queue was made (UTC), or None if the queue is empty or nobody noted it."""
-    microseconds = statements.value(
+    microseconds = connection.value(
         "SELECT made_at FROM ps_crud_times WHERE id <= (SELECT min(id) FROM ps_crud) ORDER BY id DESC LIMIT 1"
     )
     return optional_time(microseconds)
 
 
-def client_id(statements: Statements) -> str:
+def client_id(connection: SqlConnection) -> str:
     """This file's id towards the service."""
-    return str(statements.value("SELECT value FROM ps_kv WHERE key = ?", (CLIENT_ID,)))
+    return str(connection.value("SELECT value FROM ps_kv WHERE key = ?", (CLIENT_ID,)))
 
 
-def queue_state(statements: Statements) -> QueueState:
+def queue_state(connection: SqlConnection) -> QueueState:
     """How the queue and the gate stand."""
-    row = statements.first("SELECT count(*) AS count, min(id) AS head FROM ps_crud")
+    row = connection.first("SELECT count(*) AS count, min(id) AS head FROM ps_crud")
     assert row is not None
     return QueueState(
         count=row["count"],
         head=row["head"],
-        last_ever=_last_ever(statements),
-        checkpoint_wanted=row["count"] == 0 and get_integer(statements, TARGET) == TARGET_UNKNOWN,
-        gate_open=is_gate_open(statements),
+        last_ever=_last_ever(connection),
+        checkpoint_wanted=row["count"] == 0 and get_integer(connection, TARGET) == TARGET_UNKNOWN,
+        gate_open=is_gate_open(connection),
     )
 
 
@@ -155,12 +155,12 @@ class UploadQueueStats:
     oldest_at: datetime | None
 
 
-def next_transactions(statements: Statements, after: int, limits: BatchLimits) -> list[tuple[CrudEntry, ...]]:
+def next_transactions(connection: SqlConnection, after: int, limits: BatchLimits) -> list[tuple[CrudEntry, ...]]:
     """The transactions behind the entry `after`, each whole, within limits; empty if there are none."""
     # SQLite has one writer at a time: the entries of a transaction stand together.
     groups: list[list[Row]] = []
     operations = size = 0
-    with closing(statements.cursor("SELECT id, tx_id, data FROM ps_crud WHERE id > ? ORDER BY id", (after,))) as rows:
+    with closing(connection.cursor("SELECT id, tx_id, data FROM ps_crud WHERE id > ? ORDER BY id", (after,))) as rows:
         for row in rows:
             if not groups or row["tx_id"] is None or groups[-1][0]["tx_id"] != row["tx_id"]:
                 if len(groups) == limits.transactions:
@@ -175,23 +175,23 @@ def next_transactions(statements: Statements, after: int, limits: BatchLimits) -
     return [tuple(decode_entry(row["id"], row["tx_id"], row["data"]) for row in group) for group in groups]
 
 
-def next_entries(statements: Statements, limit: int) -> tuple[CrudEntry, ...]:
+def next_entries(connection: SqlConnection, limit: int) -> tuple[CrudEntry, ...]:
     """The first entries of the queue, whatever transactions they belong to."""
-    rows = statements.execute("SELECT id, tx_id, data FROM ps_crud ORDER BY id LIMIT ?", (limit,))
+    rows = connection.execute("SELECT id, tx_id, data FROM ps_crud ORDER BY id LIMIT ?", (limit,))
     return tuple(decode_entry(row["id"], row["tx_id"], row["data"]) for row in rows)
 
 
-def stats(statements: Statements) -> UploadQueueStats:
+def stats(connection: SqlConnection) -> UploadQueueStats:
     """How much waits, and since when."""
-    row = statements.first(
+    row = connection.first(
         "SELECT count(*) AS entries, count(DISTINCT tx_id) + count(*) FILTER (WHERE tx_id IS NULL) AS transactions,"
         " ifnull(sum(length(CAST(data AS BLOB))), 0) AS bytes FROM ps_crud"
     )
     assert row is not None
-    return UploadQueueStats(row["entries"], row["transactions"], row["bytes"], oldest_at(statements))
+    return UploadQueueStats(row["entries"], row["transactions"], row["bytes"], oldest_at(connection))
 
 
-def complete(statements: Statements, up_to: int, checkpoint: int | None, insert_only: Collection[str] = ()) -> None:
+def complete(connection: SqlConnection, up_to: int, checkpoint: int | None, insert_only: Collection[str] = ()) -> None:
     """Remove all entries up to the number `up_to`: the backend has answered for them.
 
     Args:
@@ -200,95 +200,95 @@ def complete(statements: Statements, up_to: int, checkpoint: int | None, insert_
         checkpoint: a custom write checkpoint that the backend gave; the gate's target once the queue is empty.
         insert_only: tables whose writes do not come back.
     """
-    conflicts.remember_uploaded(statements, up_to, insert_only)
-    statements.execute("DELETE FROM ps_crud WHERE id <= ?", (up_to,))
-    statements.execute("DELETE FROM ps_retried_crud WHERE id <= ?", (up_to,))
-    statements.execute(
+    conflicts.remember_uploaded(connection, up_to, insert_only)
+    connection.execute("DELETE FROM ps_crud WHERE id <= ?", (up_to,))
+    connection.execute("DELETE FROM ps_retried_crud WHERE id <= ?", (up_to,))
+    connection.execute(
         "DELETE FROM ps_crud_times WHERE id < (SELECT max(id) FROM ps_crud_times WHERE id <= ?)", (up_to + 1,)
     )
     if checkpoint is None:
-        statements.execute("DELETE FROM ps_kv WHERE key = ?", (CUSTOM_CHECKPOINT,))
+        connection.execute("DELETE FROM ps_kv WHERE key = ?", (CUSTOM_CHECKPOINT,))
     else:
-        put_integer(statements, CUSTOM_CHECKPOINT, checkpoint)
-        end_without_request(statements)
+        put_integer(connection, CUSTOM_CHECKPOINT, checkpoint)
+        end_without_request(connection)
 
 
-def end_without_request(statements: Statements) -> None:
+def end_without_request(connection: SqlConnection) -> None:
     """Let the gate wait for the last custom checkpoint, if the queue is empty and the backend gives such.
 
     The service knows no others then. It includes all that was uploaded, also if what came behind it was rejected.
     """
-    checkpoint = get_integer(statements, CUSTOM_CHECKPOINT)
-    if checkpoint is not None and statements.value("SELECT 1 FROM ps_crud LIMIT 1") is None:
-        statements.execute(
+    checkpoint = get_integer(connection, CUSTOM_CHECKPOINT)
+    if checkpoint is not None and connection.value("SELECT 1 FROM ps_crud LIMIT 1") is None:
+        connection.execute(
             "UPDATE ps_kv SET value = ? WHERE key = ? AND CAST(value AS INTEGER) = ?",
             (checkpoint, TARGET, TARGET_UNKNOWN),
         )
 
 
-def enqueue(statements: Statements, data: Sequence[str], insert_only: Collection[str] = ()) -> int:
+def enqueue(connection: SqlConnection, data: Sequence[str], insert_only: Collection[str] = ()) -> int:
     """Add entries, as one transaction, as the triggers would. Returns the number of the first.
 
     Entries of `insert_only` tables hold back no downloaded data.
     """
-    transaction_id = statements.value(
+    transaction_id = connection.value(
         "UPDATE ps_tx SET current_tx = next_tx, next_tx = next_tx + 1 WHERE id = 1 RETURNING current_tx"
     )
-    first = _last_ever(statements) + 1
-    statements.execute_many("INSERT INTO ps_crud(tx_id, data) VALUES (?, ?)", ((transaction_id, text) for text in data))
+    first = _last_ever(connection) + 1
+    connection.execute_many("INSERT INTO ps_crud(tx_id, data) VALUES (?, ?)", ((transaction_id, text) for text in data))
     entries = [decode_entry(0, transaction_id, text) for text in data]
     rows = [(entry.table, entry.id) for entry in entries if entry.table not in insert_only]
     if not rows:
         return first
-    statements.execute_many("INSERT OR IGNORE INTO ps_updated_rows(row_type, row_id) VALUES (?, ?)", rows)
-    statements.execute("DELETE FROM ps_kv WHERE key IN (?, ?)", (LAST_SEEN, LAST_APPLIED))
-    put_integer(statements, TARGET, TARGET_UNKNOWN)
+    connection.execute_many("INSERT OR IGNORE INTO ps_updated_rows(row_type, row_id) VALUES (?, ?)", rows)
+    connection.execute("DELETE FROM ps_kv WHERE key IN (?, ?)", (LAST_SEEN, LAST_APPLIED))
+    put_integer(connection, TARGET, TARGET_UNKNOWN)
     return first
 
 
-def next_checkpoint_request_id(statements: Statements, at_least: int = 0) -> int:
+def next_checkpoint_request_id(connection: SqlConnection, at_least: int = 0) -> int:
     """Draw the id for a checkpoint request, greater than all drawn before and than `at_least`.
 
     It is kept before it is sent, so that an id whose answer was lost is never used again: the service may have
     reached it before the writes that a second use would stand for.
     """
-    request_id = max(get_integer(statements, LAST_REQUESTED) or 0, at_least) + 1
-    put_integer(statements, LAST_REQUESTED, request_id)
+    request_id = max(get_integer(connection, LAST_REQUESTED) or 0, at_least) + 1
+    put_integer(connection, LAST_REQUESTED, request_id)
     return request_id
 
 
-def set_target(statements: Statements, checkpoint_request_id: int, last_ever: int) -> bool:
+def set_target(connection: SqlConnection, checkpoint_request_id: int, last_ever: int) -> bool:
     """Make a requested checkpoint the gate's target, unless a write came since `last_ever` was read.
 
     Returns whether it was set.
     """
-    if statements.value("SELECT count(*) FROM ps_crud") or _last_ever(statements) != last_ever:
+    if connection.value("SELECT count(*) FROM ps_crud") or _last_ever(connection) != last_ever:
         return False
-    if checkpoint_request_id > (get_integer(statements, LAST_REQUESTED) or 0):
-        put_integer(statements, LAST_REQUESTED, checkpoint_request_id)
-    put_integer(statements, TARGET, checkpoint_request_id)
+    if checkpoint_request_id > (get_integer(connection, LAST_REQUESTED) or 0):
+        put_integer(connection, LAST_REQUESTED, checkpoint_request_id)
+    put_integer(connection, TARGET, checkpoint_request_id)
     return True
 
 
-def target(statements: Statements) -> int | None:
+def target(connection: SqlConnection) -> int | None:
     """The checkpoint request that the gate waits for, or None."""
-    return get_integer(statements, TARGET)
+    return get_integer(connection, TARGET)
 
 
-def ask_again(statements: Statements, instead_of: int) -> None:
+def ask_again(connection: SqlConnection, instead_of: int) -> None:
     """Have a checkpoint requested anew if the gate still waits for `instead_of`, which the service does not know."""
-    statements.execute(
+    connection.execute(
         "UPDATE ps_kv SET value = ? WHERE key = ? AND CAST(value AS INTEGER) = ?", (TARGET_UNKNOWN, TARGET, instead_of)
     )
 
 
-def is_gate_open(statements: Statements) -> bool:
+def is_gate_open(connection: SqlConnection) -> bool:
     """Whether downloaded data may be published: nothing waits, and all that was uploaded has come back."""
-    if statements.value("SELECT 1 FROM ps_crud LIMIT 1"):
+    if connection.value("SELECT 1 FROM ps_crud LIMIT 1"):
         return False
-    target = get_integer(statements, TARGET)
-    return target is None or target <= (get_integer(statements, LAST_SEEN) or 0)
+    target = get_integer(connection, TARGET)
+    return target is None or target <= (get_integer(connection, LAST_SEEN) or 0)
 
 
-def _last_ever(statements: Statements) -> int:
-    return statements.value("SELECT seq FROM sqlite_sequence WHERE name = 'ps_crud'") or 0
+def _last_ever(connection: SqlConnection) -> int:
+    return connection.value("SELECT seq FROM sqlite_sequence WHERE name = 'ps_crud'") or 0

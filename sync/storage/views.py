@@ -6,41 +6,42 @@ the engine's making. The SQL of the triggers is `sync.storage.triggers`. Must no
 
 from __future__ import annotations
 
-from sync.schema import DELETED_COLUMN, METADATA_COLUMN, Schema, Table
-from sync.statements import Statements
+from sync.schema.tables import DELETED_COLUMN, METADATA_COLUMN, Schema, Table
+from sync.sqlite.sql_connection import SqlConnection
+from sync.sqlite.sql_text import quoted, sql_string
 from sync.storage import raw_tables
-from sync.storage.names import DATA_PREFIX, LOCAL_DATA_PREFIX, data_table, index_name, literal, quoted
+from sync.storage.names import DATA_PREFIX, LOCAL_DATA_PREFIX, data_table, index_name
 from sync.storage.triggers import PREFIX, triggers
 
 _GENERATED = "-- powersync-auto-generated"
 
 
-def replace_schema(statements: Statements, schema: Schema) -> None:
+def replace_schema(connection: SqlConnection, schema: Schema) -> None:
     """Create, alter and drop what differs from `schema`; rows move between `ps_untyped` and the data tables."""
-    of_the_app = _drop_outdated_views(statements, schema)
-    _replace_tables(statements, schema)
-    _replace_indexes(statements, schema)
-    existing = set(_views_and_triggers(statements))
+    of_the_app = _drop_outdated_views(connection, schema)
+    _replace_tables(connection, schema)
+    _replace_indexes(connection, schema)
+    existing = set(_views_and_triggers(connection))
     for table in schema.tables:
         for name, sql in _wanted(table).items():
             if name not in existing:
-                statements.execute(sql)
+                connection.execute(sql)
         for sql in of_the_app.get(table.view_name, ()):
-            statements.execute(sql)
-    raw_tables.take_over_waiting_rows(statements, schema.raw_tables)
+            connection.execute(sql)
+    raw_tables.take_over_waiting_rows(connection, schema.raw_tables)
 
 
-def _drop_outdated_views(statements: Statements, schema: Schema) -> dict[str, list[str]]:
+def _drop_outdated_views(connection: SqlConnection, schema: Schema) -> dict[str, list[str]]:
     """Drop the engine's views and triggers that are not wanted exactly as they are.
 
     Returns the SQL of the app's own triggers on the views that were dropped, which go with them, by view.
     """
     wanted = {name: sql for table in schema.tables for name, sql in _wanted(table).items()}
-    existing = _views_and_triggers(statements)
+    existing = _views_and_triggers(connection)
     dropped: dict[str, list[str]] = {}
     for name, (kind, _, sql) in existing.items():
         if kind == "view" and sql.endswith(_GENERATED) and wanted.get(name) != sql:
-            statements.execute(f"DROP VIEW {quoted(name)}")
+            connection.execute(f"DROP VIEW {quoted(name)}")
             dropped[name] = []
     for name, (kind, view, sql) in existing.items():
         if kind != "trigger":
@@ -49,34 +50,35 @@ def _drop_outdated_views(statements: Statements, schema: Schema) -> dict[str, li
         if view in dropped and not is_ours:
             dropped[view].append(sql)
         elif view not in dropped and is_ours and wanted.get(name) != sql:
-            statements.execute(f"DROP TRIGGER {quoted(name)}")
+            connection.execute(f"DROP TRIGGER {quoted(name)}")
     return dropped
 
 
-def _replace_tables(statements: Statements, schema: Schema) -> None:
-    existing = set(_data_tables(statements))
+def _replace_tables(connection: SqlConnection, schema: Schema) -> None:
+    existing = set(_data_tables(connection))
     wanted = {data_table(table) for table in schema.tables}
     for name in sorted(existing - wanted):
         if name.startswith(DATA_PREFIX):
-            statements.execute(
+            connection.execute(
                 f"INSERT OR REPLACE INTO ps_untyped(type, id, data) SELECT ?, id, data FROM {quoted(name)}",
                 (name.removeprefix(DATA_PREFIX),),
             )
-        statements.execute(f"DROP TABLE {quoted(name)}")
+        connection.execute(f"DROP TABLE {quoted(name)}")
     for table in schema.tables:
         name = data_table(table)
         if name in existing:
             continue
-        statements.execute(f"CREATE TABLE {quoted(name)}(id TEXT PRIMARY KEY NOT NULL, data TEXT)")
+        connection.execute(f"CREATE TABLE {quoted(name)}(id TEXT PRIMARY KEY NOT NULL, data TEXT)")
         if not table.local_only:
-            statements.execute(
-                f"INSERT INTO {quoted(name)}(id, data) SELECT id, data FROM ps_untyped WHERE type = ?", (table.name,)
+            connection.execute(
+                f"INSERT INTO {quoted(name)}(id, data) SELECT id, data FROM ps_untyped WHERE type = ?",
+                (table.name,),
             )
-            statements.execute("DELETE FROM ps_untyped WHERE type = ?", (table.name,))
-            raw_tables.note_rows_missing_from(statements, name, table.name)
+            connection.execute("DELETE FROM ps_untyped WHERE type = ?", (table.name,))
+            raw_tables.note_rows_missing_from(connection, name, table.name)
 
 
-def _replace_indexes(statements: Statements, schema: Schema) -> None:
+def _replace_indexes(connection: SqlConnection, schema: Schema) -> None:
     wanted: dict[str, str] = {}
     for table in schema.tables:
         types = {column.name: column.type for column in table.columns}
@@ -87,32 +89,32 @@ def _replace_indexes(statements: Statements, schema: Schema) -> None:
                 for column in index.columns
             )
             wanted[name] = f"CREATE INDEX {quoted(name)} ON {quoted(data_table(table))}({columns})"
-    for row in statements.execute(
+    for row in connection.execute(
         "SELECT name, tbl_name, sql FROM sqlite_master WHERE type = 'index' AND name GLOB 'ps_data_*'"
         " AND sql IS NOT NULL"
     ):
         if wanted.get(row["name"]) == row["sql"]:
             del wanted[row["name"]]
         elif row["name"].startswith(f"{row['tbl_name']}__"):
-            statements.execute(f"DROP INDEX {quoted(row['name'])}")
+            connection.execute(f"DROP INDEX {quoted(row['name'])}")
     for sql in wanted.values():
-        statements.execute(sql)
+        connection.execute(sql)
 
 
-def _data_tables(statements: Statements) -> list[str]:
-    rows = statements.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'ps_data_*'")
+def _data_tables(connection: SqlConnection) -> list[str]:
+    rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'ps_data_*'")
     return [row["name"] for row in rows if row["name"].startswith((DATA_PREFIX, LOCAL_DATA_PREFIX))]
 
 
-def synced_tables(statements: Statements) -> set[str]:
+def synced_tables(connection: SqlConnection) -> set[str]:
     """The names (as the service knows them) of the synced tables that have a data table."""
-    names = _data_tables(statements)
+    names = _data_tables(connection)
     return {name.removeprefix(DATA_PREFIX) for name in names if name.startswith(DATA_PREFIX)}
 
 
-def _views_and_triggers(statements: Statements) -> dict[str, tuple[str, str, str]]:
+def _views_and_triggers(connection: SqlConnection) -> dict[str, tuple[str, str, str]]:
     """Kind, table and SQL of every view, and of every trigger on a view of the engine's making, by name."""
-    rows = statements.execute(
+    rows = connection.execute(
         "SELECT name, type, tbl_name, sql FROM sqlite_master WHERE type = 'view' OR type = 'trigger' AND tbl_name IN"
         " (SELECT name FROM sqlite_master WHERE type = 'view' AND sql GLOB ?)",
         (f"*{_GENERATED}",),
@@ -136,4 +138,4 @@ def _view(table: Table) -> str:
 
 
 def _extract(column: str, type_name: str) -> str:
-    return f"CAST(json_extract(data, {literal('$.' + column)}) as {type_name})"
+    return f"CAST(json_extract(data, {sql_string('$.' + column)}) as {type_name})"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from app.schema import APP_SCHEMA
 from app.store import Store
+from app.store.schema import APP_SCHEMA
 from sync import PowerSyncDatabase
 
 from .commands import PROGRAM, WAIT_SECONDS, Run

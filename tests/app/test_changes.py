@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pytest
 
-from app.changes import KnownTexts, concerns_the_user, conflict_told, told
+from app.store.change_words import KnownTexts, concerns_the_user, conflict_told, told
 from sync import Conflict, CrudEntry
 
 KNOWN = KnownTexts({("lists", "l"): "Home", ("todos", "t"): "Milk"})

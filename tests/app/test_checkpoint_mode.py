@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from app.connector import BackendRefusedError, DemoConnector
-from app.schema import APP_SCHEMA
+from app.connection.connector import BackendRefusedError, HttpConnector
+from app.store.schema import APP_SCHEMA
 from sync import PowerSyncDatabase, SyncOptions
 from tests.app.backend.harness import BackendConfig, put, running, signed_in
 from tests.kit.service import Exchange, scripted_service
@@ -23,7 +23,7 @@ async def test_what_was_uploaded_comes_back_with_the_backends_checkpoint(tmp_pat
         signed_in(url, "ann") as ann,
         PowerSyncDatabase(tmp_path / "todo.db", APP_SCHEMA) as database,
     ):
-        connector = DemoConnector(url, "ann", checkpoints_by_backend=True)
+        connector = HttpConnector(url, "ann", checkpoints_by_backend=True)
         await database.connect(connector, QUICK)
         lists = database.watch("SELECT name FROM lists ORDER BY name", throttle=0)
         async with asyncio.timeout(20):
@@ -58,7 +58,7 @@ async def test_without_a_checkpoint_nothing_leaves_the_queue(tmp_path: Path, cod
 
     async with scripted_service(backend) as server, PowerSyncDatabase(tmp_path / "todo.db", APP_SCHEMA) as database:
         await database.execute("INSERT INTO lists(id, name) VALUES (uuid(), 'A')")
-        connector = DemoConnector(server.url, "ann", checkpoints_by_backend=True)
+        connector = HttpConnector(server.url, "ann", checkpoints_by_backend=True)
         with pytest.raises(BackendRefusedError, match="gave no checkpoint; check checkpoint_mode"):
             await connector.upload_data(database)
         assert (await database.upload_queue_stats()).entries == 1

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from app.run import STUCK_SECONDS
+from app.cli.run import STUCK_SECONDS
 from tests.app.backend.harness import free_port
 
 from .commands import PROGRAM, WAIT_SECONDS
@@ -177,11 +177,14 @@ def test_help_and_version(environment: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("program", "unwanted"),
     [
-        ("import app.cli", "app.settings asyncio textual httpx pydantic aiosqlite uvicorn starlette"),
-        ("import app.settings", "textual httpx aiosqlite sync uvicorn starlette app.backend"),
-        ("import app.embedded", "textual httpx pydantic aiosqlite sync uvicorn starlette app.backend"),
-        ("import app.run", "textual httpx aiosqlite sync uvicorn starlette app.backend"),
-        ("import app.connector", "textual pydantic uvicorn starlette app.backend"),
+        ("import app.cli.main", "app.settings.settings asyncio textual httpx pydantic aiosqlite uvicorn starlette"),
+        ("import app.settings.settings", "textual httpx aiosqlite sync uvicorn starlette app.backend"),
+        (
+            "import app.connection.embedded_backend",
+            "textual httpx pydantic aiosqlite sync uvicorn starlette app.backend",
+        ),
+        ("import app.cli.run", "textual httpx aiosqlite sync uvicorn starlette app.backend"),
+        ("import app.connection.connector", "textual pydantic uvicorn starlette app.backend"),
     ],
 )
 def test_nothing_is_imported_that_is_not_needed(program: str, unwanted: str) -> None:
@@ -380,7 +383,7 @@ def test_a_named_backend_is_used_and_nothing_is_started(environment: dict[str, s
 def test_a_mistake_of_the_interface_is_told_in_one_sentence_and_logged(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    broken = "import app.tui.app as tui; tui.TodoApp.on_mount = lambda _: 1 / 0; from app.cli import main; main()"
+    broken = "import app.tui.app as tui; tui.TodoApp.on_mount = lambda _: 1 / 0; from app.cli.main import main; main()"
     arguments = ("--data-dir", tmp_path, "--backend", "http://127.0.0.1:9")
     with terminal(environment, sys.executable, "-c", broken, *arguments) as shown:
         assert shown.read_to_end() == 1
@@ -428,7 +431,7 @@ def test_quitting_does_not_wait_for_a_name_that_is_looked_up(environment: dict[s
         "        open(sys.argv[2] + '/looking', 'w').close(); time.sleep(25)\n"
         "    return known(host, *rest, **more)\n"
         "socket.getaddrinfo = look_up\n"
-        "from app.cli import main; main()"
+        "from app.cli.main import main; main()"
     )
     arguments = ("--data-dir", tmp_path, "--backend", "http://slow.invalid")
     with terminal(environment, sys.executable, "-c", slow, *arguments) as shown:
@@ -448,7 +451,7 @@ def test_changes_that_could_not_be_stored_are_told(environment: dict[str, str], 
         "import asyncio, app.store\n"
         "async def flush(self, seconds): return 2\n"
         "app.store.Store.flush = flush\n"
-        "from app.cli import main; main()"
+        "from app.cli.main import main; main()"
     )
     arguments = ("--data-dir", tmp_path, "--backend", "http://127.0.0.1:9")
     with terminal(environment, sys.executable, "-c", broken, *arguments) as shown:
@@ -471,7 +474,7 @@ def test_the_interface_shows_what_is_wrong_with_its_backend(
 
 
 def test_the_last_resort_of_every_command_is_a_sentence(environment: dict[str, str], tmp_path: Path) -> None:
-    broken = "import app.backend; app.backend.serve = lambda *_, **__: 1 / 0; from app.cli import main; main()"
+    broken = "import app.backend; app.backend.serve = lambda *_, **__: 1 / 0; from app.cli.main import main; main()"
     command = [sys.executable, "-c", broken, "backend", "--port", "0", "--database", str(tmp_path / "b.db")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=WAIT_SECONDS)
     assert "ended by a mistake of its own (ZeroDivisionError: division by zero)." in refused(done, 1)

@@ -247,7 +247,7 @@ def test_commands_never_load_the_interface(run: Run, environment: dict[str, str]
     out(run("add", "Milk"))
     code = (
         "import sys; sys.argv = ['todo-tui', *sys.argv[1:]]\n"
-        "from app.cli import command_line\n"
+        "from app.cli.main import command_line\n"
         "command_line.main(standalone_mode=False)\n"
         "print([name for name in ('textual', 'httpx', 'starlette') if name in sys.modules], file=sys.stderr)"
     )

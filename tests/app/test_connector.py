@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from app.backend import BackendConfig
-from app.connector import BackendRefusedError, BackendUnreachableError, DemoConnector
+from app.connection.connector import BackendRefusedError, BackendUnreachableError, HttpConnector
 from sync import PowerSyncDatabase, UploadRetryError
 from tests.app.backend.harness import Replica, free_port, running, signed_in
 
@@ -27,8 +27,8 @@ TODO = "22222222-2222-4222-8222-222222222222"
 @asynccontextmanager
 async def connector_to(
     url: str, service_url: str | None = None, timeout: float = 10.0
-) -> AsyncGenerator[DemoConnector]:
-    connector = DemoConnector(url, USER, service_url, timeout=timeout)
+) -> AsyncGenerator[HttpConnector]:
+    connector = HttpConnector(url, USER, service_url, timeout=timeout)
     try:
         yield connector
     finally:
@@ -199,7 +199,7 @@ async def test_a_token_is_used_only_if_the_backend_is_verified_before_and_after(
         if (verdict := verdicts.pop(0)) is not None:
             raise verdict
 
-    connector = DemoConnector(backend, USER, verify=verify)
+    connector = HttpConnector(backend, USER, verify=verify)
     try:
         with pytest.raises(RuntimeError, match="another one"):
             await connector.fetch_credentials()
@@ -217,8 +217,8 @@ async def test_a_token_is_used_only_if_the_lists_could_be_claimed_for_its_backen
         if len(claims) == 1:
             raise RuntimeError("the lists belong to another")
 
-    absent = DemoConnector(free_url(), USER, claim=claim)
-    connector = DemoConnector(backend, USER, claim=claim)
+    absent = HttpConnector(free_url(), USER, claim=claim)
+    connector = HttpConnector(backend, USER, claim=claim)
     try:
         with pytest.raises(BackendUnreachableError):
             await absent.fetch_credentials()

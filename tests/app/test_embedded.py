@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from app.backend import BackendConfig
-from app.embedded import (
+from app.connection.data_owner import DataOwner, InnerBackend, Ownership
+from app.connection.embedded_backend import (
     CHILD_PORT_TAKEN,
     Absence,
     BackendState,
@@ -26,7 +27,7 @@ from app.embedded import (
     Phase,
     probe,
 )
-from app.memory import BackendMemory, Belonging, InnerBackend, RunError
+from app.system.user_error import UserError
 from tests.app.backend.harness import free_port, running
 
 WAIT_SECONDS = 30.0
@@ -282,7 +283,7 @@ async def test_a_killed_process_leaves_no_child(data_dir: Path, port: int) -> No
 async def test_of_two_that_start_at_once_one_serves_both(
     tmp_path: Path, port: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "app.embedded")
+    caplog.set_level(logging.INFO, "app.connection.embedded_backend")
     first_dir, second_dir = tmp_path / "first", tmp_path / "second"
     first_dir.mkdir()
     second_dir.mkdir()
@@ -325,7 +326,7 @@ async def test_another_program_on_the_port_is_told_at_the_start(
     data_dir: Path, port: int, answer: bytes | None
 ) -> None:
     async with listener(port, answer):
-        with pytest.raises(RunError) as caught:
+        with pytest.raises(UserError) as caught:
             async with EmbeddedBackend.open(data_dir, port):
                 pytest.fail("it must not start")
     assert str(caught.value) == (
@@ -339,7 +340,7 @@ async def test_a_backend_with_other_lists_is_told_at_the_start(data_dir: Path, p
     memory = (data_dir / "backend.json").read_bytes()
     async with running(BackendConfig(tmp_path / "other.db", port=port, open_to_all=True)):
         assert await introduction(port) != own
-        with pytest.raises(RunError, match=f"on port {port} holds other lists than {data_dir}; quit"):
+        with pytest.raises(UserError, match=f"on port {port} holds other lists than {data_dir}; quit"):
             async with EmbeddedBackend.open(data_dir, port):
                 pytest.fail("it must not start")
     assert (data_dir / "backend.json").read_bytes() == memory
@@ -404,7 +405,7 @@ async def test_a_child_whose_database_was_replaced_is_not_used(data_dir: Path, p
 async def test_a_lost_database_is_told_at_the_start(data_dir: Path, port: int) -> None:
     await synced_once(data_dir, port)
     (data_dir / "backend.db").unlink()
-    with pytest.raises(RunError, match=f"The backend database {data_dir / 'backend.db'} .* is gone; put it back"):
+    with pytest.raises(UserError, match=f"The backend database {data_dir / 'backend.db'} .* is gone; put it back"):
         async with EmbeddedBackend.open(data_dir, port):
             pytest.fail("it must not start")
     assert not (data_dir / "backend.db").exists()
@@ -413,7 +414,7 @@ async def test_a_lost_database_is_told_at_the_start(data_dir: Path, port: int) -
 async def test_a_backend_of_somebody_else_is_not_taken_for_ours(data_dir: Path, port: int, tmp_path: Path) -> None:
     async with running(BackendConfig(tmp_path / "theirs.db", port=port, open_to_all=True)):
         (tmp_path / "theirs.db").rename(tmp_path / "out of reach.db")
-        with pytest.raises(RunError, match="keeps its lists where you cannot open them"):
+        with pytest.raises(UserError, match="keeps its lists where you cannot open them"):
             async with EmbeddedBackend.open(data_dir, port):
                 pytest.fail("it must not start")
     assert not (data_dir / "backend.json").exists()
@@ -423,7 +424,7 @@ async def test_a_backend_of_somebody_else_is_not_taken_for_ours(data_dir: Path, 
 async def test_a_claimed_file_that_is_not_its_own_is_not_taken(data_dir: Path, port: int, claimed: str) -> None:
     body = f'{{"name": "todo-tui backend", "backend_id": "x", "database": "{claimed}"}}'
     async with listener(port, f"HTTP/1.1 200 OK\r\n\r\n{body}".encode()):
-        with pytest.raises(RunError, match="keeps its lists where you cannot open them"):
+        with pytest.raises(UserError, match="keeps its lists where you cannot open them"):
             async with EmbeddedBackend.open(data_dir, port):
                 pytest.fail("it must not start")
     assert not (data_dir / "backend.json").exists()
@@ -442,13 +443,13 @@ async def test_a_known_database_is_not_exchanged_for_another(data_dir: Path, por
     (tmp_path / "text.db").write_text("This is not a database.")
     for database in (tmp_path / "copy.db", tmp_path / "text.db"):
         async with listener(port, claim(own.backend_id, database)):
-            with pytest.raises(RunError, match=f"keeps its lists in {database}, but those of {data_dir} are kept in"):
+            with pytest.raises(UserError, match=f"keeps its lists in {database}, but those of {data_dir} are kept in"):
                 async with EmbeddedBackend.open(data_dir, port):
                     pytest.fail("it must not start")
     # With the old file gone, only one that carries the same id takes its place.
     (data_dir / "backend.db").unlink()
     async with listener(port, claim(own.backend_id, tmp_path / "text.db")):
-        with pytest.raises(RunError, match="is gone; put it back"):
+        with pytest.raises(UserError, match="is gone; put it back"):
             async with EmbeddedBackend.open(data_dir, port):
                 pytest.fail("it must not start")
     assert (data_dir / "backend.json").read_bytes() == memory
@@ -456,7 +457,7 @@ async def test_a_known_database_is_not_exchanged_for_another(data_dir: Path, por
         states = States()
         async with EmbeddedBackend.open(data_dir, port, states):
             await states.until(Phase.SHARED)
-    assert BackendMemory(data_dir).recall() == Belonging(None, InnerBackend(own.backend_id, tmp_path / "copy.db"))
+    assert DataOwner(data_dir).recall() == Ownership(None, InnerBackend(own.backend_id, tmp_path / "copy.db"))
 
 
 async def test_a_database_that_is_served_elsewhere_is_told_soon_and_used_when_it_is_free(
@@ -492,7 +493,7 @@ async def test_whatever_fails_the_backend_goes_on_being_looked_after(
     states = States()
     async with EmbeddedBackend.open(data_dir, port, states):
         with monkeypatch.context() as broken:
-            broken.setattr("app.embedded.probe", fail)
+            broken.setattr("app.connection.embedded_backend.probe", fail)
             await states.until(Phase.UNAVAILABLE, "cannot be used (ZeroDivisionError); it is tried again")
         await states.until(Phase.OWN)
     assert "could not be looked after" in caplog.text
@@ -503,7 +504,7 @@ async def test_whatever_fails_the_backend_goes_on_being_looked_after(
 )
 async def test_a_damaged_memory_is_told_at_the_start(data_dir: Path, port: int, text: str) -> None:
     (data_dir / "backend.json").write_text(text)
-    with pytest.raises(RunError, match=r"backend\.json is damaged"):
+    with pytest.raises(UserError, match=r"backend\.json is damaged"):
         async with EmbeddedBackend.open(data_dir, port):
             pytest.fail("it must not start")
 

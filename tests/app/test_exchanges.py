@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from app.connector import DemoConnector
-from app.upload_interfaces import UploadInterfaceName
+from app.connection.connector import HttpConnector
+from app.connection.upload_interfaces import UploadInterfaceName
 from sync import PowerSyncDatabase
 from tests.kit.exchanges import OTHER_INTERFACES, SCENARIOS, SCHEMA, World, load, recorded_request, two_lists, uuid
 from tests.kit.record_exchanges import give
@@ -71,7 +71,7 @@ async def replayed(
         """The answers know whether the backend has its database."""
 
     async with scripted_service(handle) as service, PowerSyncDatabase(directory / "todo.db", SCHEMA) as database:
-        connector = DemoConnector(service.url, recording["user_id"], interface=interface or BACKENDS[backend])
+        connector = HttpConnector(service.url, recording["user_id"], interface=interface or BACKENDS[backend])
         try:
             yield World(database, connector, recording["user_id"], nothing, nothing)
         finally:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from app.keymap import ACTIONS, BY_ID, DEFAULT, PRESETS, Keymap, KeymapError
+from app.settings.keymap import ACTIONS, BY_ID, DEFAULT, PRESETS, Keymap, KeymapError
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -65,6 +65,6 @@ def test_ids_are_plain_words():
 
 
 def test_the_registry_loads_no_interface():
-    code = "import sys, app.keymap; print([n for n in ('textual', 'rich', 'pydantic') if n in sys.modules])"
+    code = "import sys, app.settings.keymap; print([n for n in ('textual', 'rich', 'pydantic') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -6,16 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from app.literal import StandIns, fit, visible
+from app.system.display_text import StandIns, fit, sanitized
 
 
 def test_control_characters_are_shown_as_symbols():
-    assert visible("a\x1b[31m\x00\x7f\x9b") == "a␛[31m␀␡�"
-    assert visible("a\tb\nc\r\nd\re") == "a⇥b↵c↵d↵e"
+    assert sanitized("a\x1b[31m\x00\x7f\x9b") == "a␛[31m␀␡�"
+    assert sanitized("a\tb\nc\r\nd\re") == "a⇥b↵c↵d↵e"
 
 
 def test_plain_text_stays_as_it_is():
-    assert visible("[b]Bread & 日本語 é [/b]") == "[b]Bread & 日本語 é [/b]"
+    assert sanitized("[b]Bread & 日本語 é [/b]") == "[b]Bread & 日本語 é [/b]"
 
 
 def test_what_fits_is_not_cut():
@@ -43,5 +43,5 @@ def test_stand_ins_lose_nothing_and_are_one_cell_each(texts: list[str]):
         held = stand_ins.held(text)
         assert stand_ins.meant(held) == text
         assert len(stand_ins.shown(held)) == len(held)
-        assert stand_ins.shown(held) == visible(text)
-        assert cell_len(held) == cell_len(visible(text))
+        assert stand_ins.shown(held) == sanitized(text)
+        assert cell_len(held) == cell_len(sanitized(text))

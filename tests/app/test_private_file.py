@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from app.private_file import create_file, replace_file
+from app.system.private_file import create_file, replace_file
 
 
 @contextmanager

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from app.settings import DEFAULT_USER_ID, Settings, SettingsError, default_config_path, json_schema, load_settings
+from app.settings.settings import (
+    DEFAULT_USER_ID,
+    Settings,
+    SettingsError,
+    default_config_path,
+    json_schema,
+    load_settings,
+)
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
 OTHER_USER = "00000000-0000-4000-8000-000000000001"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.transfer import READERS, WRITERS, CarriedList, CarriedTodo, TransferError
+from app.todo_text.transfer import READERS, WRITERS, ExportedList, ExportedTodo, TransferError
 
 ODD = [
     "p1",
@@ -29,33 +29,37 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampl
     [*ODD, "\\", "\\n", "a\n\nb", "a\r\nb", " b "]
 )
 STAMP = st.datetimes().map(lambda moment: moment.isoformat(timespec="milliseconds") + "Z")
-TODOS = st.builds(CarriedTodo, TEXT, st.just(False), STAMP) | st.builds(CarriedTodo, TEXT, st.just(True), STAMP, STAMP)
-LISTS = st.lists(st.builds(CarriedList, TEXT, st.lists(TODOS, max_size=4)), max_size=4)
+TODOS = st.builds(ExportedTodo, TEXT, st.just(False), STAMP) | st.builds(
+    ExportedTodo, TEXT, st.just(True), STAMP, STAMP
+)
+LISTS = st.lists(st.builds(ExportedList, TEXT, st.lists(TODOS, max_size=4)), max_size=4)
 
 
 @pytest.mark.parametrize("name", ["json", "todo.txt"])
 @given(lists=LISTS)
 @settings(max_examples=300)
-def test_nothing_is_lost(name: str, lists: list[CarriedList]):
+def test_nothing_is_lost(name: str, lists: list[ExportedList]):
     assert READERS[name](WRITERS[name](lists)) == lists
 
 
 @given(lists=LISTS)
 @settings(max_examples=300)
-def test_markdown_loses_only_times(lists: list[CarriedList]):
-    timeless = [CarriedList(each.name, [CarriedTodo(t.description, t.completed) for t in each.todos]) for each in lists]
+def test_markdown_loses_only_times(lists: list[ExportedList]):
+    timeless = [
+        ExportedList(each.name, [ExportedTodo(t.description, t.completed) for t in each.todos]) for each in lists
+    ]
     assert READERS["markdown"](WRITERS["markdown"](lists)) == timeless
 
 
 def test_the_todo_txt_of_another_program():
     text = "(A) 2026-03-01 Call mom +family @phone due:2026-03-14\nx 2026-03-02 2026-03-01 Buy milk\n\nPlain\r\n"
     (found,) = READERS["todo.txt"](text)
-    assert found == CarriedList(
+    assert found == ExportedList(
         "todo.txt",
         [
-            CarriedTodo("Call mom +family @phone due:2026-03-14 p1", created_at="2026-03-01T00:00:00Z"),
-            CarriedTodo("Buy milk", True, "2026-03-01T00:00:00Z", "2026-03-02T00:00:00Z"),
-            CarriedTodo("Plain"),
+            ExportedTodo("Call mom +family @phone due:2026-03-14 p1", created_at="2026-03-01T00:00:00Z"),
+            ExportedTodo("Buy milk", True, "2026-03-01T00:00:00Z", "2026-03-02T00:00:00Z"),
+            ExportedTodo("Plain"),
         ],
     )
 
@@ -63,13 +67,13 @@ def test_the_todo_txt_of_another_program():
 def test_the_markdown_of_another_program():
     text = "Intro\n\n* [ ] First\n  more\n\n## Work\n- [X] Second\n- no box\n  - [ ] nested\n"
     assert READERS["markdown"](text) == [
-        CarriedList("Markdown", [CarriedTodo("First\nmore")]),
-        CarriedList("Work", [CarriedTodo("Second", True), CarriedTodo("nested")]),
+        ExportedList("Markdown", [ExportedTodo("First\nmore")]),
+        ExportedList("Work", [ExportedTodo("Second", True), ExportedTodo("nested")]),
     ]
 
 
 def test_what_other_programs_can_read():
-    lists = [CarriedList("Home", [CarriedTodo("Pay rent p1 #home", created_at="2026-03-14T09:00:00.000Z")])]
+    lists = [ExportedList("Home", [ExportedTodo("Pay rent p1 #home", created_at="2026-03-14T09:00:00.000Z")])]
     assert WRITERS["todo.txt"](lists) == (
         "(A) 2026-03-14 Pay rent p1 #home list:Home created:2026-03-14T09%3A00%3A00.000Z\n"
     )

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from app.backend import BackendConfig
-from app.connector import BackendUnreachableError, DemoConnector
-from app.upload_interfaces import UploadInterfaceName
+from app.connection.connector import BackendUnreachableError, HttpConnector
+from app.connection.upload_interfaces import UploadInterfaceName
 from sync import PowerSyncDatabase, UploadRetryError
 from tests.app.backend.harness import running, signed_in
 from tests.kit.service import Exchange, scripted_service
@@ -32,7 +32,7 @@ async def backend(tmp_path: Path) -> AsyncGenerator[str]:
 @asynccontextmanager
 async def between(
     backend: str, interface: UploadInterfaceName, refuses: Callable[[Exchange], int], fault: Fault
-) -> AsyncGenerator[DemoConnector]:
+) -> AsyncGenerator[HttpConnector]:
     """A connector to the backend through what refuses requests with a status (0: not), and spoils answers."""
     async with httpx.AsyncClient(base_url=backend) as client:
 
@@ -47,7 +47,7 @@ async def between(
                 await exchange.answer(answer.status_code, answer.json())
 
         async with scripted_service(handle) as service:
-            connector = DemoConnector(service.url, USER, interface=interface)
+            connector = HttpConnector(service.url, USER, interface=interface)
             try:
                 yield connector
             finally:
@@ -58,7 +58,7 @@ async def no_fault(_exchange: Exchange, _answer: httpx.Response) -> bool:
     return False
 
 
-async def drained(database: PowerSyncDatabase, connector: DemoConnector, attempts: int) -> int:
+async def drained(database: PowerSyncDatabase, connector: HttpConnector, attempts: int) -> int:
     """Upload until nothing waits, at most so often; gives how many attempts failed."""
     for failed in range(attempts):
         try:

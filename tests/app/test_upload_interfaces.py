@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from app.connector import DemoConnector
-from app.upload_interfaces import UploadInterfaceName
+from app.connection.connector import HttpConnector
+from app.connection.upload_interfaces import UploadInterfaceName
 from sync import PowerSyncDatabase, UploadHeldError, UploadRetryError
 from tests.kit.service import Exchange, ScriptedService, scripted_service
 
@@ -22,7 +22,7 @@ Answer = tuple[int, Any] | tuple[int, Any, dict[str, str]]
 @asynccontextmanager
 async def backend(
     interface: UploadInterfaceName, answer: Callable[[Any], Answer]
-) -> AsyncGenerator[tuple[DemoConnector, ScriptedService]]:
+) -> AsyncGenerator[tuple[HttpConnector, ScriptedService]]:
     async def handle(exchange: Exchange) -> None:
         if exchange.method == "GET":
             await exchange.answer(200, {"token": "a.b.c"})
@@ -30,7 +30,7 @@ async def backend(
             await exchange.answer(*answer(exchange))
 
     async with scripted_service(handle) as service:
-        connector = DemoConnector(service.url, "user", interface=interface)
+        connector = HttpConnector(service.url, "user", interface=interface)
         try:
             yield connector, service
         finally:
@@ -301,7 +301,7 @@ async def test_a_missing_row_refuses_an_update_unless_it_is_deleted_later_in_the
             await exchange.answer_bytes(500, page, "text/plain")
 
     async with scripted_service(handle) as service:
-        connector = DemoConnector(service.url, "user", interface="rows")
+        connector = HttpConnector(service.url, "user", interface="rows")
         for _ in range(2):
             with pytest.raises(UploadRetryError, match="does not exist"):
                 await connector.upload_data(database)

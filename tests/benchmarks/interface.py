@@ -26,8 +26,8 @@ from pathlib import Path
 
 import httpx
 
-from app.schema import APP_SCHEMA
 from app.store import Store
+from app.store.schema import APP_SCHEMA
 from sync import PowerSyncDatabase
 from tests.benchmarks.load import backend, entry, signed_in, write
 

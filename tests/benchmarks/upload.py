@@ -30,7 +30,7 @@ from sync import (
     TransactionConnector,
     Verdict,
 )
-from sync.statements import Statements
+from sync.sqlite.sql_connection import SqlConnection
 from sync.storage import conflicts
 
 SCHEMA = Schema([Table("lists", [Column.text("name"), Column.text("owner_id"), Column.integer("position")])])
@@ -70,16 +70,16 @@ WAYS: dict[str, Callable[[PowerSyncDatabase], Awaitable[None]]] = {
 }
 
 
-def fill(statements: Statements, transactions: int) -> None:
+def fill(connection: SqlConnection, transactions: int) -> None:
     """A queue of so many transactions of one insert each, and the same rows as the service will send them."""
     row = """'{"name":"list ' || i || '","owner_id":"0b1cf4e5-3f5a-4c11-9d2e-6f1f3bbd","position":' || i || '}'"""
-    statements.execute(
+    connection.execute(
         "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < ?) INSERT INTO ps_crud(tx_id, data)"
         """ SELECT i, '{"op":"PUT","id":"' || printf('%032x', i * 7919) || '","type":"lists","data":' || """
         f"{row} || '}}' FROM n",
         (transactions,),
     )
-    statements.execute(
+    connection.execute(
         "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
         " INSERT INTO ps_oplog(bucket, op_id, row_type, row_id, key, data, hash)"
         f" SELECT 1, i, 'lists', printf('%032x', i * 7919), 'lists/' || i, {row}, 0 FROM n",
@@ -95,7 +95,7 @@ async def measure(way: str, transactions: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as directory:
         async with PowerSyncDatabase(Path(directory) / "queue.db", SCHEMA) as database:
             pool = database._pool  # pyright: ignore[reportPrivateUsage]
-            await pool.write(lambda statements: fill(statements, transactions))
+            await pool.write(lambda connection: fill(connection, transactions))
             before = peak_mb()
             began = time.perf_counter()
             await WAYS[way](database)

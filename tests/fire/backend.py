@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from app.backend import BackendConfig, Limits, serve
-from app.backend.rows import CrudEntry, RowWriter
-from app.backend.tables import TODOS, Row, Table
+from app.backend.data.rows import CrudEntry, RowWriter
+from app.backend.rules.tables import TODOS, Row, Table
 
 ARRIVALS = """CREATE TABLE IF NOT EXISTS fire_arrivals
     (value INTEGER, register TEXT, times INTEGER DEFAULT 1, UNIQUE (value, register))"""

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import msgspec
 
-from app.connector import DemoConnector
-from app.schema import APP_SCHEMA
+from app.connection.connector import HttpConnector
+from app.store.schema import APP_SCHEMA
 from sync import (
     CrudTransaction,
     DatabaseOpenError,
@@ -58,7 +58,7 @@ class Recorder:
             line = line[os.write(1, line) :]
 
 
-class RecordingConnector(DemoConnector):
+class RecordingConnector(HttpConnector):
     """The app's connector, telling what is sent and what has left the queue."""
 
     def __init__(self, url: str, recorder: Recorder) -> None:

@@ -17,11 +17,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
 
-from app.connector import DemoConnector
-from app.failures import StoreError
-from app.schema import APP_SCHEMA
+from app.connection.connector import HttpConnector
 from app.store import SmartView, Store
+from app.store.failures import StoreError
 from app.store.rows import Todo
+from app.store.schema import APP_SCHEMA
 from sync import PowerSyncDatabase, SyncOptions, SyncStatus
 
 _USER: Final = "soaked"
@@ -117,7 +117,7 @@ def is_at_rest(status: SyncStatus) -> bool:
 async def opened_until(path: Path, url: str, chance: random.Random, done: Counter[str], finish: asyncio.Event) -> None:
     """Open the file, use it for a while, and close it."""
     async with PowerSyncDatabase(path, APP_SCHEMA) as database:
-        connector = DemoConnector(url, _USER)
+        connector = HttpConnector(url, _USER)
 
         async def connect() -> None:
             await database.connect(connector, _OPTIONS)

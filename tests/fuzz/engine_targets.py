@@ -22,7 +22,7 @@ from sync.client.service import SyncService
 from sync.client.stream_connection import StreamConnection
 from sync.errors import ChecksumError, NetworkError, ProtocolError, ServiceError
 from sync.protocol import CheckpointComplete, KeepAlive, StreamRequest, SubscriptionsRequest, decode_line
-from sync.statements import Statements
+from sync.sqlite.sql_connection import SqlConnection
 from tests.fuzz.mutation import mutated, transcripts
 from tests.sync.rig import SCHEMA
 
@@ -114,8 +114,8 @@ class Client:
     async def _rows(self, sql: str) -> list[tuple[Any, ...]]:
         assert self._database is not None
 
-        def read(statements: Statements) -> list[tuple[Any, ...]]:
-            return [tuple(row) for row in statements.execute(sql)]
+        def read(connection: SqlConnection) -> list[tuple[Any, ...]]:
+            return [tuple(row) for row in connection.execute(sql)]
 
         return await self._database._pool.read(read)
 

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from app import todo_text
-from app.backend import bson
-from app.keymap import ACTIONS, Keymap, KeymapError
-from app.literal import visible
-from app.settings import SettingsError, load_settings
-from app.transfer import READERS, WRITERS, TransferError
+from app.backend.http import bson
+from app.settings.keymap import ACTIONS, Keymap, KeymapError
+from app.settings.settings import SettingsError, load_settings
+from app.system.display_text import sanitized
+from app.todo_text.transfer import READERS, WRITERS, TransferError
 from sync.errors import ProtocolError
 from sync.protocol.lines import decode_line
 from tests.fuzz.engine_targets import responses, streams
@@ -121,7 +121,7 @@ def keymaps(chance: random.Random) -> None:
 
 def texts(chance: random.Random) -> None:
     """Nothing that a terminal would obey is left in what is shown."""
-    shown = visible(noise(chance, 60))
+    shown = sanitized(noise(chance, 60))
     assert not any(ord(each) < 0x20 or 0x7F <= ord(each) < 0xA0 for each in shown)
 
 
@@ -129,7 +129,7 @@ def answers(chance: random.Random) -> None:
     """What a backend answers is a verdict, or an error that is tried again: read as JSON whatever it is."""
     import httpx
 
-    from app.upload_interfaces import json_object, sentence_of
+    from app.connection.upload_interfaces import json_object, sentence_of
 
     made: Any = chance.choice(
         [{"error": {"code": noise(chance)}}, {"results": [noise(chance)]}, [], 1, None, {"error": noise(chance)}]

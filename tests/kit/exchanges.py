@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from app.connector import BackendRefusedError, BackendUnreachableError, DemoConnector
-from app.schema import APP_SCHEMA
-from app.upload_interfaces import UploadInterfaceName
+from app.connection.connector import BackendRefusedError, BackendUnreachableError, HttpConnector
+from app.connection.upload_interfaces import UploadInterfaceName
+from app.store.schema import APP_SCHEMA
 from sync import Column, PowerSyncDatabase, Schema, Table, UploadHeldError, UploadRetryError
 from tests.kit.service import Exchange
 
@@ -53,7 +53,7 @@ class World:
     """
 
     database: PowerSyncDatabase
-    connector: DemoConnector
+    connector: HttpConnector
     user_id: str
     stop_backend_database: Callable[[], Awaitable[None]]
     start_backend_database: Callable[[], Awaitable[None]]

@@ -14,7 +14,7 @@ import sqlite3
 import sys
 from typing import Any
 
-import sync.wal
+import sync.sqlite.wal
 from sync import PowerSyncDatabase
 from sync.client import stream_connection
 from sync.storage import publish
@@ -35,7 +35,7 @@ def main() -> None:
     path, url, kill_at, how = sys.argv[1:]
     stream_connection._TAKE_IN_BYTES = 20_000  # pyright: ignore[reportPrivateUsage]
     publish.FILL_FROM_OPERATIONS = 100
-    sync.wal.KEPT_BYTES = 50_000
+    sync.sqlite.wal.KEPT_BYTES = 50_000
     ticks = 0
 
     def tick() -> int:

@@ -18,8 +18,8 @@ from typing import Any, get_args
 
 import httpx
 
-from app.connector import DemoConnector
-from app.upload_interfaces import UploadInterfaceName
+from app.connection.connector import HttpConnector
+from app.connection.upload_interfaces import UploadInterfaceName
 from sync import PowerSyncDatabase
 from tests.kit.exchanges import DIRECTORY, OTHER_INTERFACES, SCENARIOS, SCHEMA, World, recorded_request, two_lists
 from tests.kit.service import Exchange, scripted_service
@@ -57,7 +57,7 @@ async def record(arguments: argparse.Namespace) -> None:
             answer = _forwarding(client, arguments.url) if arguments.url else specified.answer
             recorder = Recorder(answer, arguments.user_id, loses_answers=name == "lost_answers")
             async with scripted_service(recorder.handle) as service:
-                connector = DemoConnector(service.url, arguments.user_id, interface=interface)
+                connector = HttpConnector(service.url, arguments.user_id, interface=interface)
                 with tempfile.TemporaryDirectory() as directory:
                     async with PowerSyncDatabase(Path(directory) / "todo.db", SCHEMA) as database:
                         world = World(

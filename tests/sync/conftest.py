@@ -17,7 +17,7 @@ from tests.sync.rig import SCHEMA
 def nothing_blocks_the_loop() -> Generator[BlockBuster]:
     with blockbuster_ctx(sync) as blockbuster:
         # Two stats of local files: quicker than the hop to a thread.
-        blockbuster.functions["os.stat"].can_block_in("sync/other_processes.py", "_stamps")
+        blockbuster.functions["os.stat"].can_block_in("sync/sqlite/other_processes.py", "_stamps")
         yield blockbuster
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sync import Schema
-from sync.statements import Statements
+from sync.sqlite.sql_connection import SqlConnection
 from sync.storage.file import prepare
 
 
@@ -23,10 +23,10 @@ def make(path: str | Path, schema: Schema) -> None:
 def bring(connection: sqlite3.Connection, schema: Schema) -> None:
     """Bring a connection's database to the schema, in one transaction."""
     connection.row_factory = sqlite3.Row
-    statements = Statements(connection)
-    statements.begin("IMMEDIATE")
-    prepare(statements, schema)
-    statements.commit()
+    connection = SqlConnection(connection)
+    connection.begin("IMMEDIATE")
+    prepare(connection, schema)
+    connection.commit()
     connection.set_authorizer(None)
     connection.row_factory = None
 

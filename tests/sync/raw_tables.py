@@ -15,7 +15,7 @@ from sync import (
     Table,
 )
 from sync.protocol import BucketChecksum, DataLine, Operation, TrackedCheckpoint
-from sync.statements import Statements
+from sync.sqlite.sql_connection import SqlConnection
 from sync.storage import oplog
 from sync.storage.oplog import ReceivedData
 from sync.storage.publish import Outcome, publish
@@ -36,16 +36,16 @@ class Bucket:
     async def publish(self, database: PowerSyncDatabase, *operations: tuple[str, str, Any]) -> Outcome:
         """Take in operations (table, id, data or None for a removal), and publish a complete checkpoint."""
 
-        def receive(statements: Statements) -> Outcome:
+        def receive(connection: SqlConnection) -> Outcome:
             made: list[Operation] = []
             for table, row, data in operations:
                 self.last_op += 1
                 op = "PUT" if data is not None else "REMOVE"
                 text = data if isinstance(data, str) or data is None else json.dumps(data)
                 made.append(Operation(self.last_op, op, 0, table, row, "s", text))
-            oplog.take_in(statements, [ReceivedData(DataLine(self.name, tuple(made)), 1)])
+            oplog.take_in(connection, [ReceivedData(DataLine(self.name, tuple(made)), 1)])
             checkpoint = TrackedCheckpoint(self.last_op, None, {self.name: BucketChecksum(self.name, 0, 3)}, ())
-            return publish(statements, checkpoint, None, database.schema.raw_tables).outcome
+            return publish(connection, checkpoint, None, database.schema.raw_tables).outcome
 
         return await database._pool.write(receive)
 

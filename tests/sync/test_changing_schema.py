@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sync import Column, ConnectedError, NestedUseError, PowerSyncDatabase, RawTable, RawTableSchema, Schema, Table
-from sync.connection import READERS
+from sync.sqlite.pool import READERS
 from tests.kit.service import Exchange, scripted_service
 from tests.sync.rig import QUICK, ServiceConnector, held_by_another_process, rows, within
 

@@ -28,7 +28,7 @@ from sync import (
     TokenExpiredError,
     UploadStalledError,
 )
-from sync.explain import in_plain_words
+from sync.api.explain import in_plain_words
 from tests.kit.service import Exchange, scripted_service
 from tests.sync.rig import QUICK, ServiceConnector, rows, within
 from tests.sync.stepwise import COMPLETE, bucket, checkpoint, data, stepwise, stream
@@ -291,12 +291,12 @@ async def test_a_service_that_refuses(status: int, code: str, words: str, databa
     async with scripted_service(refusing(status, code, "nope")) as server:
         await database.connect(ServiceConnector(server.url), PATIENT)
         await database.wait_for_status(lambda status: status.download_retry_at is not None, 10)
-        explained = await database.explain_sync()
-        assert not explained.is_synced
-        assert explained.sentences[0].startswith("There is no connection.")
-        assert words in str(explained)
-        assert "The next connection is tried" in str(explained)
-        assert isinstance(explained.service_error, ServiceError)
+        as_store_error = await database.explain_sync()
+        assert not as_store_error.is_synced
+        assert as_store_error.sentences[0].startswith("There is no connection.")
+        assert words in str(as_store_error)
+        assert "The next connection is tried" in str(as_store_error)
+        assert isinstance(as_store_error.service_error, ServiceError)
         await database.disconnect()
     # The reason stays known when nothing is wished for any more.
     assert words in str(await database.explain_sync())
@@ -319,13 +319,13 @@ async def test_a_synced_database_and_its_token(database: PowerSyncDatabase) -> N
     async with stepwise(checkpoint(), COMPLETE) as service:
         await database.connect(ServiceConnector(service.url, tokens=tokens), QUICK)
         await database.wait_for_first_sync(10)
-        explained = await database.explain_sync()
-        assert explained.is_synced
-        assert str(explained).startswith("All is synced; the last checkpoint came ")
-        assert explained.token_expires_at is not None
-        assert 200 < (explained.token_expires_at - datetime.now(UTC)).total_seconds() <= 300
-        assert explained.seconds_since_last_line is not None
-        assert "secret" not in repr(explained)
+        as_store_error = await database.explain_sync()
+        assert as_store_error.is_synced
+        assert str(as_store_error).startswith("All is synced; the last checkpoint came ")
+        assert as_store_error.token_expires_at is not None
+        assert 200 < (as_store_error.token_expires_at - datetime.now(UTC)).total_seconds() <= 300
+        assert as_store_error.seconds_since_last_line is not None
+        assert "secret" not in repr(as_store_error)
 
 
 @pytest.mark.parametrize(("upload", "words"), [(refuse, "no backend"), (stall, "without completing")])
@@ -336,13 +336,13 @@ async def test_changes_that_are_not_taken(upload: Any, words: str, database: Pow
         await database.execute("INSERT INTO lists(id, name) VALUES ('a', 'x')")
         await database.execute("INSERT INTO lists(id, name) VALUES ('b', 'x')")
         await database.wait_for_status(lambda status: status.upload_retry_at is not None, 10)
-        explained = await database.explain_sync()
-        assert not explained.is_synced
-        assert explained.gate.queue_length == 2
-        assert explained.queue_oldest_at is not None
+        as_store_error = await database.explain_sync()
+        assert not as_store_error.is_synced
+        assert as_store_error.gate.queue_length == 2
+        assert as_store_error.queue_oldest_at is not None
         for part in ("2 local changes wait for the backend, the oldest for", words, "The next attempt"):
-            assert part in str(explained)
-        assert isinstance(explained.status.upload_error, OSError | UploadStalledError)
+            assert part in str(as_store_error)
+        assert isinstance(as_store_error.status.upload_error, OSError | UploadStalledError)
 
 
 async def test_a_gate_that_waits_for_the_service(database: PowerSyncDatabase) -> None:
@@ -353,10 +353,10 @@ async def test_a_gate_that_waits_for_the_service(database: PowerSyncDatabase) ->
         await database.execute("INSERT INTO lists(id, name) VALUES ('a', 'x')")
         await within(10, service.asked.wait())
         async with asyncio.timeout(10):
-            while (explained := await database.explain_sync()).gate.target is None:
+            while (as_store_error := await database.explain_sync()).gate.target is None:
                 await asyncio.sleep(0.01)
-        assert "held back until checkpoint request number 1 comes back" in str(explained)
-        assert not explained.is_synced
+        assert "held back until checkpoint request number 1 comes back" in str(as_store_error)
+        assert not as_store_error.is_synced
         await service.send_confirmation(1)
         async with asyncio.timeout(10):
             while not (await database.explain_sync()).is_synced:
@@ -372,11 +372,11 @@ async def test_a_download_under_way_and_what_is_wrong_with_streams(database: Pow
         await database.wait_for_status(
             lambda s: s.download_progress is not None and s.download_progress.downloaded_operations == 1, 10
         )
-        explained = await database.explain_sync()
-        assert explained.streams_not_offered == ("todo",)
-        assert explained.stream_errors == (("lists", "no such list"),)
+        as_store_error = await database.explain_sync()
+        assert as_store_error.streams_not_offered == ("todo",)
+        assert as_store_error.stream_errors == (("lists", "no such list"),)
         for part in ("1 of 2 operations", "does not offer these streams: todo", "resolve the stream lists: no such"):
-            assert part in str(explained)
+            assert part in str(as_store_error)
 
 
 async def test_a_checksum_failure_stays_known(database: PowerSyncDatabase) -> None:
@@ -384,9 +384,9 @@ async def test_a_checksum_failure_stays_known(database: PowerSyncDatabase) -> No
     async with stepwise(checkpoint(wrong), data("b", [1]), COMPLETE) as service:
         await database.connect(ServiceConnector(service.url), PATIENT)
         await database.wait_for_status(lambda status: status.download_error is not None, 10)
-        explained = await database.explain_sync()
-        assert explained.checksum_failure is not None
-        assert "did not match its checksum and was downloaded again (b)" in str(explained)
+        as_store_error = await database.explain_sync()
+        assert as_store_error.checksum_failure is not None
+        assert "did not match its checksum and was downloaded again (b)" in str(as_store_error)
 
 
 async def test_the_number_of_buckets(database: PowerSyncDatabase) -> None:
@@ -396,9 +396,9 @@ async def test_the_number_of_buckets(database: PowerSyncDatabase) -> None:
     async with stepwise(checkpoint(*buckets), *lines, COMPLETE) as service:
         await database.connect(ServiceConnector(service.url), QUICK)
         await database.wait_for_first_sync(20)
-        explained = await database.explain_sync()
-        assert explained.bucket_count == 950
-        assert "950 buckets; the service allows 1,000" in str(explained)
+        as_store_error = await database.explain_sync()
+        assert as_store_error.bucket_count == 950
+        assert "950 buckets; the service allows 1,000" in str(as_store_error)
 
 
 async def test_a_closed_database_cannot_be_asked(database: PowerSyncDatabase) -> None:

@@ -10,7 +10,7 @@ from typing import TypeVar
 import pytest
 
 from sync import Accepted, CrudTransaction, PowerSyncCredentials, PowerSyncDatabase, TransactionConnector, Verdict
-from sync.statements import Statements
+from sync.sqlite.sql_connection import SqlConnection
 from sync.storage import conflicts
 
 TRANSACTIONS = 100_000
@@ -41,14 +41,14 @@ class InOrder(TransactionConnector):
         return [Accepted()] * len(transactions)
 
 
-def fill(statements: Statements, transactions: int) -> None:
+def fill(connection: SqlConnection, transactions: int) -> None:
     """One insert each, as the triggers queue it; and the rows as the service sends them, but every 1,000th changed."""
-    statements.execute(
+    connection.execute(
         "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < ?) INSERT INTO ps_crud(tx_id, data)"
         """ SELECT i, '{"op":"PUT","id":"' || i || '","type":"lists","data":{"name":"name ' || i || '"}}' FROM n""",
         (transactions,),
     )
-    statements.execute(
+    connection.execute(
         "WITH RECURSIVE n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
         " INSERT INTO ps_oplog(bucket, op_id, row_type, row_id, key, data, hash) SELECT 1, i, 'lists', i, 'k' || i,"
         """ '{"name":"' || iif(i % 1000, 'name ' || i, 'theirs') || '"}', 0 FROM n""",
@@ -74,7 +74,7 @@ async def measured(function: Callable[[], Awaitable[T]]) -> T:
 
 
 async def test_it_leaves_whole_and_in_order(database: PowerSyncDatabase) -> None:
-    await database._pool.write(lambda statements: fill(statements, TRANSACTIONS))
+    await database._pool.write(lambda connection: fill(connection, TRANSACTIONS))
     connector = InOrder()
     await connector.upload_data(database)  # at full speed: to trace the memory takes several times longer
     assert connector.last == TRANSACTIONS
@@ -82,7 +82,7 @@ async def test_it_leaves_whole_and_in_order(database: PowerSyncDatabase) -> None
 
 
 async def test_looking_for_conflicts_takes_little_memory(database: PowerSyncDatabase) -> None:
-    await database._pool.write(lambda statements: fill(statements, MANY))
+    await database._pool.write(lambda connection: fill(connection, MANY))
     await InOrder().upload_data(database)
     await measured(lambda: database._pool.write(conflicts.find))
     assert {each.row_id for each in await database.conflicts()} == {str(row) for row in range(1000, MANY + 1, 1000)}
@@ -91,7 +91,7 @@ async def test_looking_for_conflicts_takes_little_memory(database: PowerSyncData
 
 @pytest.mark.parametrize("way", ["batches", "iterated"])
 async def test_its_memory_does_not_grow_with_it(database: PowerSyncDatabase, way: str) -> None:
-    await database._pool.write(lambda statements: fill(statements, FEW))
+    await database._pool.write(lambda connection: fill(connection, FEW))
     connector = InOrder()
 
     async def iterate() -> None:
@@ -107,8 +107,8 @@ async def test_its_memory_does_not_grow_with_it(database: PowerSyncDatabase, way
 
 async def test_of_a_huge_transaction_behind_it_only_the_beginning_is_read(database: PowerSyncDatabase) -> None:
     await database.execute("INSERT INTO lists(id, name) VALUES ('0', 'first')")
-    await database._pool.write(lambda statements: fill(statements, FEW))
-    await database._pool.write(lambda statements: statements.execute("UPDATE ps_crud SET tx_id = 9 WHERE id > 1"))
+    await database._pool.write(lambda connection: fill(connection, FEW))
+    await database._pool.write(lambda connection: connection.execute("UPDATE ps_crud SET tx_id = 9 WHERE id > 1"))
     [transaction] = await measured(database.crud_transaction_batch)
     assert transaction.crud[0].id == "0"
     await transaction.complete()

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from sync import DatabaseOpenError, PowerSyncDatabase, connection
+from sync import DatabaseOpenError, PowerSyncDatabase
+from sync.sqlite import pool
 from tests.kit.contents import contents
 from tests.kit.versions import VERSIONS, restore
 from tests.sync.rig import SCHEMA, rows
@@ -38,9 +39,9 @@ def look(path: Path, sql: str) -> list[list[Any]]:
         return [list(row) for row in reader.execute(sql)]
 
 
-def change(path: Path, *statements: str) -> None:
+def change(path: Path, *connection: str) -> None:
     with closing(sqlite3.connect(path)) as writer, writer:
-        for sql in statements:
+        for sql in connection:
             writer.execute(sql)
 
 
@@ -137,8 +138,8 @@ def change_journal(path: Path, mode: str) -> None:
         writer.execute(f"PRAGMA journal_mode = {mode}")
 
 
-def steps(*statements: str) -> list[dict[str, object]]:
-    return [{"sql": sql, "params": []} for sql in statements]
+def steps(*connection: str) -> list[dict[str, object]]:
+    return [{"sql": sql, "params": []} for sql in connection]
 
 
 async def test_a_newer_version_is_undone_as_it_says(tmp_path: Path) -> None:
@@ -395,7 +396,7 @@ async def test_a_file_in_the_hands_of_another_is_refused_and_untouched(
     path = tmp_path / "old.db"
     restore(version, path)
     before = path.read_bytes()
-    monkeypatch.setattr(connection, "BUSY_TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(pool, "BUSY_TIMEOUT_SECONDS", 0.05)
     with closing(sqlite3.connect(path, isolation_level=None)) as holder:
         holder.execute("BEGIN EXCLUSIVE")
         with pytest.raises(DatabaseOpenError, match="locked"):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from sync import PowerSyncDatabase, ProtocolError, Schema
 from sync.protocol import DataLine, Operation
-from sync.statements import Statements
+from sync.sqlite.sql_connection import SqlConnection
 from sync.storage import oplog
 from sync.storage.migrations import create_tables
 from sync.storage.oplog import ReceivedData
@@ -63,13 +63,13 @@ class Model:
         }
 
 
-def state_of(statements: Statements) -> dict[str, Any]:
-    bucket = statements.first("SELECT last_op, last_applied_op, add_checksum, op_checksum FROM ps_buckets")
+def state_of(connection: SqlConnection) -> dict[str, Any]:
+    bucket = connection.first("SELECT last_op, last_applied_op, add_checksum, op_checksum FROM ps_buckets")
     assert bucket is not None
     return {
         "bucket": tuple(bucket),
-        "puts": {row["row_id"]: row["op_id"] for row in statements.execute("SELECT row_id, op_id FROM ps_oplog")},
-        "updated": {row["row_id"] for row in statements.execute("SELECT row_id FROM ps_updated_rows")},
+        "puts": {row["row_id"]: row["op_id"] for row in connection.execute("SELECT row_id, op_id FROM ps_oplog")},
+        "updated": {row["row_id"] for row in connection.execute("SELECT row_id FROM ps_updated_rows")},
     }
 
 
@@ -97,8 +97,8 @@ def test_many_operations_at_once_leave_what_one_by_one_leaves(
     """Each run is one transaction; after some of them the bucket counts as published."""
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         connection.row_factory = sqlite3.Row
-        statements = Statements(connection)
-        create_tables(statements)
+        connection = SqlConnection(connection)
+        create_tables(connection)
         model, op_id = Model(), 0
         for specification, is_published in runs:
             operations: list[Operation] = []
@@ -107,13 +107,13 @@ def test_many_operations_at_once_leave_what_one_by_one_leaves(
                 operations.append(operation(op_id, kind, row, checksum))
             half = len(operations) // 2
             lines = [DataLine(BUCKET, tuple(part)) for part in (operations[:half], operations[half:])]
-            oplog.take_in(statements, [ReceivedData(line, 1) for line in lines])
+            oplog.take_in(connection, [ReceivedData(line, 1) for line in lines])
             for taken in operations:
                 model.take(taken)
-            assert state_of(statements) == model.state()
+            assert state_of(connection) == model.state()
             if is_published:
-                statements.execute("UPDATE ps_buckets SET last_applied_op = last_op")
-                statements.execute("DELETE FROM ps_updated_rows")
+                connection.execute("UPDATE ps_buckets SET last_applied_op = last_op")
+                connection.execute("DELETE FROM ps_updated_rows")
                 model.last_applied = model.last_op
                 model.updated.clear()
         connection.set_authorizer(None)
@@ -124,7 +124,7 @@ async def test_more_keys_than_fit_one_statement_are_superseded(tmp_path: Path) -
         for generation in range(2):
             puts = tuple(operation(generation * 250 + n + 1, "PUT", f"row{n}", n) for n in range(250))
             await database._pool.write(
-                lambda statements, puts=puts: oplog.take_in(statements, [ReceivedData(DataLine(BUCKET, puts), 1)])
+                lambda connection, puts=puts: oplog.take_in(connection, [ReceivedData(DataLine(BUCKET, puts), 1)])
             )
         found = await database.get("SELECT count(*), min(op_id) FROM ps_oplog")
         assert tuple(found) == (250, 251)
@@ -134,5 +134,5 @@ async def test_an_operation_without_a_row_is_a_protocol_error(tmp_path: Path) ->
     async with PowerSyncDatabase(tmp_path / "c.db", Schema([])) as database:
         line = DataLine(BUCKET, (Operation(1, "PUT", 1),))
         with pytest.raises(ProtocolError):
-            await database._pool.write(lambda statements: oplog.take_in(statements, [ReceivedData(line, 1)]))
+            await database._pool.write(lambda connection: oplog.take_in(connection, [ReceivedData(line, 1)]))
         assert await database.get_all("SELECT * FROM ps_buckets") == []

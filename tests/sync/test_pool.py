@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import sync.wal
+import sync.sqlite.wal
 from sync import PowerSyncDatabase
 from tests.sync.rig import SCHEMA, rows, within
 
@@ -41,8 +41,8 @@ async def test_the_log_stays_small_though_somebody_always_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = 500_000
-    monkeypatch.setattr(sync.wal, "KEPT_BYTES", limit // 2)
-    monkeypatch.setattr(sync.wal, "LIMIT_BYTES", limit)
+    monkeypatch.setattr(sync.sqlite.wal, "KEPT_BYTES", limit // 2)
+    monkeypatch.setattr(sync.sqlite.wal, "LIMIT_BYTES", limit)
     log = tmp_path / "w.db-wal"
 
     async def read(database: PowerSyncDatabase) -> None:
@@ -68,8 +68,8 @@ async def test_the_log_stays_small_though_somebody_always_reads(
 
 async def test_a_reader_of_somebody_else_does_not_stop_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limit = 500_000
-    monkeypatch.setattr(sync.wal, "KEPT_BYTES", limit // 2)
-    monkeypatch.setattr(sync.wal, "LIMIT_BYTES", limit)
+    monkeypatch.setattr(sync.sqlite.wal, "KEPT_BYTES", limit // 2)
+    monkeypatch.setattr(sync.sqlite.wal, "LIMIT_BYTES", limit)
     log = tmp_path / "w.db-wal"
     async with PowerSyncDatabase(tmp_path / "w.db", SCHEMA) as database:
         await database.execute("INSERT INTO lists(id, name) VALUES ('a', 'x')")

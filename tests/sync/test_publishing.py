@@ -10,7 +10,7 @@ import pytest
 
 from sync import PowerSyncDatabase
 from sync.protocol import BucketChecksum, DataLine, Operation, TrackedCheckpoint
-from sync.statements import Statements
+from sync.sqlite.sql_connection import SqlConnection
 from sync.storage import oplog, upload_queue
 from sync.storage.oplog import ReceivedData
 from sync.storage.publish import Outcome, publish
@@ -18,8 +18,8 @@ from tests.kit.service import Exchange, scripted_service
 from tests.sync.rig import QUICK, ServiceConnector, rows, until_rows, within
 
 
-def take_in(statements: Statements, bucket: str, *operations: Operation) -> None:
-    oplog.take_in(statements, [ReceivedData(DataLine(bucket, operations), 1)])
+def take_in(connection: SqlConnection, bucket: str, *operations: Operation) -> None:
+    oplog.take_in(connection, [ReceivedData(DataLine(bucket, operations), 1)])
 
 
 def put(op_id: int, row: str, name: str, checksum: int) -> Operation:
@@ -39,9 +39,9 @@ async def test_only_the_highest_priority_passes_while_local_writes_wait(
 ) -> None:
     await database.execute("INSERT INTO lists(id, name) VALUES ('mine', 'waiting')")
 
-    def receive(statements: Statements) -> Outcome:
-        take_in(statements, "high", put(1, "a", "synced", 5))
-        return publish(statements, checkpoint(1, high=(5, 0)), priority).outcome
+    def receive(connection: SqlConnection) -> Outcome:
+        take_in(connection, "high", put(1, "a", "synced", 5))
+        return publish(connection, checkpoint(1, high=(5, 0)), priority).outcome
 
     assert await database._pool.write(receive) is outcome
     visible = [["a"], ["mine"]] if outcome is Outcome.PUBLISHED else [["mine"]]
@@ -49,10 +49,10 @@ async def test_only_the_highest_priority_passes_while_local_writes_wait(
 
 
 async def test_a_partial_checkpoint_validates_and_publishes_its_own_buckets_only(database: PowerSyncDatabase) -> None:
-    def receive(statements: Statements) -> Outcome:
-        take_in(statements, "high", put(1, "a", "high", 5))
-        take_in(statements, "low", put(2, "a", "low", 7), put(3, "b", "low", 8))
-        return publish(statements, checkpoint(3, high=(5, 1), low=(999, 3)), 1).outcome
+    def receive(connection: SqlConnection) -> Outcome:
+        take_in(connection, "high", put(1, "a", "high", 5))
+        take_in(connection, "low", put(2, "a", "low", 7), put(3, "b", "low", 8))
+        return publish(connection, checkpoint(3, high=(5, 1), low=(999, 3)), 1).outcome
 
     assert await database._pool.write(receive) is Outcome.PUBLISHED
     assert await rows(database, "SELECT id, name FROM lists") == [["a", "high"]]
@@ -61,14 +61,14 @@ async def test_a_partial_checkpoint_validates_and_publishes_its_own_buckets_only
 async def test_the_row_of_two_buckets_takes_the_newest_and_falls_back_to_the_other(
     database: PowerSyncDatabase,
 ) -> None:
-    def receive(statements: Statements) -> None:
-        take_in(statements, "one", put(1, "a", "older", 5))
-        take_in(statements, "two", put(2, "a", "newer", 7))
-        assert publish(statements, checkpoint(2, one=(5, 3), two=(7, 3)), None).outcome is Outcome.PUBLISHED
+    def receive(connection: SqlConnection) -> None:
+        take_in(connection, "one", put(1, "a", "older", 5))
+        take_in(connection, "two", put(2, "a", "newer", 7))
+        assert publish(connection, checkpoint(2, one=(5, 3), two=(7, 3)), None).outcome is Outcome.PUBLISHED
 
-    def remove(statements: Statements) -> None:
-        take_in(statements, "two", Operation(3, "REMOVE", 1, "lists", "a", "s"))
-        assert publish(statements, checkpoint(3, one=(5, 3), two=(8, 3)), None).outcome is Outcome.PUBLISHED
+    def remove(connection: SqlConnection) -> None:
+        take_in(connection, "two", Operation(3, "REMOVE", 1, "lists", "a", "s"))
+        assert publish(connection, checkpoint(3, one=(5, 3), two=(8, 3)), None).outcome is Outcome.PUBLISHED
 
     await database._pool.write(receive)
     assert await rows(database, "SELECT name FROM lists") == [["newer"]]
@@ -81,16 +81,16 @@ async def test_a_row_that_a_partial_checkpoint_showed_older_than_it_is_is_put_ri
 ) -> None:
     """The bucket of higher priority comes later, with an operation from before."""
 
-    def receive(statements: Statements) -> None:
-        take_in(statements, "low", put(2, "a", "newer", 7))
-        assert publish(statements, checkpoint(2, low=(7, 3)), None).outcome is Outcome.PUBLISHED
+    def receive(connection: SqlConnection) -> None:
+        take_in(connection, "low", put(2, "a", "newer", 7))
+        assert publish(connection, checkpoint(2, low=(7, 3)), None).outcome is Outcome.PUBLISHED
 
-    def receive_high(statements: Statements) -> None:
-        take_in(statements, "high", put(1, "a", "older", 5))
-        assert publish(statements, checkpoint(2, high=(5, 1), low=(7, 3)), 1).outcome is Outcome.PUBLISHED
+    def receive_high(connection: SqlConnection) -> None:
+        take_in(connection, "high", put(1, "a", "older", 5))
+        assert publish(connection, checkpoint(2, high=(5, 1), low=(7, 3)), 1).outcome is Outcome.PUBLISHED
 
-    def complete(statements: Statements) -> None:
-        assert publish(statements, checkpoint(2, high=(5, 1), low=(7, 3)), None).outcome is Outcome.PUBLISHED
+    def complete(connection: SqlConnection) -> None:
+        assert publish(connection, checkpoint(2, high=(5, 1), low=(7, 3)), None).outcome is Outcome.PUBLISHED
 
     await database._pool.write(receive)
     await database._pool.write(receive_high)
@@ -100,13 +100,13 @@ async def test_a_row_that_a_partial_checkpoint_showed_older_than_it_is_is_put_ri
 
 
 async def test_rows_of_unknown_tables_are_kept_until_a_schema_names_them(database: PowerSyncDatabase) -> None:
-    def receive(statements: Statements) -> None:
-        take_in(statements, "one", Operation(1, "PUT", 5, "photos", "p", None, '{"size": 3}'))
-        publish(statements, checkpoint(1, one=(5, 3)), None)
+    def receive(connection: SqlConnection) -> None:
+        take_in(connection, "one", Operation(1, "PUT", 5, "photos", "p", None, '{"size": 3}'))
+        publish(connection, checkpoint(1, one=(5, 3)), None)
 
-    def remove(statements: Statements) -> None:
-        take_in(statements, "one", Operation(2, "REMOVE", 1, "photos", "p"))
-        publish(statements, checkpoint(2, one=(6, 3)), None)
+    def remove(connection: SqlConnection) -> None:
+        take_in(connection, "one", Operation(2, "REMOVE", 1, "photos", "p"))
+        publish(connection, checkpoint(2, one=(6, 3)), None)
 
     await database._pool.write(receive)
     assert await rows(database, "SELECT type, id, data FROM ps_untyped") == [["photos", "p", '{"size": 3}']]
@@ -119,7 +119,7 @@ async def test_a_target_is_not_set_after_a_write_came(database: PowerSyncDatabas
     before = await database._pool.read(upload_queue.queue_state)
     await database.execute("INSERT INTO lists(id, name) VALUES ('b', 'x')")
     await database.execute("DELETE FROM ps_crud")  # as if it had been uploaded meanwhile, by whomever
-    assert not await database._pool.write(lambda statements: upload_queue.set_target(statements, 5, before.last_ever))
+    assert not await database._pool.write(lambda connection: upload_queue.set_target(connection, 5, before.last_ever))
     assert await rows(database, "SELECT value FROM ps_kv WHERE key = 'target_checkpoint_request_id'") == [
         [9223372036854775807]
     ]

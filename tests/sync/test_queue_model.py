@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sync import Column, Schema, Table, TrackPreviousValues
-from sync.statements import Statements
+from sync.sqlite.sql_connection import SqlConnection
 from sync.storage.upload_queue import end_transaction_id
 from tests.sync.plain import database_of, entries, transaction_ids
 
@@ -82,7 +82,7 @@ class Model:
 def test_the_queue_is_that_of_the_model(data: st.DataObject, table: Table) -> None:
     model = Model(table)
     with database_of(Schema([table])) as connection:
-        engine = Statements(connection)
+        engine = SqlConnection(connection)
         for _ in range(data.draw(st.integers(1, 3), "transactions")):
             model.transaction += 1
             connection.execute("BEGIN IMMEDIATE")

@@ -10,8 +10,8 @@ import pytest
 
 from sync import PowerSyncDatabase
 from sync.errors import DatabaseClosedError, NestedUseError
-from sync.shared_reads import QUICK_SECONDS, SharedReads
-from sync.statements import Statements
+from sync.sqlite.sql_connection import SqlConnection
+from sync.watch.shared_reads import QUICK_SECONDS, SharedReads
 from tests.sync.rig import within
 
 COUNT = "SELECT count(*) FROM lists"
@@ -22,8 +22,8 @@ def reads(database: PowerSyncDatabase) -> SharedReads:
     return SharedReads(database._pool)
 
 
-def count(statements: Statements) -> tuple[int, int]:
-    return id(statements), statements.value(COUNT)
+def count(connection: SqlConnection) -> tuple[int, int]:
+    return id(connection), connection.value(COUNT)
 
 
 async def test_what_is_asked_at_once_is_read_at_once(database: PowerSyncDatabase, reads: SharedReads) -> None:
@@ -37,9 +37,9 @@ async def test_what_is_asked_at_once_is_read_at_once(database: PowerSyncDatabase
 async def test_what_takes_longer_together_is_read_in_order(reads: SharedReads) -> None:
     order: list[int] = []
 
-    def look(number: int, statements: Statements) -> int:
+    def look(number: int, connection: SqlConnection) -> int:
         order.append(number)
-        return statements.value(COUNT)
+        return connection.value(COUNT)
 
     asked = [reads.read(partial(look, number), QUICK_SECONDS) for number in range(30)]
     assert await within(10, asyncio.gather(*asked)) == [0] * 30
@@ -47,7 +47,7 @@ async def test_what_takes_longer_together_is_read_in_order(reads: SharedReads) -
 
 
 async def test_what_fails_fails_alone(reads: SharedReads) -> None:
-    def fail(_: Statements) -> None:
+    def fail(_: SqlConnection) -> None:
         raise LookupError("mine")
 
     found = await within(
@@ -72,9 +72,9 @@ async def test_who_gives_up_disturbs_nobody(reads: SharedReads) -> None:
 async def test_nobody_waits_for_a_slow_one(reads: SharedReads) -> None:
     go_on = threading.Event()
 
-    def slow(statements: Statements) -> tuple[int, int]:
+    def slow(connection: SqlConnection) -> tuple[int, int]:
         assert go_on.wait(20)
-        return count(statements)
+        return count(connection)
 
     unknown = asyncio.create_task(reads.read(slow, None))
     known = asyncio.create_task(reads.read(slow, QUICK_SECONDS * 2))

@@ -17,8 +17,8 @@ from msgspec.structs import replace
 
 from sync import PowerSyncDatabase
 from sync.protocol import BucketChecksum, DataLine, Operation, TrackedCheckpoint
-from sync.schema import Schema
-from sync.statements import Statements
+from sync.schema.tables import Schema
+from sync.sqlite.sql_connection import SqlConnection
 from sync.storage import oplog, publish, staging
 from sync.storage.file import prepare
 from sync.storage.oplog import ReceivedData
@@ -31,23 +31,23 @@ INDEXES = {"ps_oplog_row", "ps_oplog_opid", "ps_oplog_key"}
 
 
 @contextmanager
-def new_file() -> Generator[Statements]:
+def new_file() -> Generator[SqlConnection]:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         connection.row_factory = sqlite3.Row
-        statements = Statements(connection)
-        prepare(statements, Schema([]))
-        statements.execute("CREATE TABLE ps_data__t(id TEXT PRIMARY KEY NOT NULL, data TEXT)")
-        statements.execute("CREATE INDEX ps_data__t__data ON ps_data__t(data)")
-        yield statements
+        connection = SqlConnection(connection)
+        prepare(connection, Schema([]))
+        connection.execute("CREATE TABLE ps_data__t(id TEXT PRIMARY KEY NOT NULL, data TEXT)")
+        connection.execute("CREATE INDEX ps_data__t__data ON ps_data__t(data)")
+        yield connection
         connection.set_authorizer(None)
 
 
-def contents(statements: Statements) -> dict[str, list[Any]]:
+def contents(connection: SqlConnection) -> dict[str, list[Any]]:
     """All that the file says, whatever the order in which it was written."""
-    found = {name: sorted(map(repr, map(tuple, statements.execute(f"SELECT * FROM {name}")))) for name in TABLES}
-    found["ps_sync_state"] = [row["priority"] for row in statements.execute("SELECT priority FROM ps_sync_state")]
-    found["ps_oplog"] = [tuple(row) for row in statements.execute("SELECT * FROM ps_oplog ORDER BY bucket, op_id")]
-    found["names"] = sorted(row["name"] for row in statements.execute("SELECT name FROM sqlite_master"))
+    found = {name: sorted(map(repr, map(tuple, connection.execute(f"SELECT * FROM {name}")))) for name in TABLES}
+    found["ps_sync_state"] = [row["priority"] for row in connection.execute("SELECT priority FROM ps_sync_state")]
+    found["ps_oplog"] = [tuple(row) for row in connection.execute("SELECT * FROM ps_oplog ORDER BY bucket, op_id")]
+    found["names"] = sorted(row["name"] for row in connection.execute("SELECT name FROM sqlite_master"))
     return found
 
 
@@ -117,8 +117,8 @@ def test_a_large_download_leaves_what_small_ones_leave(rebuild_factor: int) -> N
                         service.sums.pop(name)
                 elif step == "removed":
                     service.sums.pop(what, None)
-                    for statements in (large, small):
-                        oplog.delete_buckets(statements, [what])
+                    for connection in (large, small):
+                        oplog.delete_buckets(connection, [what])
                 elif step == "settled":
                     staging.settle(large)
                 if step in {"line", "again"}:
@@ -148,7 +148,7 @@ def checkpoint_of(*operations: Operation, bucket: str = "one") -> TrackedCheckpo
 async def test_until_it_is_complete_other_clients_see_nothing_of_it(database: PowerSyncDatabase) -> None:
     """They look at `ps_oplog` and `ps_buckets`: they find their indexes, no operations, and the old positions."""
     operations = puts(1, 100)
-    await database._pool.write(lambda statements: oplog.take_in(statements, receive(*operations), more_follows=True))
+    await database._pool.write(lambda connection: oplog.take_in(connection, receive(*operations), more_follows=True))
     assert await rows(database, "SELECT count(*) FROM ps_oplog") == [[0]]
     assert await rows(database, "SELECT name, last_op, add_checksum, op_checksum FROM ps_buckets") == [["one", 0, 0, 0]]
     indexes = await rows(database, "SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = 'ps_oplog'")
@@ -169,7 +169,7 @@ async def test_until_it_is_complete_other_clients_see_nothing_of_it(database: Po
 async def test_what_another_client_changed_meanwhile_is_downloaded_again(
     database: PowerSyncDatabase, change: str
 ) -> None:
-    await database._pool.write(lambda statements: oplog.take_in(statements, receive(*puts(1, 100)), more_follows=True))
+    await database._pool.write(lambda connection: oplog.take_in(connection, receive(*puts(1, 100)), more_follows=True))
     await database.execute(change)
     expected = dict(await rows(database, "SELECT name, last_op FROM ps_buckets"))
     assert await database._pool.write(oplog.bucket_positions) == expected
@@ -179,7 +179,7 @@ async def test_what_another_client_changed_meanwhile_is_downloaded_again(
 async def test_what_another_client_cleared_during_the_download_is_not_moved(database: PowerSyncDatabase) -> None:
     """Operations of a bucket that is gone would stay for ever, and pass for those of the next one with its number."""
     operations = puts(1, 100)
-    await database._pool.write(lambda statements: oplog.take_in(statements, receive(*operations), more_follows=True))
+    await database._pool.write(lambda connection: oplog.take_in(connection, receive(*operations), more_follows=True))
     await database.execute("UPDATE ps_buckets SET name = 'of the next user'")
     result = await database._pool.write(lambda s: publish.publish(s, checkpoint_of(*operations), None))
     assert result.outcome is Outcome.CHECKSUM_MISMATCH
@@ -201,11 +201,11 @@ async def test_a_partial_checkpoint_leaves_rows_that_did_not_change(
         }
         return TrackedCheckpoint(operations[-1].op_id, None, buckets, ())
 
-    def transaction(statements: Statements) -> None:
-        oplog.take_in(statements, [*receive(*high, bucket="high"), *receive(*low, bucket="low")])
-        assert publish.publish(statements, target(*high), None).outcome is Outcome.PUBLISHED
-        oplog.take_in(statements, receive(*more, bucket="high"))
-        assert publish.publish(statements, target(*high, *more), 1).outcome is Outcome.PUBLISHED
+    def transaction(connection: SqlConnection) -> None:
+        oplog.take_in(connection, [*receive(*high, bucket="high"), *receive(*low, bucket="low")])
+        assert publish.publish(connection, target(*high), None).outcome is Outcome.PUBLISHED
+        oplog.take_in(connection, receive(*more, bucket="high"))
+        assert publish.publish(connection, target(*high, *more), 1).outcome is Outcome.PUBLISHED
 
     await database._pool.write(transaction)
     assert await rows(database, "SELECT name FROM lists WHERE id = 'row-1'") == [["name 2"]]
@@ -217,9 +217,9 @@ async def test_a_broken_view_of_the_app_does_not_stop_a_first_sync(database: Pow
     await database.execute("CREATE VIEW broken AS SELECT * FROM gone")
     operations = puts(1, 100)
 
-    def transaction(statements: Statements) -> Outcome:
-        oplog.take_in(statements, receive(*operations), more_follows=True)
-        return publish.publish(statements, checkpoint_of(*operations), None).outcome
+    def transaction(connection: SqlConnection) -> Outcome:
+        oplog.take_in(connection, receive(*operations), more_follows=True)
+        return publish.publish(connection, checkpoint_of(*operations), None).outcome
 
     assert await database._pool.write(transaction) is Outcome.PUBLISHED
     assert await rows(database, "SELECT count(*) FROM lists") == [[100]]
@@ -231,11 +231,11 @@ async def test_a_download_that_fails_to_settle_stays_staged(tmp_path: Path) -> N
     operations = puts(1, 100)
     async with PowerSyncDatabase(path, SCHEMA) as database:
         await database._pool.write(
-            lambda statements: oplog.take_in(statements, receive(*operations), more_follows=True)
+            lambda connection: oplog.take_in(connection, receive(*operations), more_follows=True)
         )
 
-        def settle_and_fail(statements: Statements) -> None:
-            staging.settle(statements)
+        def settle_and_fail(connection: SqlConnection) -> None:
+            staging.settle(connection)
             raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
@@ -243,7 +243,7 @@ async def test_a_download_that_fails_to_settle_stays_staged(tmp_path: Path) -> N
     async with PowerSyncDatabase(path, SCHEMA) as database:
         assert await database._pool.write(oplog.bucket_positions) == {"one": 100}
         result = await database._pool.write(
-            lambda statements: publish.publish(statements, checkpoint_of(*operations), None)
+            lambda connection: publish.publish(connection, checkpoint_of(*operations), None)
         )
         assert result.outcome is Outcome.PUBLISHED
         assert await rows(database, "SELECT count(*) FROM lists") == [[100]]

@@ -12,8 +12,8 @@ import pytest
 import time_machine
 
 from sync import PowerSyncDatabase, ProgressWithOperations, SyncOptions, SyncPriorityStatus, SyncStatus
-from sync.progress import BucketCounts, SubscriptionInTarget, TargetProgress
 from sync.protocol.lines import BucketChecksum
+from sync.status.progress import BucketCounts, SubscriptionInTarget, TargetProgress
 from tests.kit.service import Exchange, scripted_service
 from tests.sync.rig import QUICK, SCHEMA, ServiceConnector, rows
 from tests.sync.stepwise import (

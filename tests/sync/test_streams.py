@@ -135,8 +135,8 @@ async def test_uses_are_renewed_without_a_connection(
     database: PowerSyncDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process may be the one that syncs, and drops what has expired."""
-    monkeypatch.setattr("sync.streams._SHORTEST_RENEWAL_SECONDS", 0.01)
-    monkeypatch.setattr("sync.streams._LONGEST_RENEWAL_SECONDS", 0.01)
+    monkeypatch.setattr("sync.api.streams._SHORTEST_RENEWAL_SECONDS", 0.01)
+    monkeypatch.setattr("sync.api.streams._LONGEST_RENEWAL_SECONDS", 0.01)
     async with await database.sync_stream("todos").subscribe(ttl=timedelta(hours=1)):
         await database.execute("UPDATE ps_stream_subscriptions SET expires_at = 1")
         async with asyncio.timeout(10):

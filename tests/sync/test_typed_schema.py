@@ -35,7 +35,7 @@ import pydantic.dataclasses
 import pytest
 
 from sync import Column, Index, PowerSyncDatabase, Schema, SchemaError, Table
-from sync.schema import TableOptions
+from sync.schema.tables import TableOptions
 
 T = TypeVar("T")
 TodoId = NewType("TodoId", str)

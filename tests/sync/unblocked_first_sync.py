@@ -56,7 +56,7 @@ async def main(port: str, directory: str, count: int) -> None:
     queries = watched_queries("table_0")
     async with PowerSyncDatabase(Path(directory) / "first.db", Schema([Table("table_0", COLUMNS)])) as database:
         with blockbuster_ctx(sync) as blockbuster:
-            blockbuster.functions["os.stat"].can_block_in("sync/other_processes.py", "_stamps")
+            blockbuster.functions["os.stat"].can_block_in("sync/sqlite/other_processes.py", "_stamps")
             watching = [asyncio.create_task(watch(sql)) for sql in queries]
             sys.meta_path.insert(0, witness)
             await database.connect(Connector(port))

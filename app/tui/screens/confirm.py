@@ -15,7 +15,7 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
-from app.keymap import Place
+from app.settings.keymap import Place
 from app.tui.actions import bindings, performs
 
 

@@ -16,7 +16,7 @@ from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
-from app.keymap import ACTIONS, Place
+from app.settings.keymap import ACTIONS, Place
 from app.tui.actions import bindings, keymap_of, performs
 from app.tui.filtering import Filter
 from app.tui.widgets.entry import EntryField

@@ -15,10 +15,10 @@ from textual.binding import BindingType
 from textual.containers import Horizontal
 from textual.screen import Screen
 
-from app.keymap import Place
-from app.literal import fit, visible
+from app.settings.keymap import Place
 from app.store import SmartView, Store, TodoList, Undone
-from app.sync_report import RejectedChange
+from app.store.sync_report import RejectedChange
+from app.system.display_text import fit, sanitized
 from app.tui.actions import bindings, keymap_of, performs
 from app.tui.attempts import DONE_SECONDS, attempt, retried
 from app.tui.messages import ListsCounted, TodoSelected, ViewOpened
@@ -260,7 +260,7 @@ class MainScreen(Screen[None]):
         if undone is None:
             self.notify(nothing, timeout=DONE_SECONDS, markup=False)
             return
-        said = f"{told}: {visible(undone.label)}."
+        said = f"{told}: {sanitized(undone.label)}."
         if undone.kept:
             rows = "1 row was" if undone.kept == 1 else f"{undone.kept:,} rows were"
             said += f" {rows} changed elsewhere since, and left alone."

@@ -17,14 +17,13 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input
 
-from app.keymap import Place
+from app.settings.keymap import Place
 from app.tui.actions import bindings, performs
 from app.tui.filtering import Filter
-from app.tui.messages import RowSelected
 from app.tui.widgets.drawn_row import DrawnRow
 from app.tui.widgets.entry import EntryField
 from app.tui.widgets.lines import TitleLine
-from app.tui.widgets.row_list import RowList
+from app.tui.widgets.row_list import RowList, RowSelected
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,19 +22,18 @@ from textual.containers import VerticalScroll
 from textual.screen import Screen
 from textual.widgets import Static
 
-from app.changes import counted
-from app.failures import StoreError
-from app.keymap import Place
-from app.literal import visible
+from app.settings.keymap import Place
 from app.store import Store
-from app.sync_report import RejectedChange, ReplacedChange, WaitingChange
+from app.store.change_words import counted
+from app.store.failures import StoreError
+from app.store.sync_report import RejectedChange, ReplacedChange, WaitingChange
+from app.system.display_text import sanitized
 from app.tui.actions import bindings, performs
 from app.tui.attempts import attempt, retried
-from app.tui.messages import RowSelected
 from app.tui.typed import app_of
 from app.tui.widgets.drawn_row import DrawnRow
 from app.tui.widgets.lines import KeyBar, StatusLine, TitleLine
-from app.tui.widgets.row_list import RowList
+from app.tui.widgets.row_list import RowList, RowSelected
 from app.tui.words import DownloadRate, ago
 
 EXPLAIN_SECONDS: Final = 2.0
@@ -138,7 +137,7 @@ class SyncScreen(Screen[None]):
         more = [self._rate.told()]
         if streams and synced < len(streams):
             more.append(f"{synced:,} of {len(streams):,} streams have come.")
-        self._explanation.update(visible(" ".join([self._words, *filter(None, more)])))
+        self._explanation.update(sanitized(" ".join([self._words, *filter(None, more)])))
 
     async def _follow_explanation(self) -> None:
         """Explain anew when the status changes, and from time to time: it tells of time that has passed, too."""
@@ -188,16 +187,16 @@ class SyncScreen(Screen[None]):
         change = self._rows.selected
         self.set_class(change is not None or self._shows_log, "-changes")
         if self._shows_log:
-            told = [visible(line) for line in self._log_lines()] or ["The log has told nothing yet."]
+            told = [sanitized(line) for line in self._log_lines()] or ["The log has told nothing yet."]
             self._detail.update(Text("\n".join(told)))
         elif isinstance(change, RejectedChange):
             self._detail.update(self._rejected_detail(change))
         elif isinstance(change, WaitingChange):
-            self._detail.update(Text("\n".join(map(visible, ["Waits to be uploaded:", *change.doing]))))
+            self._detail.update(Text("\n".join(map(sanitized, ["Waits to be uploaded:", *change.doing]))))
         elif change is not None:
             found = f"Seen {ago(change.found_at, self._now())}"
             lines = [change.about, f"Yours: {change.mine}", f"Theirs: {change.theirs}", found]
-            self._detail.update(Text("\n".join(map(visible, lines))))
+            self._detail.update(Text("\n".join(map(sanitized, lines))))
         self.refresh_bindings()
 
     def _rejected_detail(self, change: RejectedChange) -> Text:
@@ -208,7 +207,7 @@ class SyncScreen(Screen[None]):
             lines += ["Together with:", *rest[:_MOST_TOLD]]
         if len(rest) > _MOST_TOLD:
             lines.append(f"and {len(rest) - _MOST_TOLD:,} more")
-        return Text("\n".join(map(visible, lines)))
+        return Text("\n".join(map(sanitized, lines)))
 
     # Actions
 
@@ -267,7 +266,7 @@ class SyncScreen(Screen[None]):
 
     async def _export(self, path: Path) -> None:
         count = await self._store.report.export(path)
-        self.notify(visible(f"Wrote {counted(count)} to {path}."), markup=False)
+        self.notify(sanitized(f"Wrote {counted(count)} to {path}."), markup=False)
 
     def action_show_log(self) -> None:
         """Show the last lines of the log, or hide them."""
@@ -295,7 +294,7 @@ class SyncScreen(Screen[None]):
         app_of(self).push_screen(
             ConfirmScreen(
                 "Discard this rejected change?",
-                visible(headline(change)),
+                sanitized(headline(change)),
                 discard,
                 "It is kept nowhere else.",
                 yes="Discard",
@@ -317,7 +316,7 @@ class SyncScreen(Screen[None]):
 
         consequence = "Theirs stays; yours is kept nowhere else."
         app_of(self).push_screen(
-            ConfirmScreen(question, visible(headline(change)), dismiss, consequence, yes="Dismiss")
+            ConfirmScreen(question, sanitized(headline(change)), dismiss, consequence, yes="Dismiss")
         )
 
     def action_connect(self) -> None:

@@ -14,10 +14,10 @@ from textual.app import ComposeResult
 from textual.containers import VerticalScroll
 from textual.widgets import Static
 
-from app.literal import visible
 from app.store import Todo
+from app.system.display_text import sanitized
 from app.todo_text import TodoText
-from app.tui.badges import due_words, read_cached
+from app.todo_text.badges import due_words, read_cached
 from app.tui.widgets.lines import TitleLine
 from app.tui.words import moment
 
@@ -85,8 +85,8 @@ class DetailPane(VerticalScroll, can_focus=False):
         )
         description = todo.description or ""
         reading = read_cached(description[:_MOST_CHARACTERS])
-        text = Text.assemble((visible(reading.title), title), overflow="fold")
-        lines = [visible(line) for line in reading.notes.splitlines()]
+        text = Text.assemble((sanitized(reading.title), title), overflow="fold")
+        lines = [sanitized(line) for line in reading.notes.splitlines()]
         if any(lines):
             text.append("\n\n" + "\n".join(lines), notes)
         if len(description) > _MOST_CHARACTERS:
@@ -104,9 +104,9 @@ class DetailPane(VerticalScroll, can_focus=False):
         fields = [
             ("Due", f"{due_words(due, now)} ({due.date}{clock})" if due is not None else ""),
             ("Priority", f"{reading.priority}" if reading.priority is not None else ""),
-            ("Tags", visible(" ".join(f"#{tag}" for tag in reading.tags))),
+            ("Tags", sanitized(" ".join(f"#{tag}" for tag in reading.tags))),
             ("Repeats", recurrence.text if recurrence is not None else ""),
-            ("List", visible(self._list_name or "")),
+            ("List", sanitized(self._list_name or "")),
             ("Made", moment(todo.created_at, now)),
             ("Done", moment(todo.completed_at, now) if todo.completed else ""),
         ]

@@ -14,8 +14,8 @@ from rich.segment import Segment
 from rich.style import Style
 from textual.strip import Strip
 
-from app.literal import fit
-from app.tui.badges import Badge
+from app.system.display_text import fit
+from app.todo_text.badges import Badge
 from app.tui.filtering import Filter
 
 MARK_COLUMNS: Final = range(1, 4)

@@ -24,9 +24,9 @@ from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Input
 
-from app.failures import StoreError
-from app.keymap import Place
-from app.literal import StandIns, visible
+from app.settings.keymap import Place
+from app.store.failures import StoreError
+from app.system.display_text import StandIns, sanitized
 from app.todo_text import Understood, phrases_to_keep, understand
 from app.tui.actions import bindings, keymap_of, performs
 from app.tui.typed import app_of, screen_of
@@ -219,7 +219,7 @@ class _Parts(Highlighter):
 
 def _harmless(pasted: str) -> str:
     """Text with symbols for control characters, which only get into a clipboard by mistake; tabs are kept."""
-    return "\t".join(map(visible, pasted.split("\t")))
+    return "\t".join(map(sanitized, pasted.split("\t")))
 
 
 class Entry(Vertical):
@@ -334,7 +334,7 @@ class Entry(Vertical):
         try:
             await storing
         except StoreError as error:
-            self.notify(visible(str(error)), severity="error", markup=False)
+            self.notify(sanitized(str(error)), severity="error", markup=False)
             self._give_back(request, texts[error.stored :])
         else:
             if self._request is request and not request.repeats:
@@ -350,4 +350,4 @@ class Entry(Vertical):
             waiting = [self._field.text] if self._field.text else []
             self._open(request, "\n".join([*texts, *waiting]))
         else:
-            self.notify(f"Not saved: {visible(' / '.join(texts))}", severity="error", markup=False)
+            self.notify(f"Not saved: {sanitized(' / '.join(texts))}", severity="error", markup=False)

@@ -14,7 +14,7 @@ from textual.binding import BindingType
 from textual.containers import Horizontal
 from textual.widgets import Input
 
-from app.keymap import Place
+from app.settings.keymap import Place
 from app.tui.actions import bindings, performs
 from app.tui.filtering import Filter
 from app.tui.typed import screen_of

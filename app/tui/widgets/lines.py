@@ -17,8 +17,8 @@ from textual import events
 from textual.strip import Strip
 from textual.widget import Widget
 
-from app.keymap import ACTIONS, Action
-from app.literal import fit, visible
+from app.settings.keymap import ACTIONS, Action
+from app.system.display_text import fit, sanitized
 from app.tui.actions import keymap_of
 from app.tui.typed import app_of, on_bindings_updated, screen_of
 from app.tui.words import StatusWords, status_words
@@ -170,7 +170,7 @@ def _with_reason(words: StatusWords, room: int) -> tuple[str, str] | None:
     for left in words.left:
         rest = room - cell_len(left)
         reason, cells = fit(words.reason, rest)
-        if reason == visible(words.reason):
+        if reason == sanitized(words.reason):
             return left + reason, next((right for right in words.right if cells + _GAP + cell_len(right) <= rest), "")
         if rest >= _LEAST_REASON:
             return left + reason, ""

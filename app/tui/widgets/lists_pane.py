@@ -15,17 +15,17 @@ from textual.binding import BindingType
 from textual.containers import Vertical
 from textual.worker import Worker
 
-from app.keymap import Place
-from app.literal import visible
+from app.settings.keymap import Place
 from app.store import SmartView, Store, TodoList, ViewCounts
+from app.system.display_text import sanitized
 from app.tui.actions import bindings, performs
 from app.tui.attempts import attempt, retried, tell_done
-from app.tui.messages import ListsCounted, RowActivated, RowMarked, RowSelected, ViewOpened
+from app.tui.messages import ListsCounted, ViewOpened
 from app.tui.typed import app_of
 from app.tui.widgets.drawn_row import DrawnRow
 from app.tui.widgets.entry import EntryRequest
 from app.tui.widgets.lines import TitleLine
-from app.tui.widgets.row_list import RowList
+from app.tui.widgets.row_list import RowActivated, RowList, RowMarked, RowSelected
 
 UNTITLED: Final = "(no name)"
 LIST_MARK: Final = "•"
@@ -204,7 +204,7 @@ class ListsPane(Vertical):
         def delete() -> None:
             attempt(self, tell_done(self, self._store.delete_list(todo_list.id)))
 
-        name = visible(todo_list.name or UNTITLED)
+        name = sanitized(todo_list.name or UNTITLED)
         app_of(self).push_screen(ConfirmScreen("Delete this list?", name, delete, _loss(todo_list)))
 
     @on(RowSelected)

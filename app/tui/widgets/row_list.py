@@ -7,40 +7,107 @@ row is drawn. Only lines in sight are ever drawn, and only those whose row objec
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Final, Generic, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from rich.segment import Segment
 from rich.style import Style
 from textual import events
 from textual.binding import BindingType
 from textual.geometry import Size
+from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from app.keymap import Place
-from app.literal import fit
+from app.settings.keymap import Place
+from app.system.display_text import fit
 from app.tui.actions import bindings, performs
 from app.tui.filtering import Filter
-from app.tui.messages import RowActivated, RowDropped, RowMarked, RowsChosen, RowSelected
 from app.tui.widgets.drawn_row import MARK_COLUMNS, PARTS, DrawnRow, RowStyle, painted_row
+from app.tui.widgets.keyed_rows import Keyed, index_of, locate
 
 _CURSOR_BAR: Final = "▌"
 _CHOSEN_BAR: Final = "┃"
 _CURSOR_ON_CHOSEN: Final = "█"
 _DROP_BAR: Final = "▸"
-_NEAR: Final = 64
-
-
-class Keyed(Protocol):
-    """A row: any immutable object with an id. Another object is another content."""
-
-    @property
-    def id(self) -> str:
-        """What makes it the same row when its content changes."""
-        ...
 
 
 R = TypeVar("R", bound=Keyed)
+
+
+@dataclass
+class RowSelected(Message):
+    """The cursor of a row list is on another row, or that row's content changed.
+
+    Attributes:
+        rows: the list.
+        row_id: id of the row, or None if there is none.
+    """
+
+    rows: RowList[Any]
+    row_id: str | None
+
+    def can_replace(self, message: Message) -> bool:
+        """Only the newest selection of a list matters."""
+        return isinstance(message, RowSelected) and message.rows is self.rows
+
+
+@dataclass
+class RowActivated(Message):
+    """A row was double-clicked.
+
+    Attributes:
+        rows: the list.
+        row_id: id of the row.
+    """
+
+    rows: RowList[Any]
+    row_id: str
+
+
+@dataclass
+class RowMarked(Message):
+    """The mark (check box) of a row was clicked.
+
+    Attributes:
+        rows: the list.
+        row_id: id of the row.
+    """
+
+    rows: RowList[Any]
+    row_id: str
+
+
+@dataclass
+class RowsChosen(Message):
+    """Other rows are chosen.
+
+    Attributes:
+        rows: the list.
+        count: how many; 0 if none are.
+    """
+
+    rows: RowList[Any]
+    count: int
+
+    def can_replace(self, message: Message) -> bool:
+        """Only the newest choice of a list matters."""
+        return isinstance(message, RowsChosen) and message.rows is self.rows
+
+
+@dataclass
+class RowDropped(Message):
+    """A row was dragged to another place.
+
+    Attributes:
+        rows: the list.
+        row_id: id of the row.
+        index: the place of the row that it was dropped on.
+    """
+
+    rows: RowList[Any]
+    row_id: str
+    index: int
 
 
 @performs(Place.ROWS)
@@ -108,10 +175,10 @@ class RowList(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
         old, top, cursor = self._rows, self.scroll_offset.y, self._cursor
         anchor = cursor if top <= cursor < top + self._page else min(top, max(len(old) - 1, 0))
         self._rows = rows
-        self._cursor = _locate(old, cursor, rows)
-        moved = (self._cursor if anchor == cursor else _locate(old, anchor, rows)) - anchor
+        self._cursor = locate(old, cursor, rows)
+        moved = (self._cursor if anchor == cursor else locate(old, anchor, rows)) - anchor
         self.virtual_size = Size(0, len(rows))
-        if self._awaited is not None and (found := _index_of(rows, self._awaited)) is not None:
+        if self._awaited is not None and (found := index_of(rows, self._awaited)) is not None:
             self._awaited = None
             self._cursor = found
             self._scroll_to_cursor()
@@ -125,7 +192,7 @@ class RowList(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
 
     def select(self, row_id: str) -> None:
         """Put the cursor on a row and bring it into sight; if the row is not there yet, as soon as it comes."""
-        found = _index_of(self._rows, row_id)
+        found = index_of(self._rows, row_id)
         if found is None:
             self._awaited = row_id
         else:
@@ -188,7 +255,7 @@ class RowList(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
             self._choice_changed()
 
     def _extend_range(self) -> None:
-        start = _index_of(self._rows, self._range_from) if self._range_from is not None else None
+        start = index_of(self._rows, self._range_from) if self._range_from is not None else None
         if start is None:
             self._range_from = None
             return
@@ -413,24 +480,3 @@ class RowList(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
         self._move_to(index)
         if event.chain == 2:
             self.post_message(RowActivated(self, row.id))
-
-
-def _index_of(rows: Sequence[Keyed], row_id: str) -> int | None:
-    return next((index for index, row in enumerate(rows) if row.id == row_id), None)
-
-
-def _locate(old: Sequence[Keyed], index: int, rows: Sequence[Keyed]) -> int:
-    """Where the row that was at `index` of `old` is now; if it is gone, where its nearest surviving neighbour is."""
-    if not old or not rows:
-        return 0
-    row_id = old[index].id
-    # Mostly it is where it was, or a few rows came or went before it.
-    for distance in range(_NEAR):
-        for place in (index - distance, index + distance):
-            if 0 <= place < len(rows) and rows[place].id == row_id:
-                return place
-    places = {row.id: place for place, row in enumerate(rows)}
-    for row in (*old[index:], *reversed(old[:index])):
-        if (place := places.get(row.id)) is not None:
-            return place
-    return min(index, len(rows) - 1)

@@ -19,14 +19,14 @@ from textual.timer import Timer
 from textual.worker import Worker
 
 from app.store import Arrangement, SmartView, Sort, Store, Todo, TodoList
+from app.todo_text.badges import FRESH, REJECTED, UPLOADING, WAITING, badges_of, read_cached
 from app.tui.attempts import attempt, retried
-from app.tui.badges import FRESH, REJECTED, UPLOADING, WAITING, badges_of, read_cached
 from app.tui.filtering import Filter
-from app.tui.messages import RowsChosen, RowSelected, TodoSelected
+from app.tui.messages import TodoSelected
 from app.tui.widgets.drawn_row import DrawnRow
 from app.tui.widgets.lines import TitleLine
 from app.tui.widgets.lists_pane import UNTITLED, VIEW_NAMES
-from app.tui.widgets.row_list import RowList
+from app.tui.widgets.row_list import RowList, RowsChosen, RowSelected
 
 OPEN_MARK: Final = "○"
 DONE_MARK: Final = "✓"

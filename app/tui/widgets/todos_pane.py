@@ -16,17 +16,17 @@ from textual.app import SuspendNotSupported
 from textual.binding import BindingType
 
 from app import todo_text
-from app.failures import StoreError
-from app.keymap import Place
-from app.literal import visible
+from app.settings.keymap import Place
 from app.store import SmartView, Sort, Store, Todo, TodoList, first_line
+from app.store.failures import StoreError
+from app.system.display_text import sanitized
+from app.system.editor import EditorError, edited, editor_command
 from app.tui.actions import bindings, performs
 from app.tui.attempts import attempt, tell_done
-from app.tui.editor import EditorError, edited, editor_command
-from app.tui.messages import RowActivated, RowDropped, RowMarked
 from app.tui.typed import app_of
 from app.tui.widgets.entry import EntryRequest
 from app.tui.widgets.lists_pane import LIST_MARK, UNTITLED
+from app.tui.widgets.row_list import RowActivated, RowDropped, RowMarked
 from app.tui.widgets.todo_rows import SORT_NAMES, TodoRows
 
 _NEEDING_A_TODO: Final = frozenset(
@@ -101,7 +101,7 @@ class TodosPane(TodoRows):
         def add(descriptions: list[str]) -> Awaitable[None]:
             return self._select_last(self._store.add_todos(todo_list.id, self._as_meant_here(descriptions)))
 
-        label = f"New to-do in {visible(todo_list.name or UNTITLED)}"
+        label = f"New to-do in {sanitized(todo_list.name or UNTITLED)}"
         self._ask(EntryRequest(label, add, repeats=True, understands=True))
 
     def _as_meant_here(self, descriptions: list[str]) -> list[str]:
@@ -146,7 +146,7 @@ class TodosPane(TodoRows):
         except SuspendNotSupported:
             self.notify("This terminal cannot be lent to an editor.", severity="warning", markup=False)
         except EditorError as error:
-            self.notify(visible(str(error)), severity="error", markup=False)
+            self.notify(sanitized(str(error)), severity="error", markup=False)
         else:
             self._take_edited(todo, before, after)
 
@@ -192,7 +192,9 @@ class TodosPane(TodoRows):
             typed = texts[0].strip()
             reading = todo_text.understand(f"x {typed}", self._now().replace(tzinfo=None)).reading
             if typed and (reading.due is None or reading.title != "x"):
-                return _refused(f"“{visible(typed)}” is no date: type tomorrow 9am, fri, in 3d, 15 jan or 2026-12-01.")
+                return _refused(
+                    f"“{sanitized(typed)}” is not a date: try tomorrow 9am, fri, in 3d, 15 jan or 2026-12-01."
+                )
             done = "Set the due date of" if reading.due else "Took the due date from"
             self._rows.clear_choice()
             change: Callable[[str], str] = lambda text: todo_text.set_due(text, reading.due)  # noqa: E731
@@ -210,7 +212,7 @@ class TodosPane(TodoRows):
                 for word in words:
                     _tagged("", word)
             except ValueError as error:
-                return _refused(f"{visible(str(error))}.")
+                return _refused(f"{sanitized(str(error))}.")
 
             def change(text: str) -> str:
                 for word in words:

@@ -24,10 +24,11 @@ from typing import Any
 import pytest
 import uvicorn
 
-from app.backend import BackendConfig, checkpoints
-from app.backend.server import build_app
-from app.backend.service import Service, compact
-from app.backend.tables import LISTS, TODOS
+from app.backend import BackendConfig
+from app.backend.data import checkpoints
+from app.backend.http.server import build_app
+from app.backend.http.service import Service, compact
+from app.backend.rules.tables import LISTS, TODOS
 
 from .harness import WAIT_SECONDS, Lines, Replica, User, signed_in
 

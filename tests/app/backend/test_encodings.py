@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from app.backend import bson, encodings
+from app.backend.http import bson, encodings
 from tests.kit.bson_reader import decode
 
 from .harness import WAIT_SECONDS, User, put, todos_of

@@ -361,7 +361,7 @@ async def test_verdicts_tell_that_the_database_is_in_trouble(on_postgres: User, 
 
 
 async def test_a_locked_row_is_trouble_that_passes(on_postgres: User, url: str, monkeypatch: pytest.MonkeyPatch):
-    from app.backend import postgres
+    from app.backend.data import postgres
 
     monkeypatch.setattr(postgres, "_STATEMENT_MILLISECONDS", 200)
     await on_postgres.write(put("lists", L1, name="Home", owner_id=ANN))

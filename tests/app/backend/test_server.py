@@ -167,7 +167,7 @@ async def test_a_taken_port_is_a_clear_error_and_leaves_no_trace(config: Backend
 
 async def test_one_file_has_one_backend(config: BackendConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Streams learn of commits inside one process only: those of a second one would wait."""
-    monkeypatch.setattr("app.backend.server._LOCK_SECONDS", 0.1)
+    monkeypatch.setattr("app.backend.http.server._LOCK_SECONDS", 0.1)
     async with running(config):
         with pytest.raises(BackendError, match="already serves"):
             await serve(BackendConfig(config.database, port=0, open_to_all=True))

@@ -17,10 +17,19 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
-from app import proof
-from app.backend import BackendConfig, Limits, users
-from app.connector import BackendRefusedError, DemoConnector, user_of_key
-from app.proof import ANSWER_HEADER, SignInKey, is_answered, key_of, local_key_path, prove, read_local_key
+from app.backend import BackendConfig, Limits
+from app.backend.data import users
+from app.connection.connector import BackendRefusedError, HttpConnector, user_of_key
+from app.system import sign_in_keys
+from app.system.sign_in_keys import (
+    ANSWER_HEADER,
+    SignInKey,
+    is_answered,
+    key_of,
+    local_key_path,
+    prove,
+    read_local_key,
+)
 
 from .harness import User, free_port, put, running, signed_in
 
@@ -34,7 +43,7 @@ def keyed(tmp_path: Path) -> BackendConfig:
 
 
 def add_user(config: BackendConfig, name: str, user_id: str) -> str:
-    secret = proof.new_secret()
+    secret = sign_in_keys.new_secret()
     with closing(sqlite3.connect(config.database)) as connection, connection:
         users.add(connection, name, user_id, secret)
     return f"{name}:{secret}"
@@ -66,7 +75,7 @@ async def test_without_a_key_nobody_gets_a_token(keyed: BackendConfig) -> None:
 async def test_a_key_opens_the_lists_of_its_user_and_no_others(keyed: BackendConfig) -> None:
     async with running(keyed) as url:
         written = add_user(keyed, "ann", ANN)
-        key = proof.parse_key(written)
+        key = sign_in_keys.parse_key(written)
         assert key is not None
         assert await user_of_key(url, key) == ANN
         for answer in (await proven(url, key, ANN), await token(url, Authorization=f"Key {written}")):
@@ -84,7 +93,7 @@ async def test_a_key_opens_the_lists_of_its_user_and_no_others(keyed: BackendCon
 
 async def test_a_proof_is_good_once_here_and_now(keyed: BackendConfig) -> None:
     async with running(keyed) as url:
-        key = proof.parse_key(add_user(keyed, "ann", ANN))
+        key = sign_in_keys.parse_key(add_user(keyed, "ann", ANN))
         assert key is not None
         shown = prove(key, ANN, url.removeprefix("http://"), time.time())
         assert (await token(url, ANN, Authorization=shown.header)).status_code == 200
@@ -116,7 +125,7 @@ async def test_the_key_of_the_machine_signs_in_as_anybody_and_only_at_the_own_po
             refused = await http.get("/api/auth/token", params={"user_id": BOB}, headers=headers)
         assert (refused.status_code, "own port" in refused.text) == (401, True)
         secret = path.read_text()
-        assert (await token(url, BOB, Authorization=f"Key {proof.LOCAL_NAME}:{secret}")).status_code == 401
+        assert (await token(url, BOB, Authorization=f"Key {sign_in_keys.LOCAL_NAME}:{secret}")).status_code == 401
     async with running(keyed):
         assert path.read_text() == secret
 
@@ -125,7 +134,7 @@ async def test_what_answers_without_knowing_the_key_is_found_out(keyed: BackendC
     """A program that has taken the address, and gives tokens to everybody."""
 
     async def sign_in() -> SignInKey:
-        return SignInKey(proof.LOCAL_NAME, key_of("the right one"))
+        return SignInKey(sign_in_keys.LOCAL_NAME, key_of("the right one"))
 
     async with running(replace(keyed, open_to_all=True)) as url:
         token_of_a_stranger = (await token(url, ANN)).json()
@@ -138,7 +147,7 @@ async def test_what_answers_without_knowing_the_key_is_found_out(keyed: BackendC
         writer.close()
 
     server = await asyncio.start_server(meet, "127.0.0.1", 0)
-    connector = DemoConnector(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", ANN, sign_in=sign_in)
+    connector = HttpConnector(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", ANN, sign_in=sign_in)
     try:
         with pytest.raises(BackendRefusedError, match="does not know the sign-in key"):
             await connector.fetch_credentials()
@@ -152,7 +161,7 @@ async def test_what_answers_without_knowing_the_key_is_found_out(keyed: BackendC
 
 async def test_the_proof_of_the_answer_is_about_its_token(keyed: BackendConfig) -> None:
     async with running(keyed) as url:
-        key = proof.parse_key(add_user(keyed, "ann", ANN))
+        key = sign_in_keys.parse_key(add_user(keyed, "ann", ANN))
         assert key is not None
         shown = prove(key, ANN, url.removeprefix("http://"), time.time())
         answer = await token(url, ANN, Authorization=shown.header)
@@ -161,7 +170,7 @@ async def test_the_proof_of_the_answer_is_about_its_token(keyed: BackendConfig) 
         assert not is_answered(key, shown, given + "x", answer.headers[ANSWER_HEADER])
 
 
-@pytest.mark.parametrize("name", ["", "a b", "-a", "a" * 41, "ä", proof.LOCAL_NAME])
+@pytest.mark.parametrize("name", ["", "a b", "-a", "a" * 41, "ä", sign_in_keys.LOCAL_NAME])
 def test_names_that_cannot_be(keyed: BackendConfig, name: str) -> None:
     with closing(sqlite3.connect(":memory:")) as connection:
         users.create_table(connection)

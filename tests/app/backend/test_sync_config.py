@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from app.backend import BackendConfig, BackendError
-from app.backend.sync_config import DEFAULT, SyncConfigError, load, parse
-from app.backend.tables import LISTS, TODOS
+from app.backend.rules.sync_config import DEFAULT, SyncConfigError, load, parse
+from app.backend.rules.tables import LISTS, TODOS
 
 from .harness import WAIT_SECONDS, Replica, delete, patch, put, running, signed_in, subscription, todos_of
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from app.backend import BackendConfig
-from app.backend.sync_stream import TokenClock
+from app.backend.http.sync_stream import TokenClock
 
 from .harness import Replica, User, delete, patch, put, running, signed_in, subscription, todos_of
 

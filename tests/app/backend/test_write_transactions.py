@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from app.backend import BackendConfig
-from app.connector import DemoConnector
-from app.schema import APP_SCHEMA
+from app.connection.connector import HttpConnector
+from app.store.schema import APP_SCHEMA
 from sync import PowerSyncDatabase
 
 from .harness import User, delete, patch, put, signed_in
@@ -133,7 +133,7 @@ async def test_what_a_repeated_request_deletes_later_is_not_refused(ann: User) -
 async def test_a_todo_that_came_too_late_is_kept_among_the_rejected_writes(
     backend: str, tmp_path: Any, interface: Any
 ) -> None:
-    connector = DemoConnector(backend, USER, interface=interface)
+    connector = HttpConnector(backend, USER, interface=interface)
     connector.attempts = 1
     async with PowerSyncDatabase(tmp_path / "todo.db", APP_SCHEMA) as database, signed_in(backend, USER) as elsewhere:
         await database.execute("INSERT INTO lists(id, name, owner_id) VALUES ('l', 'L', ?)", [USER])

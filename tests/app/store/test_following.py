@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from app.schema import APP_SCHEMA
 from app.store import Arrangement, SmartView, Sort, Todo, ViewRead, views
 from app.store.following import ViewFollower
 from app.store.rows import todo_of_row
+from app.store.schema import APP_SCHEMA
 from sync import PowerSyncDatabase
 
 TODAY = date(2026, 11, 27)

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.failures import StoreError
-from app.schema import APP_SCHEMA
 from app.store import SAMPLE_TODOS, SUBSCRIPTION_TTL, Store, Todo, TodoList, first_line
-from app.writes import MAX_CHARACTERS, MAX_ROWS
+from app.store.failures import StoreError
+from app.store.schema import APP_SCHEMA
+from app.store.writes import MAX_CHARACTERS, MAX_ROWS
 from sync import PowerSyncDatabase
 
 T = TypeVar("T")

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from app import todo_text
-from app.failures import StoreError
-from app.schema import APP_SCHEMA
 from app.store import Store, Undone
+from app.store.failures import StoreError
 from app.store.journal import KEPT_STEPS
-from app.writes import MAX_ROWS
+from app.store.schema import APP_SCHEMA
+from app.store.writes import MAX_ROWS
 from sync import PowerSyncDatabase
 from tests.app.conftest import NOW
 

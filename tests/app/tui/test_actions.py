@@ -7,7 +7,7 @@ from collections import defaultdict
 import pytest
 from textual.binding import BindingsMap
 
-from app.keymap import ACTIONS, BY_ID, Place
+from app.settings.keymap import ACTIONS, BY_ID, Place
 from app.tui.actions import bindings, performs
 
 

@@ -10,7 +10,7 @@ import pytest
 from textual import events
 
 from app.store import Store
-from app.writes import MAX_CHARACTERS, MAX_ROWS
+from app.store.writes import MAX_CHARACTERS, MAX_ROWS
 from sync import PowerSyncDatabase
 
 from .harness import filled, running

@@ -13,8 +13,7 @@ from textual.app import App, ComposeResult
 from textual.geometry import Region
 from textual.pilot import Pilot
 
-from app.tui.messages import RowActivated, RowMarked, RowSelected
-from app.tui.widgets.row_list import DrawnRow, RowList
+from app.tui.widgets.row_list import DrawnRow, RowActivated, RowList, RowMarked, RowSelected
 
 HEIGHT = 8
 WIDTH = 30

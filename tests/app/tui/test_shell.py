@@ -10,8 +10,8 @@ from textual.color import Color
 from textual.command import CommandPalette
 from textual.widgets import Input
 
-from app.appearance import Appearance
-from app.keymap import ACTIONS, Keymap
+from app.settings.appearance import Appearance
+from app.settings.keymap import ACTIONS, Keymap
 from app.store import Store
 from app.tui.app import TodoApp
 from app.tui.screens.help import HelpScreen, KeyTable

@@ -17,10 +17,10 @@ from syrupy.assertion import SnapshotAssertion
 from textual.widgets import Static
 
 from app.backend import BackendConfig
-from app.connector import DemoConnector
-from app.recent_log import KEPT_LINES, RecentLog
+from app.connection.connector import HttpConnector
 from app.store import Store
-from app.sync_report import RejectedChange, ReplacedChange
+from app.store.sync_report import RejectedChange, ReplacedChange
+from app.system.recent_log import KEPT_LINES, RecentLog
 from app.tui.screens.confirm import ConfirmScreen
 from app.tui.screens.help import HelpScreen
 from app.tui.screens.sync import SyncScreen
@@ -93,7 +93,7 @@ def overtaken() -> list[Entry]:
 async def syncing(elsewhere: User, database: PowerSyncDatabase, overtaken: list[Entry]) -> AsyncGenerator[Store]:
     """A store that syncs with that backend when it is asked to."""
 
-    class Overtaken(DemoConnector):
+    class Overtaken(HttpConnector):
         async def upload_transactions(self, transactions: Sequence[CrudTransaction]) -> Sequence[Verdict]:
             verdicts = await super().upload_transactions(transactions)
             while overtaken:

@@ -201,7 +201,7 @@ async def test_several_are_moved_tagged_and_given_a_date(store: Store):
 @pytest.mark.parametrize(
     ("key", "typed", "told"),
     [
-        ("w", "someday", "“someday” is no date: type tomorrow 9am, fri, in 3d, 15 jan or 2026-12-01."),
+        ("w", "someday", "“someday” is not a date: try tomorrow 9am, fri, in 3d, 15 jan or 2026-12-01."),
         ("t", "#", "“#” cannot be a tag: it takes letters, digits, _, - and /."),
     ],
 )

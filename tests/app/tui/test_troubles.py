@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from app.schema import APP_SCHEMA
 from app.store import Store
+from app.store.schema import APP_SCHEMA
 from app.tui.app import TodoApp
 from app.tui.widgets.lines import KeyBar
 from sync import NetworkError, PowerSyncDatabase, SyncStatus
@@ -76,8 +76,8 @@ async def test_a_problem_may_be_known_before_the_app_runs(store: Store):
 def failing(monkeypatch: pytest.MonkeyPatch, database: PowerSyncDatabase) -> Iterator[set[str]]:
     """Kinds of work of the database that fail for now: `"read"`, `"write"`."""
     kinds: set[str] = set()
-    monkeypatch.setattr("app.failures.FIRST_WAIT_SECONDS", 0.01)
-    monkeypatch.setattr("app.failures.LONGEST_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("app.store.failures.FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr("app.store.failures.LONGEST_WAIT_SECONDS", 0.05)
 
     def breakable(kind: str) -> None:
         work = getattr(database._pool, kind)

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from sync import BackendConnector, Column, PowerSyncCredentials, PowerSyncDatabase, Schema, SyncOptions, Table
+from sync.client.connector import PowerSyncCredentials as Credentials
 from sync.client.credentials import CredentialsCache
 from sync.client.download import DownloadLoop
-from sync.connector import PowerSyncCredentials as Credentials
 from sync.errors import ChecksumError
 from sync.protocol import StreamRequest
-from sync.statements import Statements
+from sync.sqlite.sql_connection import SqlConnection
 from sync.storage import upload_queue
 from tests.sync.model.expectation import Edit, Entry
 from tests.sync.model.server import Row, Server, Value
@@ -233,13 +233,13 @@ class Client:
         request_id, answer = 0, 1
         while answer > request_id:
             request_id = await pool.write(
-                lambda statements, answer=answer: upload_queue.next_checkpoint_request_id(statements, answer)
+                lambda connection, answer=answer: upload_queue.next_checkpoint_request_id(connection, answer)
             )
             answer = server.request_checkpoint(request_id)
         return request_id, state.last_ever
 
     async def checkpoint_answered(self, request_id: int, last_ever: int) -> None:
-        await self.database._pool.write(lambda statements: upload_queue.set_target(statements, request_id, last_ever))
+        await self.database._pool.write(lambda connection: upload_queue.set_target(connection, request_id, last_ever))
 
     async def uploads_completed(self) -> None:
         await self._loop.uploads_completed()
@@ -249,26 +249,26 @@ class Client:
     async def look(self) -> Seen:
         queue = await self.waiting_transactions()
 
-        def read(statements: Statements) -> Seen:
+        def read(connection: SqlConnection) -> Seen:
             visible: dict[Row, Value] = {}
             for table in self.tables:
-                for row in statements.execute(f"SELECT id, name, n FROM {table}"):
+                for row in connection.execute(f"SELECT id, name, n FROM {table}"):
                     visible[table, row["id"]] = (row["name"], row["n"])
-            for row in statements.execute("SELECT type, id, data FROM ps_untyped"):
+            for row in connection.execute("SELECT type, id, data FROM ps_untyped"):
                 data: dict[str, Any] = json.loads(row["data"])
                 visible[row["type"], row["id"]] = (data.get("name"), data.get("n"))
             return Seen(
                 visible,
                 queue,
-                upload_queue.is_gate_open(statements),
-                {row[0] for row in statements.execute("SELECT priority FROM ps_sync_state")},
+                upload_queue.is_gate_open(connection),
+                {row[0] for row in connection.execute("SELECT priority FROM ps_sync_state")},
                 {
                     row[0]
-                    for row in statements.execute(
+                    for row in connection.execute(
                         "SELECT stream_name FROM ps_stream_subscriptions WHERE last_synced_at IS NOT NULL"
                     )
                 },
-                statements.first("SELECT 1 FROM ps_updated_rows") is not None,
+                connection.first("SELECT 1 FROM ps_updated_rows") is not None,
             )
 
         return await self.database._pool.read(read)

@@ -1,0 +1,1 @@
+"""The demo backend over HTTP: requests, answers and streams."""

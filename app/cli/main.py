@@ -1,0 +1,138 @@
+"""The command line: options, exit codes, and one sentence for everything that goes wrong.
+
+Owns what the user types and what stdout, stderr and the exit code say. Must import nothing but click at module level:
+`--help`, `--version` and wrong usage answer at once, and the backend never loads the interface.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from app.cli import configuring, import_export, syncing, todos
+from app.cli.backend import backend
+from app.cli.context import ExitCode, settings_of
+
+_THREADS_SECONDS = 0.5
+
+_INTERRUPTED = 130
+
+
+def main() -> None:
+    """The console script: run the command line and exit. All of stderr is narration, one sentence per failure."""
+    try:
+        code = command_line.main(prog_name="todo-tui", standalone_mode=False)
+    except click.ClickException as error:
+        message = " ".join(error.format_message().split())
+        click.echo(f"todo-tui: {message}", err=True)
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever reads has enough, as head does. Python would complain of it once more while it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = ExitCode.OK
+    except Exception as error:  # noqa: BLE001 - nobody is left who could tell the user
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".: ")
+        click.echo(f"todo-tui: todo-tui ended by a mistake of its own ({reason}).", err=True)
+        code = ExitCode.FAILED
+    _exit(code if isinstance(code, int) else ExitCode.OK)
+
+
+def _exit(code: int) -> NoReturn:
+    """End the process, and do not wait for a thread that is stuck: looking up a name cannot be interrupted."""
+    deadline = time.monotonic() + _THREADS_SECONDS
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(max(0, deadline - time.monotonic()))
+            if thread.is_alive():
+                for stream in (sys.stdout, sys.stderr):
+                    with contextlib.suppress(OSError, ValueError):
+                        stream.flush()
+                os._exit(code)
+    sys.exit(code)
+
+
+def _print_version(context: click.Context, _parameter: click.Parameter, value: Any) -> None:
+    if not value or context.resilient_parsing:
+        return
+    from importlib import metadata
+
+    try:
+        version = metadata.version("todo-tui")
+    except metadata.PackageNotFoundError:
+        version = "(not installed)"
+    click.echo(f"todo-tui {version}")
+    context.exit()
+
+
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--config", type=click.Path(path_type=Path), metavar="PATH", help="Read this config file.")
+@click.option("--profile", metavar="NAME", help="Take the backend, user and data directory of this profile.")
+@click.option("--data-dir", metavar="DIR", help="Keep the data in this directory.")
+@click.option("--backend", "backend_url", metavar="URL", help="Sync with the backend at this address.")
+@click.option("--user", "user_id", metavar="ID", help="Show and sync the lists of this user (a UUID or a number).")
+@click.option("--port", metavar="N", help="Port of the demo backend inside todo-tui.  [default: 6161]")
+@click.option("--quiet", "-q", is_flag=True, help="Say nothing on stderr but what went wrong.")
+@click.option("--no-color", is_flag=True, help="Show no colour at all, as with NO_COLOR.")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."
+)
+@click.pass_context
+def command_line(
+    context: click.Context, config: Path | None, *, quiet: bool, no_color: bool, **options: str | None
+) -> int | None:
+    """A to-do list for the terminal that works offline and syncs by itself.
+
+    Without a command it opens the list. With no --backend it brings its own backend, on this machine only, and shares
+    it with every other todo-tui that is started.
+    """
+    del quiet  # whoever narrates looks it up
+    if no_color:
+        os.environ["NO_COLOR"] = "1"
+    context.obj = (config, options)
+    if context.invoked_subcommand is not None:
+        return None
+    settings = settings_of(context)
+
+    from app.cli.run import run_interface
+    from app.system.user_error import UserError
+
+    try:
+        return run_interface(settings)
+    except UserError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@command_line.command()
+@click.argument("url")
+@click.option("--keyring", "in_keyring", is_flag=True, help="Keep it in the keyring of the desktop, not in a file.")
+@click.pass_context
+def login(context: click.Context, url: str, *, in_keyring: bool) -> int:
+    """Keep a sign-in key for the backend at URL; it is asked for, or read from stdin.
+
+    Whoever runs that backend makes one by `todo-tui backend user add NAME`. It is kept in the data directory, or with
+    --keyring in the keyring of the desktop (extra: keyring).
+    """
+    from app.connection.login import LoginError, sign_in
+
+    settings = settings_of(context, backend_url=url)
+    assert settings.backend_url is not None
+    secret = click.prompt("Sign-in key", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline()
+    try:
+        user_id = sign_in(settings.data_dir, settings.backend_url, secret, in_keyring=in_keyring)
+    except LoginError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"Signed in at {settings.backend_url} as user {user_id}.", err=True)
+    return ExitCode.OK
+
+
+for _command in (backend, *todos.COMMANDS, *syncing.COMMANDS, *import_export.COMMANDS, *configuring.COMMANDS):
+    command_line.add_command(_command)

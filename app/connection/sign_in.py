@@ -1,0 +1,140 @@
+"""The sign-in keys that this device has for named backends: those of the settings, or of the file `sign-in.json`.
+
+Owns that file (0600), which lies in the data directory. A key is written there once, by `todo-tui login`, or to the
+keyring, and leaves it for proofs only. Must not know how a backend is asked.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from app.system.private_file import replace_file
+from app.system.sign_in_keys import SignInKey, parse_key
+from app.system.user_error import UserError
+
+if TYPE_CHECKING:
+    from app.settings.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """What `todo-tui login` has kept for one backend.
+
+    Attributes:
+        user_id: whose lists the key opens.
+        secret: the key as it was given, `NAME:SECRET`.
+    """
+
+    user_id: str
+    secret: str = field(repr=False)
+
+    @property
+    def key(self) -> SignInKey | None:
+        """The key, or None if what was kept is none."""
+        return parse_key(self.secret)
+
+
+class SignInFile:
+    """The keys of one data directory, by the address of their backend."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._path = data_dir / "sign-in.json"
+
+    def recall(self, backend_url: str) -> SignedIn | None:
+        """What was kept for a backend, or None. May take long where a keyring has to be unlocked.
+
+        Raises:
+            UserError: the file or the keyring cannot be read, or the keyring has lost the key.
+        """
+        kept = self._read().get(backend_url)
+        if not isinstance(kept, dict):
+            return None
+        fields = cast("dict[str, Any]", kept)
+        user_id, secret = fields.get("user_id"), fields.get("key")
+        if fields.get("in_keyring") is True:
+            from app.connection.keyrings import recall_secret
+
+            secret = recall_secret(_name(backend_url, user_id))
+            if secret is None:
+                raise UserError(
+                    f"The keyring holds no key for {backend_url} any more; sign in again with todo-tui login."
+                )
+        return SignedIn(user_id, secret) if isinstance(user_id, str) and isinstance(secret, str) else None
+
+    def keep(self, backend_url: str, signed_in: SignedIn, *, in_keyring: bool = False) -> None:
+        """Keep a key, instead of the one that was kept for this backend.
+
+        Args:
+            backend_url: of the backend.
+            signed_in: the key, and whose lists it opens.
+            in_keyring: keep the key itself in the keyring; the file tells that only.
+
+        Raises:
+            UserError: the file cannot be read or written, or there is no keyring.
+        """
+        known: dict[str, Any] = {"user_id": signed_in.user_id}
+        if in_keyring:
+            from app.connection.keyrings import keep_secret
+
+            keep_secret(_name(backend_url, signed_in.user_id), signed_in.secret)
+            known["in_keyring"] = True
+        else:
+            known["key"] = signed_in.secret
+        kept = self._read() | {backend_url: known}
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            replace_file(self._path, json.dumps(kept, indent=1))
+        except OSError as error:
+            raise UserError(f"The sign-in key cannot be kept in {self._path}: {error.strerror or error}.") from error
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            kept: Any = json.loads(self._path.read_text("utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(
+                f"{self._path} cannot be read; delete it, and sign in again with todo-tui login."
+            ) from error
+        return cast("dict[str, Any]", kept) if isinstance(kept, dict) else {}
+
+
+def _name(backend_url: str, user_id: Any) -> str:
+    """The name of a key in the keyring, which all data directories share."""
+    return f"{user_id} at {backend_url}"
+
+
+def sign_in_key(settings: Settings) -> SignInKey | None:
+    """The key for the named backend of these settings, or None if there is none. May take long, as `recall` may.
+
+    Raises:
+        UserError: what was kept cannot be read.
+    """
+    if settings.sign_in_key is not None:
+        return parse_key(settings.sign_in_key)
+    if settings.backend_url is None:
+        return None
+    signed_in = SignInFile(settings.data_dir).recall(settings.backend_url)
+    return None if signed_in is None else signed_in.key
+
+
+def as_signed_in(settings: Settings) -> Settings:
+    """The settings with the user whose key `todo-tui login` has kept for the backend, if it has.
+
+    Raises:
+        UserError: another user is named.
+    """
+    if settings.backend_url is None or settings.sign_in_key is not None:
+        return settings
+    signed_in = SignInFile(settings.data_dir).recall(settings.backend_url)
+    if signed_in is None or str(settings.user_id) == signed_in.user_id:
+        return settings
+    if "user_id" in settings.model_fields_set:
+        raise UserError(
+            f"You are signed in at {settings.backend_url} as user {signed_in.user_id}, not as {settings.user_id}; "
+            "leave --user (user_id) out, or sign in with another key by todo-tui login, in another --data-dir."
+        )
+    return settings.model_copy(update={"user_id": signed_in.user_id})

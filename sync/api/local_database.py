@@ -1,0 +1,269 @@
+"""The local half of the engine's face: SQL, transactions, leases, and watched queries.
+
+Thin on purpose: every method delegates to the room that owns the matter. Must not know that anything is synced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, TypeVar, overload
+
+import aiosqlite
+
+from sync.sqlite.pool import ConnectionPool
+from sync.sqlite.queries import WritingQueries, converter
+from sync.sqlite.sql_connection import Parameters, Row, SqlConnection
+from sync.sqlite.transaction import ReadTransaction, Transaction
+from sync.watch.row_diff import RowDiff
+from sync.watch.watched_queries import RowChanges, TableChanges, Watch, WatchedQueries, names
+from sync.watch.window import WindowQuery, WindowWatch
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+THROTTLE_SECONDS = 0.03
+
+
+class LocalDatabase(WritingQueries):
+    """Reading, writing and watching, over a pool of connections."""
+
+    _pool: ConnectionPool
+    _watched: WatchedQueries
+
+    async def _read(self, function: Callable[[SqlConnection], T]) -> T:
+        return await self._pool.read(function)
+
+    async def _write(self, function: Callable[[SqlConnection], T]) -> T:
+        return await self._pool.write(function)
+
+    @overload
+    def iterate(self, sql: str, parameters: Parameters = ()) -> AsyncGenerator[Row]: ...
+    @overload
+    def iterate(self, sql: str, parameters: Parameters = (), *, row_type: type[R]) -> AsyncGenerator[R]: ...
+    def iterate(self, sql: str, parameters: Parameters = (), *, row_type: type[Any] = Row) -> AsyncGenerator[Any]:
+        """The rows of a query one by one, of one snapshot; few of them are in memory at a time. Raises as `get_all`.
+
+        The snapshot is held until the end, until `aclose()`, or until the generator is dropped; meanwhile the file's
+        write-ahead log cannot be emptied. The database may be used inside the loop, also for writing.
+        """
+        return self._pool.stream(sql, parameters, converter(row_type))
+
+    def write_transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """A write transaction over several statements; its edits upload together.
+
+        Rolled back on any exception or cancellation inside. Inside, use only the transaction object.
+        """
+        return self._pool.write_transaction()
+
+    def read_transaction(self) -> AbstractAsyncContextManager[ReadTransaction]:
+        """Several queries that see the file as it is at the beginning, whatever is committed meanwhile.
+
+        Other calls of the database may be made inside, and see what is newest; not so with `":memory:"`, which has
+        one connection only: there they raise NestedUseError.
+        """
+        return self._pool.read_transaction()
+
+    def reader(self) -> AbstractAsyncContextManager[aiosqlite.Connection]:
+        """A raw aiosqlite connection for reading, of no use after the block. It is in autocommit mode.
+
+        With `":memory:"`, the database cannot be used otherwise inside: that raises NestedUseError.
+        """
+        return self._pool.reader()
+
+    def writer(self) -> AbstractAsyncContextManager[aiosqlite.Connection]:
+        """The raw aiosqlite connection for writing, of no use after the block. It is in autocommit mode.
+
+        Nobody else of this process writes meanwhile; using the database inside raises NestedUseError. Edits are queued
+        for upload and watchers are told after each statement or COMMIT. A transaction left open is rolled back.
+        """
+        return self._pool.writer()
+
+    @overload
+    def watch(
+        self,
+        sql: str,
+        parameters: Parameters = (),
+        *,
+        throttle: float = THROTTLE_SECONDS,
+        tables: Iterable[str] | None = None,
+    ) -> Watch[list[Row]]: ...
+    @overload
+    def watch(
+        self,
+        sql: str,
+        parameters: Parameters = (),
+        *,
+        throttle: float = THROTTLE_SECONDS,
+        tables: Iterable[str] | None = None,
+        row_type: type[R],
+    ) -> Watch[list[R]]: ...
+    def watch(
+        self,
+        sql: str,
+        parameters: Parameters = (),
+        *,
+        throttle: float = THROTTLE_SECONDS,
+        tables: Iterable[str] | None = None,
+        row_type: type[Any] = Row,
+    ) -> Watch[list[Any]]:
+        """The results of a query, now and after every commit that changes them, local or synced.
+
+        Args:
+            sql: a query.
+            parameters: of the query.
+            throttle: the shortest time between two runs, in seconds; a burst of commits makes one run.
+            tables: run again when one of these changes, instead of those that SQLite says the query depends on.
+            row_type: what rows to make; see `get_all`.
+
+        Returns:
+            An async iterator of lists of rows. The first comes at once; a slow reader gets only the newest; an
+            unchanged result is not delivered. Errors in the SQL are raised at the first step. A step that is
+            cancelled loses nothing: the next one delivers.
+        """
+        return self._watched.watch(sql, parameters, throttle, tables, row_type)
+
+    @overload
+    def watch_diff(
+        self,
+        sql: str,
+        parameters: Parameters = (),
+        key: str = "id",
+        *,
+        throttle: float = THROTTLE_SECONDS,
+        tables: Iterable[str] | None = None,
+    ) -> Watch[RowDiff[Row]]: ...
+    @overload
+    def watch_diff(
+        self,
+        sql: str,
+        parameters: Parameters = (),
+        key: str = "id",
+        *,
+        throttle: float = THROTTLE_SECONDS,
+        tables: Iterable[str] | None = None,
+        row_type: type[R],
+    ) -> Watch[RowDiff[R]]: ...
+    def watch_diff(
+        self,
+        sql: str,
+        parameters: Parameters = (),
+        key: str = "id",
+        *,
+        throttle: float = THROTTLE_SECONDS,
+        tables: Iterable[str] | None = None,
+        row_type: type[Any] = Row,
+    ) -> Watch[RowDiff[Any]]:
+        """As `watch`, but tells what changed since the result delivered before.
+
+        Args:
+            key: the column that tells the rows apart.
+
+        Raises (its steps):
+            RowKeyError: the rows have no such column, or a value of it stands twice.
+        """
+        return self._watched.watch_diff(sql, parameters, key, throttle, tables, row_type)
+
+    @overload
+    def watch_window(
+        self,
+        sql: str,
+        parameters: Sequence[Any] = (),
+        *,
+        order_by: str | Sequence[str],
+        size: int,
+        offset: int = 0,
+        around: Any = None,
+        key: str = "id",
+        throttle: float = THROTTLE_SECONDS,
+        tables: Iterable[str] | None = None,
+    ) -> WindowWatch[Row]: ...
+    @overload
+    def watch_window(
+        self,
+        sql: str,
+        parameters: Sequence[Any] = (),
+        *,
+        order_by: str | Sequence[str],
+        size: int,
+        offset: int = 0,
+        around: Any = None,
+        key: str = "id",
+        throttle: float = THROTTLE_SECONDS,
+        tables: Iterable[str] | None = None,
+        row_type: type[R],
+    ) -> WindowWatch[R]: ...
+    def watch_window(
+        self,
+        sql: str,
+        parameters: Sequence[Any] = (),
+        *,
+        order_by: str | Sequence[str],
+        size: int,
+        offset: int = 0,
+        around: Any = None,
+        key: str = "id",
+        throttle: float = THROTTLE_SECONDS,
+        tables: Iterable[str] | None = None,
+        row_type: type[Any] = Row,
+    ) -> WindowWatch[Any]:
+        """The total and one window of the rows of a long result, now and after every commit that changes them.
+
+        Args:
+            sql: a query, without an order of its own.
+            order_by: columns of it, each alone or followed by ASC or DESC, in one text or in a sequence. Together they
+                should be unique, else rows with equal values have no places of their own. With an index over the first
+                one, or the first few, nothing needs to be sorted.
+            size: the number of rows of the window.
+            offset: the place at which it begins, counted from 0.
+            around: or the key of a row that it shows in its middle and stays with.
+            key: the column that tells the rows apart.
+
+        Returns:
+            An async iterator of `RowWindow`s, with `move(offset)` and `show_around(key)` to scroll.
+
+        Raises:
+            ValueError: the order or the size is not one.
+        """
+        query = WindowQuery(
+            sql, parameters, order_by=order_by, size=size, key=key, row_type=row_type, offset=offset, around=around
+        )
+        chosen = None if tables is None else names(tables)
+        return self._watched.add(WindowWatch(self._watched.reads, query, throttle, chosen))
+
+    async def source_tables(self, sql: str, parameters: Parameters = ()) -> frozenset[str]:
+        """The tables of the app that a query depends on, as SQLite says; the query is not run. Raises as `get_all`."""
+        return await self._watched.source_tables(sql, parameters)
+
+    def on_change(self, tables: Iterable[str], *, throttle: float = THROTTLE_SECONDS) -> TableChanges:
+        """Which of these tables changed, after each commit from here on, local or synced.
+
+        Returns:
+            An async iterator of sets of names. Commits within `throttle` seconds, or since the last step, are told
+            together. If another process wrote, all the tables are told: which it changed is not known.
+        """
+        return self._watched.changes(tables, throttle)
+
+    def on_row_change(self, tables: Iterable[str], *, throttle: float = THROTTLE_SECONDS) -> RowChanges:
+        """Which rows of these tables changed, by their `id`, after each commit, local or synced.
+
+        For what must not read a whole result again because of one row. Costs some triggers on these tables, in memory
+        and for as long as the database is open.
+
+        Args:
+            tables: of the schema, or of the app's own with a column `id`.
+            throttle: the shortest time between two values, in seconds; what happens meanwhile is told together.
+
+        Returns:
+            An async iterator of mappings of tables to the ids of their changed rows. None instead of the ids stands for
+            any row: so for all tables in the first value, which comes at once, and when another process wrote or the
+            schema changed; and for a table of which very many rows changed. Read after a step, not before it.
+
+        Raises (its steps):
+            sqlite3.OperationalError: a table is not there, or has no column `id`.
+        """
+        return self._watched.row_changes(tables, throttle)
+
+    def watch_all_updates(self, *, throttle: float = THROTTLE_SECONDS) -> TableChanges:
+        """As `on_change`, for all tables of the app."""
+        return self._watched.changes(None, throttle)
