@@ -19,6 +19,7 @@ from sync.sqlite.sql_connection import SqlConnection
 from sync.storage import oplog
 from sync.storage.oplog import ReceivedData
 from sync.storage.publish import Outcome, publish
+from tests.kit import inside
 from tests.sync.rig import rows
 
 ID = PendingStatementParameter.id()
@@ -47,7 +48,7 @@ class Bucket:
             checkpoint = TrackedCheckpoint(self.last_op, None, {self.name: BucketChecksum(self.name, 0, 3)}, ())
             return publish(connection, checkpoint, None, database.schema.raw_tables).outcome
 
-        return await database._pool.write(receive)
+        return await inside.write(database, receive)
 
 
 async def queue(database: PowerSyncDatabase) -> list[dict[str, Any]]:

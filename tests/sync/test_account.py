@@ -23,6 +23,7 @@ from sync import (
 )
 from sync.client.credentials import credentials_user
 from sync.storage import account
+from tests.kit import inside
 from tests.kit.service import Exchange, scripted_service
 from tests.sync.rig import QUICK, SCHEMA, within
 
@@ -142,7 +143,7 @@ async def test_the_first_user_uploads_and_then_the_file_changes_hands(database: 
         await database.execute(INSERT, ["b", "B"])
         await database.wait_for_upload(10)
         assert bob.uploaded == [("bob", "b")]
-        assert await database._pool.read(account.owner) == "bob"
+        assert await inside.read(database, account.owner) == "bob"
 
 
 async def test_the_connector_may_give_the_right_user_later(database: PowerSyncDatabase) -> None:
@@ -179,7 +180,7 @@ async def test_a_cleared_file_belongs_to_nobody(database: PowerSyncDatabase) -> 
         await database.connect(bob, QUICK)
         await database.wait_for_upload(10)
         assert bob.uploaded == [("bob", "before")]
-        assert await database._pool.read(account.owner) == "bob"
+        assert await inside.read(database, account.owner) == "bob"
 
 
 async def test_a_renewed_token_of_another_user_ends_the_connection(database: PowerSyncDatabase) -> None:
@@ -190,9 +191,7 @@ async def test_a_renewed_token_of_another_user_ends_the_connection(database: Pow
         await database.execute(INSERT, ["a", "A"])
         await until(database, lambda status: isinstance(status.upload_error, ConnectionError))
         connector.user = "bob"
-        session = database._coordinator._session
-        assert session is not None
-        session._download._credentials.ask_for_renewal()
+        inside.renew_credentials(database)
         await until(database, is_refused)
         connector.may_upload = True
         fetched = connector.fetched
@@ -215,7 +214,7 @@ async def test_what_was_remembered_of_a_users_values_goes_with_them(database: Po
                 "INSERT INTO ps_conflicts(row_type, row_id, mine, theirs, found_at) VALUES ('lists', 'a', '1', '2', 0)"
             )
 
-        await database._pool.write(found)
+        await inside.write(database, found)
         await database.connect(Connector(service.url, "bob"), QUICK)
         await until(database, lambda status: status.connected)
         assert await database.conflicts() == ()
@@ -256,7 +255,7 @@ async def test_an_unknown_user_is_not_checked(database: PowerSyncDatabase) -> No
         await database.connect(connector, QUICK)
         await database.wait_for_upload(10)
         assert connector.uploaded == [("?", "a")]
-        assert await database._pool.read(account.owner) == "ann"
+        assert await inside.read(database, account.owner) == "ann"
 
 
 async def test_the_stamp_is_a_key_of_its_own_that_outlives_the_program(database: PowerSyncDatabase) -> None:

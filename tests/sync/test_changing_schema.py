@@ -10,6 +10,7 @@ import pytest
 
 from sync import Column, ConnectedError, NestedUseError, PowerSyncDatabase, RawTable, RawTableSchema, Schema, Table
 from sync.sqlite.pool import READERS
+from tests.kit import inside
 from tests.kit.service import Exchange, scripted_service
 from tests.sync.rig import QUICK, ServiceConnector, held_by_another_process, rows, within
 
@@ -173,7 +174,7 @@ async def test_statements_prepared_before_tell_what_they_change_now(tmp_path: Pa
     commits: list[frozenset[str] | None] = []
     async with PowerSyncDatabase(tmp_path / "c.db", ONE) as database:
         insert = "INSERT INTO a(id, x) VALUES (?, 'x')"
-        database._pool.listen(commits.append)
+        inside.on_commit(database, commits.append)
         await database.execute(insert, ["1"])
         await database.update_schema(LOCAL)
         await database.execute(insert, ["2"])

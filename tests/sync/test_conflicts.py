@@ -13,6 +13,7 @@ from sync.protocol.checkpoints import TrackedCheckpoint
 from sync.protocol.lines import BucketChecksum, DataLine, Operation
 from sync.storage import oplog, publish, upload_queue
 from sync.storage.oplog import ReceivedData
+from tests.kit import inside
 from tests.sync.rig import within
 
 
@@ -37,7 +38,7 @@ class Server:
             None if data is None else json.dumps(data),
         )
         line = ReceivedData(DataLine("b", (operation,)), 1)
-        await self._database._pool.write(lambda statements: oplog.take_in(statements, [line]))
+        await inside.write(self._database, lambda statements: oplog.take_in(statements, [line]))
 
     async def complete(self) -> publish.Outcome:
         """A complete checkpoint that includes all uploads."""
@@ -50,7 +51,7 @@ class Server:
             target = TrackedCheckpoint(self._last_op, request, buckets, ())
             return publish.publish(statements, target, None, self._database.schema.raw_tables).outcome
 
-        return await self._database._pool.write(take)
+        return await inside.write(self._database, take)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from sync import DatabaseClosedError, NestedUseError, NoRowError, PowerSyncDatabase
+from tests.kit import inside
 from tests.sync.rig import SCHEMA, rows, within
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
@@ -32,13 +33,13 @@ async def test_queries_cannot_write(database: PowerSyncDatabase) -> None:
 async def test_a_cancelled_query_is_broken_off_and_its_reader_returns(database: PowerSyncDatabase) -> None:
     for _ in range(10):  # more often than there are readers
         query = asyncio.create_task(database.get_all(ENDLESS))
-        while not len(database._pool._idle_readers) < 3:
+        while not inside.idle_readers(database) < 3:
             await asyncio.sleep(0)
         await asyncio.to_thread(lambda: None)
         query.cancel()
         with pytest.raises(asyncio.CancelledError):
             await within(10, query)
-    assert len(database._pool._idle_readers) == 3
+    assert inside.idle_readers(database) == 3
     assert await rows(database, "SELECT 1") == [[1]]
 
 

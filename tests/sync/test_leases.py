@@ -13,6 +13,7 @@ import aiosqlite
 import pytest
 
 from sync import DatabaseClosedError, NestedUseError, PowerSyncDatabase
+from tests.kit import inside
 from tests.sync.rig import SCHEMA, rows, within
 
 NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT {}) SELECT i FROM n"
@@ -55,8 +56,8 @@ async def test_more_read_transactions_than_readers_do_not_wait_for_each_other(da
             reading = await within(5, stack.enter_async_context(database.read_transaction()))
             await reading.get(COUNT)
             await within(5, database.get(COUNT))
-    assert len(database._pool._spare) == 3
-    assert not database._pool._leased
+    assert inside.spare_connections(database) == 3
+    assert not inside.leased_connections(database)
 
 
 async def test_in_memory_use_inside_a_read_transaction_is_refused() -> None:
@@ -90,7 +91,7 @@ async def test_a_stream_does_not_read_ahead(database: PowerSyncDatabase) -> None
 async def test_errors_of_a_stream_come_at_the_first_step(either: PowerSyncDatabase) -> None:
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
         await anext(either.iterate("SELECT * FROM missing"))
-    assert not either._pool._leased
+    assert not inside.leased_connections(either)
 
 
 async def test_a_stream_that_is_left_or_dropped_returns_its_connection(database: PowerSyncDatabase) -> None:
@@ -98,7 +99,7 @@ async def test_a_stream_that_is_left_or_dropped_returns_its_connection(database:
     async for _ in database.iterate("SELECT * FROM lists"):
         break
     async with asyncio.timeout(5):
-        while database._pool._leased:
+        while inside.leased_connections(database):
             await asyncio.sleep(0)
     assert not pins_the_log(database.path)
 
@@ -244,14 +245,17 @@ async def test_whatever_is_cancelled_nothing_is_left(tmp_path: Path) -> None:
     await database.open()
     for _ in range(40):
         await asyncio.gather(*(end(asyncio.create_task(chance.choice(kinds)(database))) for _ in range(5)))
-    pool = database._pool
     # A stream that was left is closed by a task of the event loop, a write that was cancelled is carried out, and the
     # engine itself reads after a commit.
     async with asyncio.timeout(10):
-        while pool._leased or len(pool._idle_readers) != 3 or pool._write_lock.locked():
+        while (
+            inside.leased_connections(database)
+            or inside.idle_readers(database) != 3
+            or inside.is_write_locked(database)
+        ):
             await asyncio.sleep(0)
-    assert len(database._pool._spare) <= 3
-    assert not database._pool._write_lock.locked()
+    assert inside.spare_connections(database) <= 3
+    assert not inside.is_write_locked(database)
     assert not pins_the_log(database.path)
     counts = dict(await database.get_all("SELECT name, count(*) FROM lists GROUP BY name"))
     assert counts.get("one") == counts.get("two")

@@ -12,6 +12,7 @@ import pytest
 from sync import Accepted, CrudTransaction, PowerSyncCredentials, PowerSyncDatabase, TransactionConnector, Verdict
 from sync.sqlite.sql_connection import SqlConnection
 from sync.storage import conflicts
+from tests.kit import inside
 
 TRANSACTIONS = 100_000
 MANY = 20_000
@@ -74,7 +75,7 @@ async def measured(function: Callable[[], Awaitable[T]]) -> T:
 
 
 async def test_it_leaves_whole_and_in_order(database: PowerSyncDatabase) -> None:
-    await database._pool.write(lambda connection: fill(connection, TRANSACTIONS))
+    await inside.write(database, lambda connection: fill(connection, TRANSACTIONS))
     connector = InOrder()
     await connector.upload_data(database)  # at full speed: to trace the memory takes several times longer
     assert connector.last == TRANSACTIONS
@@ -82,16 +83,16 @@ async def test_it_leaves_whole_and_in_order(database: PowerSyncDatabase) -> None
 
 
 async def test_looking_for_conflicts_takes_little_memory(database: PowerSyncDatabase) -> None:
-    await database._pool.write(lambda connection: fill(connection, MANY))
+    await inside.write(database, lambda connection: fill(connection, MANY))
     await InOrder().upload_data(database)
-    await measured(lambda: database._pool.write(conflicts.find))
+    await measured(lambda: inside.write(database, conflicts.find))
     assert {each.row_id for each in await database.conflicts()} == {str(row) for row in range(1000, MANY + 1, 1000)}
     assert [row["count"] for row in await database.get_all("SELECT count(*) AS count FROM ps_uploaded")] == [0]
 
 
 @pytest.mark.parametrize("way", ["batches", "iterated"])
 async def test_its_memory_does_not_grow_with_it(database: PowerSyncDatabase, way: str) -> None:
-    await database._pool.write(lambda connection: fill(connection, FEW))
+    await inside.write(database, lambda connection: fill(connection, FEW))
     connector = InOrder()
 
     async def iterate() -> None:
@@ -107,8 +108,8 @@ async def test_its_memory_does_not_grow_with_it(database: PowerSyncDatabase, way
 
 async def test_of_a_huge_transaction_behind_it_only_the_beginning_is_read(database: PowerSyncDatabase) -> None:
     await database.execute("INSERT INTO lists(id, name) VALUES ('0', 'first')")
-    await database._pool.write(lambda connection: fill(connection, FEW))
-    await database._pool.write(lambda connection: connection.execute("UPDATE ps_crud SET tx_id = 9 WHERE id > 1"))
+    await inside.write(database, lambda connection: fill(connection, FEW))
+    await inside.write(database, lambda connection: connection.execute("UPDATE ps_crud SET tx_id = 9 WHERE id > 1"))
     [transaction] = await measured(database.crud_transaction_batch)
     assert transaction.crud[0].id == "0"
     await transaction.complete()

@@ -18,6 +18,7 @@ from sync.sqlite.sql_connection import SqlConnection
 from sync.storage import oplog
 from sync.storage.migrations import create_tables
 from sync.storage.oplog import ReceivedData
+from tests.kit import inside
 
 BUCKET = "b"
 
@@ -123,8 +124,9 @@ async def test_more_keys_than_fit_one_statement_are_superseded(tmp_path: Path) -
     async with PowerSyncDatabase(tmp_path / "c.db", Schema([])) as database:
         for generation in range(2):
             puts = tuple(operation(generation * 250 + n + 1, "PUT", f"row{n}", n) for n in range(250))
-            await database._pool.write(
-                lambda connection, puts=puts: oplog.take_in(connection, [ReceivedData(DataLine(BUCKET, puts), 1)])
+            await inside.write(
+                database,
+                lambda connection, puts=puts: oplog.take_in(connection, [ReceivedData(DataLine(BUCKET, puts), 1)]),
             )
         found = await database.get("SELECT count(*), min(op_id) FROM ps_oplog")
         assert tuple(found) == (250, 251)
@@ -134,5 +136,5 @@ async def test_an_operation_without_a_row_is_a_protocol_error(tmp_path: Path) ->
     async with PowerSyncDatabase(tmp_path / "c.db", Schema([])) as database:
         line = DataLine(BUCKET, (Operation(1, "PUT", 1),))
         with pytest.raises(ProtocolError):
-            await database._pool.write(lambda connection: oplog.take_in(connection, [ReceivedData(line, 1)]))
+            await inside.write(database, lambda connection: oplog.take_in(connection, [ReceivedData(line, 1)]))
         assert await database.get_all("SELECT * FROM ps_buckets") == []

@@ -10,6 +10,7 @@ import pytest
 
 import sync.sqlite.wal
 from sync import PowerSyncDatabase
+from tests.kit import inside
 from tests.sync.rig import SCHEMA, rows, within
 
 BUSY = (
@@ -20,7 +21,7 @@ BUSY = (
 @pytest.mark.parametrize("readers", [1, 5])
 async def test_the_number_of_readers_is_what_was_asked_for(tmp_path: Path, readers: int) -> None:
     async with PowerSyncDatabase(tmp_path / "r.db", SCHEMA, readers=readers) as database:
-        assert len(database._pool._idle_readers) == readers
+        assert inside.idle_readers(database) == readers
         results = await within(10, asyncio.gather(*(rows(database, "SELECT 1") for _ in range(20))))
         assert results == [[[1]]] * 20
     with pytest.raises(ValueError, match="at least one reader"):
@@ -62,7 +63,7 @@ async def test_the_log_stays_small_though_somebody_always_reads(
             for task in reading:
                 task.cancel()
         async with asyncio.timeout(10):
-            while len(database._pool._idle_readers) < 3:
+            while inside.idle_readers(database) < 3:
                 await asyncio.sleep(0)
 
 

@@ -14,6 +14,7 @@ from sync.sqlite.sql_connection import SqlConnection
 from sync.storage import oplog, upload_queue
 from sync.storage.oplog import ReceivedData
 from sync.storage.publish import Outcome, publish
+from tests.kit import inside
 from tests.kit.service import Exchange, scripted_service
 from tests.sync.rig import QUICK, ServiceConnector, rows, until_rows, within
 
@@ -43,7 +44,7 @@ async def test_only_the_highest_priority_passes_while_local_writes_wait(
         take_in(connection, "high", put(1, "a", "synced", 5))
         return publish(connection, checkpoint(1, high=(5, 0)), priority).outcome
 
-    assert await database._pool.write(receive) is outcome
+    assert await inside.write(database, receive) is outcome
     visible = [["a"], ["mine"]] if outcome is Outcome.PUBLISHED else [["mine"]]
     assert await rows(database, "SELECT id FROM lists ORDER BY id") == visible
 
@@ -54,7 +55,7 @@ async def test_a_partial_checkpoint_validates_and_publishes_its_own_buckets_only
         take_in(connection, "low", put(2, "a", "low", 7), put(3, "b", "low", 8))
         return publish(connection, checkpoint(3, high=(5, 1), low=(999, 3)), 1).outcome
 
-    assert await database._pool.write(receive) is Outcome.PUBLISHED
+    assert await inside.write(database, receive) is Outcome.PUBLISHED
     assert await rows(database, "SELECT id, name FROM lists") == [["a", "high"]]
 
 
@@ -70,9 +71,9 @@ async def test_the_row_of_two_buckets_takes_the_newest_and_falls_back_to_the_oth
         take_in(connection, "two", Operation(3, "REMOVE", 1, "lists", "a", "s"))
         assert publish(connection, checkpoint(3, one=(5, 3), two=(8, 3)), None).outcome is Outcome.PUBLISHED
 
-    await database._pool.write(receive)
+    await inside.write(database, receive)
     assert await rows(database, "SELECT name FROM lists") == [["newer"]]
-    await database._pool.write(remove)
+    await inside.write(database, remove)
     assert await rows(database, "SELECT name FROM lists") == [["older"]]
 
 
@@ -92,10 +93,10 @@ async def test_a_row_that_a_partial_checkpoint_showed_older_than_it_is_is_put_ri
     def complete(connection: SqlConnection) -> None:
         assert publish(connection, checkpoint(2, high=(5, 1), low=(7, 3)), None).outcome is Outcome.PUBLISHED
 
-    await database._pool.write(receive)
-    await database._pool.write(receive_high)
+    await inside.write(database, receive)
+    await inside.write(database, receive_high)
     assert await rows(database, "SELECT name FROM lists") == [["older"]]
-    await database._pool.write(complete)
+    await inside.write(database, complete)
     assert await rows(database, "SELECT name FROM lists") == [["newer"]]
 
 
@@ -108,18 +109,18 @@ async def test_rows_of_unknown_tables_are_kept_until_a_schema_names_them(databas
         take_in(connection, "one", Operation(2, "REMOVE", 1, "photos", "p"))
         publish(connection, checkpoint(2, one=(6, 3)), None)
 
-    await database._pool.write(receive)
+    await inside.write(database, receive)
     assert await rows(database, "SELECT type, id, data FROM ps_untyped") == [["photos", "p", '{"size": 3}']]
-    await database._pool.write(remove)
+    await inside.write(database, remove)
     assert await rows(database, "SELECT * FROM ps_untyped") == []
 
 
 async def test_a_target_is_not_set_after_a_write_came(database: PowerSyncDatabase) -> None:
     await database.execute("INSERT INTO lists(id, name) VALUES ('a', 'x')")
-    before = await database._pool.read(upload_queue.queue_state)
+    before = await inside.read(database, upload_queue.queue_state)
     await database.execute("INSERT INTO lists(id, name) VALUES ('b', 'x')")
     await database.execute("DELETE FROM ps_crud")  # as if it had been uploaded meanwhile, by whomever
-    assert not await database._pool.write(lambda connection: upload_queue.set_target(connection, 5, before.last_ever))
+    assert not await inside.write(database, lambda connection: upload_queue.set_target(connection, 5, before.last_ever))
     assert await rows(database, "SELECT value FROM ps_kv WHERE key = 'target_checkpoint_request_id'") == [
         [9223372036854775807]
     ]

@@ -22,6 +22,7 @@ from sync import (
     Table,
 )
 from sync.storage import oplog
+from tests.kit import inside
 from tests.kit.service import Exchange, scripted_service
 from tests.sync.raw_tables import ID, ITEMS, REST, Bucket, column, opened, queue
 from tests.sync.rig import QUICK, SCHEMA, ServiceConnector, rows, until_rows, within
@@ -125,10 +126,10 @@ async def test_a_removed_bucket_takes_its_rows_along(tmp_path: Path) -> None:
         two.last_op = 10
         await two.publish(database, ("items", "a", {"name": "of two"}))
         assert await rows(database, "SELECT * FROM items ORDER BY id") == [["a", "of two"], ["b", "of one"]]
-        await database._pool.write(lambda statements: oplog.delete_buckets(statements, ["two"]))
+        await inside.write(database, lambda statements: oplog.delete_buckets(statements, ["two"]))
         await one.publish(database)
         assert await rows(database, "SELECT * FROM items ORDER BY id") == [["a", "of one"], ["b", "of one"]]
-        await database._pool.write(lambda statements: oplog.delete_buckets(statements, ["one"]))
+        await inside.write(database, lambda statements: oplog.delete_buckets(statements, ["one"]))
         await Bucket("three").publish(database)
         assert await rows(database, "SELECT * FROM items") == []
 

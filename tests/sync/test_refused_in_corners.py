@@ -19,6 +19,7 @@ from sync import (
     Table,
 )
 from sync.storage import upload_queue
+from tests.kit import inside
 from tests.sync.rig import rows
 from tests.sync.test_conflicts import Server, told, upload
 from tests.sync.test_rejected_writes import Connector
@@ -46,7 +47,7 @@ async def reject_all(database: PowerSyncDatabase) -> None:
 
 
 async def gate_is_open(database: PowerSyncDatabase) -> bool:
-    return await database._pool.read(upload_queue.is_gate_open)
+    return await inside.read(database, upload_queue.is_gate_open)
 
 
 async def test_a_retried_insert_only_write_stays_unseen_and_holds_nothing_back(database: PowerSyncDatabase) -> None:
@@ -120,7 +121,7 @@ async def test_a_row_without_data_takes_a_retried_change(database: PowerSyncData
     await database.execute("UPDATE my_lists SET name = 'mine' WHERE id = 'a'")
     await reject_all(database)
     # As an official client leaves a row that another table of its own knew nothing of.
-    await database._pool.write(lambda statements: statements.execute("UPDATE ps_data__lists SET data = NULL"))
+    await inside.write(database, lambda statements: statements.execute("UPDATE ps_data__lists SET data = NULL"))
     [rejected] = await database.rejected_writes()
     await rejected.retry()
     assert await rows(database, "SELECT name FROM my_lists") == [["mine"]]
@@ -174,8 +175,8 @@ async def test_a_custom_checkpoint_holds_when_the_last_transaction_is_rejected(
     )
     connector.limits = upload_queue.BatchLimits(transactions=limit)
     await connector.upload_data(database)
-    assert await database._pool.read(upload_queue.target) == 7
-    state = await database._pool.read(upload_queue.queue_state)
+    assert await inside.read(database, upload_queue.target) == 7
+    state = await inside.read(database, upload_queue.queue_state)
     assert not state.checkpoint_wanted
 
 
@@ -187,7 +188,7 @@ async def test_a_backend_without_custom_checkpoints_any_more_is_asked_for_one(da
         await transaction.complete(checkpoint)
     await database.execute("INSERT INTO my_lists(id, name) VALUES ('b', 'x')")
     await reject_all(database)
-    assert (await database._pool.read(upload_queue.queue_state)).checkpoint_wanted
+    assert (await inside.read(database, upload_queue.queue_state)).checkpoint_wanted
 
 
 async def test_the_attempts_of_another_transaction_are_remembered(database: PowerSyncDatabase) -> None:

@@ -29,6 +29,7 @@ from sync import (
 )
 from sync.storage import oplog, publish, rejected_writes, upload_queue
 from sync.storage.rejected_writes import Rejection
+from tests.kit import inside
 from tests.sync.rig import rows, within
 
 INSERT = "INSERT INTO lists(id, name) VALUES (?, ?)"
@@ -126,7 +127,7 @@ async def test_a_retry_queues_the_same_once_more_and_shows_it_again(database: Po
     assert await rows(database, "SELECT id, name FROM lists ORDER BY id") == [["a", "mine"], ["b", "B"]]
     assert await database.rejected_writes() == []
     # The gate is closed again: an older checkpoint must not take the retried write back.
-    assert not await database._pool.read(upload_queue.is_gate_open)
+    assert not await inside.read(database, upload_queue.is_gate_open)
 
     await again.reject("still no")
     [rejected] = await database.rejected_writes()
@@ -147,7 +148,7 @@ async def test_a_retry_of_an_insert_only_write_stores_nothing_and_holds_nothing_
         assert again is not None
         assert await rows(database, "SELECT * FROM log") == []
         await again.complete()
-        assert await database._pool.read(upload_queue.is_gate_open)
+        assert await inside.read(database, upload_queue.is_gate_open)
         assert await rows(database, "SELECT * FROM ps_updated_rows") == []
 
 
@@ -295,7 +296,7 @@ async def test_too_many_verdicts_or_none_are_the_connectors_mistake(
 async def test_a_custom_checkpoint_of_the_last_accepted_one_counts(database: PowerSyncDatabase) -> None:
     await database.execute(INSERT, ["a", "A"])
     await Connector(lambda _: [Accepted(checkpoint=7)]).upload_data(database)
-    assert await database._pool.read(upload_queue.target) == 7
+    assert await inside.read(database, upload_queue.target) == 7
 
 
 @pytest.mark.parametrize(
@@ -342,7 +343,7 @@ async def published(database: PowerSyncDatabase, row_id: str, data: dict[str, An
         )
         statements.execute("INSERT INTO ps_data__lists(id, data) VALUES (?, ?)", (row_id, json.dumps(data)))
 
-    await database._pool.write(take)
+    await inside.write(database, take)
 
 
 async def acknowledged(database: PowerSyncDatabase) -> None:
@@ -359,12 +360,12 @@ async def acknowledged(database: PowerSyncDatabase) -> None:
         result = publish.publish(statements, TrackedCheckpoint(1, request, buckets, ()), None)
         assert result.outcome is publish.Outcome.PUBLISHED
 
-    await database._pool.write(take)
+    await inside.write(database, take)
 
 
 async def test_a_rejection_of_what_no_longer_waits_changes_nothing(database: PowerSyncDatabase) -> None:
     def nothing(statements):
         return rejected_writes.reject(statements, 1, 5, Rejection("no"))
 
-    assert await database._pool.write(nothing) is None
+    assert await inside.write(database, nothing) is None
     assert await database.rejected_writes() == []

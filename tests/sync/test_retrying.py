@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sync import PowerSyncDatabase, ServiceError, SyncOptions, UploadRetryError
+from tests.kit import inside
 from tests.kit.small_service import STREAM, UPLOAD, SmallConnector, SmallService, refuse, small_service
 from tests.sync.rig import SCHEMA, ServiceConnector, until_rows
 
@@ -117,13 +118,8 @@ async def test_the_queue_is_looked_at_once_a_minute_though_nothing_asked_for_it(
     service.keepalive_seconds = 1e6
     await database.connect(connector, SyncOptions(silence_timeout=1e6))
     await database.wait_for_first_sync()
-    session = database._coordinator._session
-    assert session is not None
-    # Once the loop waits, nothing that asks for a look reaches it any more: only its minute is left.
-    async with asyncio.timeout(10):
-        while session._uploads._wake.is_set() or not session._uploads._wake._waiters:
-            await asyncio.sleep(0.001)
-    monkeypatch.setattr(session._uploads, "_wake", asyncio.Event())
+    # Nothing that asks for a look reaches the loop any more: only its minute is left.
+    await inside.leave_uploads_to_their_timer(database)
     await insert(database, "a")
     await database.wait_for_status(lambda status: status.upload_queue_count == 1)
     assert service.uploads == []

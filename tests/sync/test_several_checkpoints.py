@@ -12,6 +12,7 @@ import pytest
 from sync import PowerSyncDatabase, ProtocolError
 from sync.client import line_reader
 from sync.client.line_reader import lines_of
+from tests.kit import inside
 from tests.kit.service import Exchange, scripted_service
 from tests.sync.rig import QUICK, ServiceConnector, rows, until_rows, within
 
@@ -88,19 +89,17 @@ async def test_only_the_newest_of_many_is_published(database: PowerSyncDatabase)
     async with scripted_service(stream) as service:
         await database.connect(ServiceConnector(service.url), QUICK)
         await database.wait_for_first_sync(10)
-        writer = database._pool._writer
-        assert writer is not None
 
         def note(sql: str) -> None:
             if sql.startswith("INSERT OR REPLACE INTO ps_sync_state"):
                 published.append(sql)
 
-        await writer.set_trace_callback(note)
+        await inside.trace_writer(database, note)
         await stream.send([line for number in range(1, 201) for line in change(number)])
         await until_rows(database, "SELECT name FROM lists", [["200"]])
         # All came in one piece; a little slack, should the machine have cut it.
         assert 1 <= len(published) <= 3
-        await writer.set_trace_callback(lambda _: None)
+        await inside.trace_writer(database, lambda _: None)
         assert database.status.download_error is None
         state = await rows(database, "SELECT last_op, last_applied_op, count_at_last, count_since_last FROM ps_buckets")
         assert state == [[200, 200, 200, 0]]

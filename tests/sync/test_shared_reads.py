@@ -12,6 +12,7 @@ from sync import PowerSyncDatabase
 from sync.errors import DatabaseClosedError, NestedUseError
 from sync.sqlite.sql_connection import SqlConnection
 from sync.watch.shared_reads import QUICK_SECONDS, SharedReads
+from tests.kit import inside
 from tests.sync.rig import within
 
 COUNT = "SELECT count(*) FROM lists"
@@ -19,7 +20,7 @@ COUNT = "SELECT count(*) FROM lists"
 
 @pytest.fixture
 def reads(database: PowerSyncDatabase) -> SharedReads:
-    return SharedReads(database._pool)
+    return SharedReads(inside.pool_of(database))
 
 
 def count(connection: SqlConnection) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from sync.storage import oplog, publish, staging
 from sync.storage.file import prepare
 from sync.storage.oplog import ReceivedData
 from sync.storage.publish import Outcome
+from tests.kit import inside
 from tests.sync.rig import SCHEMA, rows
 
 PRIORITIES = {"one": 1, "two": 2, "three": 3}
@@ -148,12 +149,12 @@ def checkpoint_of(*operations: Operation, bucket: str = "one") -> TrackedCheckpo
 async def test_until_it_is_complete_other_clients_see_nothing_of_it(database: PowerSyncDatabase) -> None:
     """They look at `ps_oplog` and `ps_buckets`: they find their indexes, no operations, and the old positions."""
     operations = puts(1, 100)
-    await database._pool.write(lambda connection: oplog.take_in(connection, receive(*operations), more_follows=True))
+    await inside.write(database, lambda connection: oplog.take_in(connection, receive(*operations), more_follows=True))
     assert await rows(database, "SELECT count(*) FROM ps_oplog") == [[0]]
     assert await rows(database, "SELECT name, last_op, add_checksum, op_checksum FROM ps_buckets") == [["one", 0, 0, 0]]
     indexes = await rows(database, "SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = 'ps_oplog'")
     assert {name for (name,) in indexes} == INDEXES
-    assert await database._pool.write(oplog.bucket_positions) == {"one": 100}
+    assert await inside.write(database, oplog.bucket_positions) == {"one": 100}
 
 
 @pytest.mark.parametrize(
@@ -169,19 +170,21 @@ async def test_until_it_is_complete_other_clients_see_nothing_of_it(database: Po
 async def test_what_another_client_changed_meanwhile_is_downloaded_again(
     database: PowerSyncDatabase, change: str
 ) -> None:
-    await database._pool.write(lambda connection: oplog.take_in(connection, receive(*puts(1, 100)), more_follows=True))
+    await inside.write(
+        database, lambda connection: oplog.take_in(connection, receive(*puts(1, 100)), more_follows=True)
+    )
     await database.execute(change)
     expected = dict(await rows(database, "SELECT name, last_op FROM ps_buckets"))
-    assert await database._pool.write(oplog.bucket_positions) == expected
+    assert await inside.write(database, oplog.bucket_positions) == expected
     assert await rows(database, "SELECT name FROM sqlite_master WHERE name LIKE 'ps_staged%'") == []
 
 
 async def test_what_another_client_cleared_during_the_download_is_not_moved(database: PowerSyncDatabase) -> None:
     """Operations of a bucket that is gone would stay for ever, and pass for those of the next one with its number."""
     operations = puts(1, 100)
-    await database._pool.write(lambda connection: oplog.take_in(connection, receive(*operations), more_follows=True))
+    await inside.write(database, lambda connection: oplog.take_in(connection, receive(*operations), more_follows=True))
     await database.execute("UPDATE ps_buckets SET name = 'of the next user'")
-    result = await database._pool.write(lambda s: publish.publish(s, checkpoint_of(*operations), None))
+    result = await inside.write(database, lambda s: publish.publish(s, checkpoint_of(*operations), None))
     assert result.outcome is Outcome.CHECKSUM_MISMATCH
     assert await rows(database, "SELECT count(*) FROM ps_oplog") == [[0]]
     assert await rows(database, "SELECT count(*) FROM lists") == [[0]]
@@ -207,7 +210,7 @@ async def test_a_partial_checkpoint_leaves_rows_that_did_not_change(
         oplog.take_in(connection, receive(*more, bucket="high"))
         assert publish.publish(connection, target(*high, *more), 1).outcome is Outcome.PUBLISHED
 
-    await database._pool.write(transaction)
+    await inside.write(database, transaction)
     assert await rows(database, "SELECT name FROM lists WHERE id = 'row-1'") == [["name 2"]]
     assert await rows(database, "SELECT count(*) FROM lists") == [[11]]
 
@@ -221,7 +224,7 @@ async def test_a_broken_view_of_the_app_does_not_stop_a_first_sync(database: Pow
         oplog.take_in(connection, receive(*operations), more_follows=True)
         return publish.publish(connection, checkpoint_of(*operations), None).outcome
 
-    assert await database._pool.write(transaction) is Outcome.PUBLISHED
+    assert await inside.write(database, transaction) is Outcome.PUBLISHED
     assert await rows(database, "SELECT count(*) FROM lists") == [[100]]
 
 
@@ -230,8 +233,8 @@ async def test_a_download_that_fails_to_settle_stays_staged(tmp_path: Path) -> N
     path = tmp_path / "test.db"
     operations = puts(1, 100)
     async with PowerSyncDatabase(path, SCHEMA) as database:
-        await database._pool.write(
-            lambda connection: oplog.take_in(connection, receive(*operations), more_follows=True)
+        await inside.write(
+            database, lambda connection: oplog.take_in(connection, receive(*operations), more_follows=True)
         )
 
         def settle_and_fail(connection: SqlConnection) -> None:
@@ -239,11 +242,11 @@ async def test_a_download_that_fails_to_settle_stays_staged(tmp_path: Path) -> N
             raise ZeroDivisionError
 
         with pytest.raises(ZeroDivisionError):
-            await database._pool.write(settle_and_fail)
+            await inside.write(database, settle_and_fail)
     async with PowerSyncDatabase(path, SCHEMA) as database:
-        assert await database._pool.write(oplog.bucket_positions) == {"one": 100}
-        result = await database._pool.write(
-            lambda connection: publish.publish(connection, checkpoint_of(*operations), None)
+        assert await inside.write(database, oplog.bucket_positions) == {"one": 100}
+        result = await inside.write(
+            database, lambda connection: publish.publish(connection, checkpoint_of(*operations), None)
         )
         assert result.outcome is Outcome.PUBLISHED
         assert await rows(database, "SELECT count(*) FROM lists") == [[100]]

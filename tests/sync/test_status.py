@@ -14,6 +14,7 @@ import time_machine
 from sync import PowerSyncDatabase, ProgressWithOperations, SyncOptions, SyncPriorityStatus, SyncStatus
 from sync.protocol.lines import BucketChecksum
 from sync.status.progress import BucketCounts, SubscriptionInTarget, TargetProgress
+from tests.kit import inside
 from tests.kit.service import Exchange, scripted_service
 from tests.sync.rig import QUICK, SCHEMA, ServiceConnector, rows
 from tests.sync.stepwise import (
@@ -38,7 +39,7 @@ def amount(status: SyncStatus) -> tuple[int, int] | None:
 def all_statuses(database: PowerSyncDatabase) -> list[SyncStatus]:
     """Every status from now on; a watcher that is slow would miss some."""
     seen: list[SyncStatus] = []
-    database._board.listen(lambda: seen.append(database.status))
+    inside.on_status(database, lambda: seen.append(database.status))
     return seen
 
 

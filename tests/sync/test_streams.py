@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sync import PowerSyncDatabase
+from tests.kit import inside
 from tests.sync.rig import QUICK, SCHEMA, ServiceConnector, rows, within
 from tests.sync.stepwise import COMPLETE, Stepwise, bucket, checkpoint, data, stepwise, stream
 
@@ -100,12 +101,12 @@ async def test_uses_are_counted_by_key_and_the_last_one_begins_the_time_to_live(
         await second.unsubscribe()
         assert first.is_active
         assert not second.is_active
-        assert dict(database._coordinator._streams_in_use) == {first.key: 1}
+        assert inside.streams_in_use(database) == {first.key: 1}
         assert 3500 < await expires_in(database) <= 3600
     assert not first.is_active
     # The use that asked for more time gets it, though it was not the newest.
     assert 5 * 3600 - 100 < await expires_in(database) <= 5 * 3600
-    assert not database._coordinator._streams_in_use
+    assert not inside.streams_in_use(database)
     assert len(await rows(database, SUBSCRIPTIONS)) == 1
 
 
@@ -174,7 +175,7 @@ async def test_ending_all_subscriptions_of_a_stream(database: PowerSyncDatabase)
         await first.unsubscribe()
         await second.unsubscribe()
         assert third.is_active
-        assert database._coordinator._streams_in_use[third.key] == 1
+        assert inside.streams_in_use(database)[third.key] == 1
 
 
 async def test_a_default_stream_goes_on_when_the_app_ends_its_own_subscription(database: PowerSyncDatabase) -> None:

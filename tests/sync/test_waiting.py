@@ -18,6 +18,7 @@ from sync import (
     SyncTimeoutError,
     WriteRejectedError,
 )
+from tests.kit import inside
 from tests.kit.service import Exchange, scripted_service
 from tests.sync.rig import QUICK, SCHEMA, ServiceConnector, rows, within
 from tests.sync.stepwise import COMPLETE, LAST_OP, bucket, checkpoint, data, diff, partly_complete, stepwise
@@ -82,7 +83,7 @@ async def begin(wait: Wait, database: PowerSyncDatabase) -> asyncio.Task[Any]:
 async def until_blocked(database: PowerSyncDatabase) -> None:
     """Until the one who waits has noted what for, looked at the file, and waits for a change."""
     async with asyncio.timeout(10):
-        while not database._waiting._something_changed._waiters:
+        while not inside.is_anyone_waiting_for_a_change(database):
             await asyncio.sleep(0)
 
 

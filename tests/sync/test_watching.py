@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from sync import PowerSyncDatabase, Watch
+from tests.kit import inside
 from tests.sync.rig import held_by_another_process, within
 
 COUNTS = """
@@ -86,7 +87,7 @@ async def test_a_commit_that_changes_nothing_here_is_not_delivered(database: Pow
 async def announced(database: PowerSyncDatabase, *statements: str) -> list[frozenset[str] | None]:
     """What each commit told of itself."""
     told: list[frozenset[str] | None] = []
-    database._pool.listen(told.append)
+    inside.on_commit(database, told.append)
     for statement in statements:
         await database.execute(statement)
     await asyncio.sleep(0)
@@ -121,7 +122,7 @@ async def test_statements_that_virtual_tables_prepare_meanwhile_hide_nothing(dat
 
 async def test_a_rolled_back_statement_is_not_announced(database: PowerSyncDatabase) -> None:
     told: list[frozenset[str] | None] = []
-    database._pool.listen(told.append)
+    inside.on_commit(database, told.append)
     with pytest.raises(sqlite3.IntegrityError):
         await database.execute("INSERT INTO todos(id) VALUES ('a'), (NULL)")
     await asyncio.sleep(0)
@@ -209,7 +210,7 @@ async def test_a_watch_that_is_dropped_is_forgotten(database: PowerSyncDatabase)
     for _ in range(10):
         await anext(database.watch("SELECT * FROM lists"))
     gc.collect()
-    assert len(database._watched._streams) == 0
+    assert inside.watch_count(database) == 0
 
 
 async def test_the_app_may_name_the_tables_itself(database: PowerSyncDatabase) -> None:
@@ -261,8 +262,7 @@ async def test_source_tables_are_found_again_after_the_schema_changed(database: 
 async def query_runs(database: PowerSyncDatabase) -> list[str]:
     """From here on, the text of every statement that a reader runs."""
     runs: list[str] = []
-    for reader in database._pool._readers:
-        await reader.set_trace_callback(runs.append)
+    await inside.trace_readers(database, runs.append)
     return runs
 
 
@@ -352,12 +352,7 @@ async def test_random_commits_wake_whom_they_concern_and_nobody_else(database: P
         return touched
 
     def at_rest() -> bool:
-        woken = any(watch._wake.is_set() for watch in database._watched._streams)
-        return (
-            not woken
-            and not database._pool._reader_turns.locked()
-            and len(database._pool._idle_readers) == len(database._pool._readers)
-        )
+        return not inside.is_any_watch_due(database) and inside.are_readers_at_rest(database)
 
     async def all_right() -> None:
         expected = {sql: [tuple(row) for row in await database.get_all(sql)] for sql in queries}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sync import PowerSyncDatabase, Row, RowWindow, WindowWatch
+from tests.kit import inside
 from tests.sync.rig import within
 
 SQL = "SELECT id, name FROM lists WHERE owner_id = ?"
@@ -30,8 +31,7 @@ async def fill(database: PowerSyncDatabase, count: int) -> None:
 async def test_scrolling_reads_the_neighbourhood_once(database: PowerSyncDatabase) -> None:
     await fill(database, 1000)
     runs: list[str] = []
-    for reader in database._pool._readers:
-        await reader.set_trace_callback(runs.append)
+    await inside.trace_readers(database, runs.append)
     watch = database.watch_window(SQL, ["me"], order_by="name", offset=500, size=20, throttle=0)
     first = await step(watch)
     assert (first.offset, first.total) == (500, 1000)
@@ -73,7 +73,7 @@ async def test_a_change_beside_the_window_is_not_delivered_but_not_forgotten(dat
     seen = database.watch("SELECT 1 FROM lists LIMIT 1", throttle=0)
     await anext(seen)
     async with asyncio.timeout(10):
-        while watch._wake.is_set() or watch._looking:
+        while not inside.is_at_rest(watch):
             await asyncio.sleep(0)
     assert not waiting.done()
     watch.move(5)
@@ -114,16 +114,16 @@ async def test_windows_equal_slices_of_the_full_query(database: PowerSyncDatabas
             case _:
                 watch.move(chance.randrange(60))
         full = [tuple(row) for row in await database.get_all(f"{SQL} ORDER BY {order_by}", ["me"])]
-        wish = watch._window.wish
+        wanted = inside.wanted_offset(watch)
         if around is None:
-            offset = min(wish.offset, len(full) - 7)
+            offset = min(wanted, len(full) - 7)
         else:
             place = [row[0] for row in full].index(around)
             offset = max(0, min(place - 3, len(full) - 7))
         expected = (offset, len(full), full[offset : offset + 7])
 
         def shown() -> tuple[int, int, list[tuple[Any, ...]]]:
-            window = watch._state.window
+            window = inside.delivered_window(watch)
             return window.offset, window.total, [tuple(row) for row in window.rows]
 
         async with asyncio.timeout(10):
