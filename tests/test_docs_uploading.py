@@ -16,7 +16,7 @@ from sync import PowerSyncDatabase
 from tests.kit import inside
 from tests.kit.service import Exchange, scripted_service
 from tests.sync.rig import SCHEMA, within
-from tests.sync.test_account import token
+from tests.sync.storage.test_account import token
 
 PAGE = (Path(__file__).parents[1] / "docs" / "uploading.md").read_text()
 
