@@ -17,6 +17,7 @@ from app.tui.app import TodoApp
 from app.tui.widgets.lines import KeyBar
 from sync import NetworkError, PowerSyncDatabase, SyncStatus
 from tests.app.conftest import NOW
+from tests.kit import inside
 
 from .harness import filled, line_text, running
 
@@ -80,14 +81,14 @@ def failing(monkeypatch: pytest.MonkeyPatch, database: PowerSyncDatabase) -> Ite
     monkeypatch.setattr("app.store.failures.LONGEST_WAIT_SECONDS", 0.05)
 
     def breakable(kind: str) -> None:
-        work = getattr(database._pool, kind)
+        work = getattr(inside.pool_of(database), kind)
 
         async def broken(function: Any) -> Any:
             if kind in kinds:
                 raise sqlite3.OperationalError("out of order")
             return await work(function)
 
-        monkeypatch.setattr(database._pool, kind, broken)
+        monkeypatch.setattr(inside.pool_of(database), kind, broken)
 
     breakable("read")
     breakable("write")
