@@ -62,6 +62,16 @@ class DownloadLoop:
                     self._board.retry_download_in(wait)
                     await self._backoff.wait(wait, error)
 
+    async def publish_held_back(self) -> None:
+        """Publish a checkpoint that waits for the uploads, if they have been confirmed."""
+        connection = self._connection
+        try:
+            if connection is not None:
+                await connection.publish_held_back()
+        except Exception as error:  # noqa: BLE001 - it ends the connection, not the loop
+            self._fault = error
+            self._connect_again.set()
+
     async def _attempt(self) -> tuple[float, Exception | None]:
         """One connection from its opening to its end; returns how long to wait before the next, and why."""
         self._connect_again.clear()
@@ -186,14 +196,7 @@ class DownloadLoop:
             self._connect_again.set()
 
     async def _follow_uploads(self) -> None:
-        """Publish what was held back, once the upload queue is empty and the gate is open."""
         while True:
             await self._mail.uploads_completed.wait()
             self._mail.uploads_completed.clear()
-            connection = self._connection
-            try:
-                if connection is not None:
-                    await connection.uploads_completed()
-            except Exception as error:  # noqa: BLE001 - it ends the connection, not this loop
-                self._fault = error
-                self._connect_again.set()
+            await self.publish_held_back()

@@ -152,7 +152,7 @@ class StreamConnection:
         self._is_staging = True
         await self._pool.write_in_bulk(lambda connection: oplog.take_in(connection, gathered, more_follows=True))
 
-    async def uploads_completed(self) -> None:
+    async def publish_held_back(self) -> None:
         """Publish what was held back, if the gate is open now.
 
         Raises:

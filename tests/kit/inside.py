@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from sync import PowerSyncDatabase, RowWindow, Watch, WindowWatch
 from sync.client.download import DownloadLoop
@@ -15,9 +15,6 @@ from sync.sqlite.pool import ChangeListener, ConnectionPool
 from sync.sqlite.sql_connection import SqlConnection
 from sync.status.status import StatusBoard
 from sync.storage.subscriptions import StreamKey
-
-if TYPE_CHECKING:
-    from sync.client.session import Session
 
 T = TypeVar("T")
 
@@ -135,12 +132,8 @@ def on_status(database: PowerSyncDatabase, listener: Callable[[], object]) -> No
 
 def streams_in_use(database: PowerSyncDatabase) -> dict[StreamKey, int]:
     """How often each subscription is in use."""
-    return dict(database._coordinator._streams_in_use)
-
-
-def renew_credentials(database: PowerSyncDatabase) -> None:
-    """Let the session fetch new credentials, as when a token is about to expire."""
-    _session(database)._download._credentials.ask_for_renewal()
+    in_use = database._in_use
+    return {key: len(in_use.of(key)) for key in in_use.keys}
 
 
 def are_all_lines_taken(loop: DownloadLoop) -> bool:
@@ -151,14 +144,8 @@ def are_all_lines_taken(loop: DownloadLoop) -> bool:
 
 async def leave_uploads_to_their_timer(database: PowerSyncDatabase) -> None:
     """Wait until the upload loop waits, and let nothing wake it from then on but its own timer."""
-    uploads = _session(database)._uploads
+    mailbox = database._coordinator._mail.uploads
     async with asyncio.timeout(10):
-        while uploads._wake.is_set() or not uploads._wake._waiters:
+        while mailbox.due.is_set() or not mailbox.due._waiters:
             await asyncio.sleep(0.001)
-    uploads._wake = asyncio.Event()
-
-
-def _session(database: PowerSyncDatabase) -> Session:
-    session = database._coordinator._session
-    assert session is not None, "the database does not sync"
-    return session
+    mailbox.due = asyncio.Event()

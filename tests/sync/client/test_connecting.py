@@ -26,7 +26,7 @@ from sync import (
     SyncStatus,
     TokenExpiredError,
 )
-from sync.client.backoff import Backoff
+from sync.client.backoff import Backoff, RetrySignal
 from sync.errors import ProtocolError
 from tests.kit.service import Exchange, scripted_service
 from tests.sync.rig import QUICK, SCHEMA, ServiceConnector, rows, within
@@ -273,7 +273,7 @@ async def test_a_service_that_finds_each_token_expired_is_not_besieged(database:
 
 
 async def test_waits_grow_with_each_failure() -> None:
-    backoff = Backoff(1, 60)
+    backoff = Backoff(1, 60, RetrySignal())
     limits = [1, 2, 4, 8, 16, 32, 60, 60]
     for _ in range(50):
         waits = [backoff.failed() for _ in limits]

@@ -18,8 +18,11 @@ from typing import Any
 
 from sync import BackendConnector, Column, PowerSyncCredentials, PowerSyncDatabase, Schema, SyncOptions, Table
 from sync.client.connector import PowerSyncCredentials as Credentials
+from sync.client.context import SessionContext
 from sync.client.credentials import CredentialsCache
 from sync.client.download import DownloadLoop
+from sync.client.mailbox import SyncMail
+from sync.client.streams_in_use import StreamsInUse
 from sync.errors import ChecksumError
 from sync.protocol import StreamRequest
 from sync.sqlite.sql_connection import SqlConnection
@@ -117,15 +120,16 @@ class Client:
         self.tables = tables
         self._wire = Wire()
         self._loop = DownloadLoop(
-            inside.pool_of(database),
-            inside.board_of(database),
-            self._wire,  # type: ignore[arg-type]
-            CredentialsCache(_Connector(), 10),
-            _OPTIONS,
-            streams_in_use=lambda: (),
-            raw_tables=lambda: (),
-            on_connected=lambda: None,
-            on_sign_of_life=lambda: None,
+            SessionContext(
+                pool=inside.pool_of(database),
+                board=inside.board_of(database),
+                raw_tables=(),
+                streams=StreamsInUse(),
+                mail=SyncMail(),
+                options=_OPTIONS,
+                service=self._wire,  # type: ignore[arg-type]
+                credentials=CredentialsCache(_Connector(), 10),
+            )
         )
         self._running = asyncio.create_task(self._loop.run())
 
@@ -242,7 +246,7 @@ class Client:
         await inside.write(self.database, lambda connection: upload_queue.set_target(connection, request_id, last_ever))
 
     async def uploads_completed(self) -> None:
-        await self._loop.uploads_completed()
+        await self._loop.publish_held_back()
 
     # Looking
 

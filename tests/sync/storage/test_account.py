@@ -43,6 +43,12 @@ class Service:
     def __init__(self) -> None:
         self.url = ""
         self.asked: list[tuple[str, str]] = []
+        self._stream: Exchange | None = None
+
+    async def warn_of_expiry(self) -> None:
+        """Say on the stream that its token is about to expire."""
+        assert self._stream is not None
+        await self._stream.send_line({"token_expires_in": 5})
 
     async def __call__(self, exchange: Exchange) -> None:
         self.asked.append((exchange.path, exchange.headers["authorization"].removeprefix("Token ")))
@@ -50,6 +56,7 @@ class Service:
             await exchange.begin_stream()
             await exchange.send_line(EMPTY)
             await exchange.send_line(COMPLETE)
+            self._stream = exchange
             await exchange.closed_by_client()
         else:
             request_id = exchange.json["checkpoint_request_id"]
@@ -191,7 +198,7 @@ async def test_a_renewed_token_of_another_user_ends_the_connection(database: Pow
         await database.execute(INSERT, ["a", "A"])
         await until(database, lambda status: isinstance(status.upload_error, ConnectionError))
         connector.user = "bob"
-        inside.renew_credentials(database)
+        await service.warn_of_expiry()
         await until(database, is_refused)
         connector.may_upload = True
         fetched = connector.fetched
