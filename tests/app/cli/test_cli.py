@@ -30,7 +30,7 @@ ENDS_SECONDS = STUCK_SECONDS - 3
 WRITES_ON = """
 import select, sys
 from textual.drivers._writer_thread import WriterThread
-from app.terminal import outlive_terminal
+from app.system.terminal import outlive_terminal
 outlive_terminal()
 poll = select.poll()
 poll.register(0, 0)

@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[3]
 PARENT = """
 import asyncio, sys
 from pathlib import Path
-from app.embedded import EmbeddedBackend
+from app.connection.embedded_backend import EmbeddedBackend
 
 async def run():
     def changed(state):

@@ -251,12 +251,12 @@ asyncio.run(main(*sys.argv[1:]))
 DIE_AT = """
 import asyncio, os, signal, sys
 from sync import PowerSyncDatabase
-from sync.statements import Statements
+from sync.sqlite.sql_connection import SqlConnection
 from tests.sync.rig import SCHEMA
 
 path, when = sys.argv[1:]
 count = 0
-execute, commit = Statements.execute, Statements.commit
+execute, commit = SqlConnection.execute, SqlConnection.commit
 
 def counted(self, sql, parameters=()):
     global count
@@ -274,7 +274,7 @@ def last(self):
     commit(self)
     os.kill(os.getpid(), signal.SIGKILL)
 
-Statements.execute, Statements.commit = counted, last
+SqlConnection.execute, SqlConnection.commit = counted, last
 asyncio.run(PowerSyncDatabase(path, SCHEMA).open())
 """
 
