@@ -211,6 +211,24 @@ async def test_services_before_1_24_are_asked_the_legacy_way(database: PowerSync
         assert all(request.headers["authorization"] == "Token token-1" for request in server.requests)
 
 
+@pytest.mark.parametrize(("drawn", "asked"), [(0, 8), (40, 42)])
+async def test_a_service_that_was_updated_is_asked_with_ids_behind_the_legacy_ones(
+    database: PowerSyncDatabase, drawn: int, asked: int
+) -> None:
+    service, backend = Service(legacy=True, stored=6), Backend()
+    await database.execute("INSERT INTO ps_kv(key, value) VALUES ('last_requested_checkpoint_request_id', ?)", [drawn])
+    await database.execute("INSERT INTO lists(id, name) VALUES ('a', 'x')")
+    async with scripted_service(service) as server:
+        await connected(database, server, service, backend)
+        await until_target(database, 7)
+        await database.disconnect()
+        service.legacy = False
+        await database.execute("INSERT INTO lists(id, name) VALUES ('b', 'x')")
+        await connected(database, server, service, backend)
+        await until_target(database, asked)
+    assert service.asked == [asked]
+
+
 async def test_a_failed_upload_is_tried_again_and_shown_meanwhile(database: PowerSyncDatabase) -> None:
     service, backend = Service(), Backend()
     backend.failures = [OSError("backend away"), OSError("still away")]
