@@ -10,8 +10,8 @@ import pytest
 
 from sync import PowerSyncDatabase, ServiceError, SyncOptions, UploadRetryError
 from tests.kit import inside
-from tests.kit.small_service import STREAM, UPLOAD, SmallConnector, SmallService, refuse, small_service
-from tests.sync.rig import SCHEMA, ServiceConnector, until_rows
+from tests.kit.small_service import STREAM, UPLOAD, SmallConnector, SmallService, drop, refuse, small_service
+from tests.sync.rig import SCHEMA, ServiceConnector, until_rows, within
 
 PATIENT = SyncOptions(crud_throttle=0, retry_delay=1e6, max_retry_delay=1e6)
 ASKS_FOR_TIME = refuse(503, "CODE", retry_after="100000")
@@ -85,6 +85,42 @@ async def test_time_that_the_backend_asked_for_is_its_own(
     await database.connect(uploading, PATIENT)
     await database.wait_for_upload(10)
     assert attempts == 2
+
+
+async def test_commits_of_others_do_not_cut_waits_short(
+    database: PowerSyncDatabase, service: SmallService, connector: SmallConnector
+) -> None:
+    attempts = 0
+
+    async def upload(database: PowerSyncDatabase) -> None:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            raise OSError("backend away")
+        await connector.upload_data(database)
+
+    async def token() -> str:
+        return (await connector.fetch_credentials()).token
+
+    service.next(STREAM, drop())
+    await insert(database, "a")
+    uploading = ServiceConnector(service.url, upload, lambda _: token())
+    await database.connect(uploading, PATIENT)
+    await database.wait_for_status(
+        lambda status: status.upload_retry_at is not None and status.download_retry_at is not None, 10
+    )
+    # One watch for all: a new one would read the row before this process has noticed the commit.
+    watch = database.watch("SELECT id FROM lists ORDER BY id", throttle=0)
+    assert [row[0] for row in await within(10, anext(watch))] == ["a"]
+    async with PowerSyncDatabase(database.path, SCHEMA) as other:
+        for number in range(3):
+            await insert(other, f"b{number}")
+            assert [row[0] for row in await within(10, anext(watch))][-1] == f"b{number}"
+    assert (attempts, service.requests[STREAM]) == (1, 1)
+    await database.connect(uploading, PATIENT)
+    await database.wait_for_upload(10)
+    await database.wait_for_first_sync(10)
+    assert (attempts, service.requests[STREAM]) == (2, 2)
 
 
 async def test_what_keeps_synchronization_from_running_has_a_next_attempt(

@@ -165,11 +165,52 @@ async def test_a_gate_that_waits_for_a_checkpoint_unknown_to_the_service_opens(d
     async with scripted_service(service) as server:
         stream = await connected(database, server, service, backend)
         await stream.send_line(checkpoint(1, 5, write_checkpoint=3))
+        await stream.send_line({"partial_checkpoint_complete": {"last_op_id": "1", "priority": 1}})
         await stream.send_line(put(1, "a", "theirs", 5))
         await stream.send_line({"checkpoint_complete": {"last_op_id": "1"}})
         await until_target(database, 1)
         await until_rows(database, "SELECT name FROM lists", [["theirs"]])
     assert backend.attempts == 0
+
+
+async def test_a_checkpoint_is_not_taken_for_lost_before_all_priorities_are_complete(
+    database: PowerSyncDatabase,
+) -> None:
+    service, backend = Service(), Backend()
+    await database.execute("INSERT INTO ps_kv(key, value) VALUES ('target_checkpoint_request_id', 3)")
+    async with scripted_service(service) as server:
+        stream = await connected(database, server, service, backend)
+        await stream.send_line(checkpoint(1, 5, write_checkpoint=3))
+        await stream.send_line({"partial_checkpoint_complete": {"last_op_id": "1", "priority": 1}})
+        await stream.send_line(put(1, "a", "theirs", 5))
+        await stream.send_line({"checkpoint_complete": {"last_op_id": "1"}})
+        await until_rows(database, "SELECT name FROM lists", [["theirs"]])
+    assert service.asked == []
+    assert await kv(database, "target_checkpoint_request_id") == 3
+
+
+async def test_a_lost_checkpoint_is_asked_for_again_only_once(
+    database: PowerSyncDatabase,
+) -> None:
+    """A restored legacy service gives the number once more that the gate waited for."""
+    service, backend = Service(legacy=True, stored=6), Backend()
+    await database.execute("INSERT INTO ps_kv(key, value) VALUES ('target_checkpoint_request_id', 7)")
+    async with scripted_service(service) as server:
+        stream = await connected(database, server, service, backend)
+        await stream.send_line(checkpoint(1, 5, write_checkpoint=6))
+        await stream.send_line(put(1, "a", "theirs", 5))
+        await stream.send_line({"checkpoint_complete": {"last_op_id": "1"}})
+        sql = "SELECT value FROM ps_kv WHERE key = 'last_requested_checkpoint_request_id'"
+        await until_rows(database, sql, [[7]])
+        await stream.send_line(checkpoint(2, 12, write_checkpoint=6))
+        await stream.send_line(put(2, "b", "also theirs", 7))
+        await stream.send_line({"checkpoint_complete": {"last_op_id": "2"}})
+        await until_rows(database, "SELECT count(*) FROM ps_oplog", [[2]])
+        assert await rows(database, "SELECT name FROM lists") == []
+        await stream.send_line(checkpoint(2, 12, write_checkpoint=7))
+        await stream.send_line({"checkpoint_complete": {"last_op_id": "2"}})
+        await until_rows(database, "SELECT name FROM lists ORDER BY id", [["theirs"], ["also theirs"]])
+    assert service.stored == 7
 
 
 async def test_a_write_during_the_checkpoint_request_keeps_the_gate_closed(database: PowerSyncDatabase) -> None:
@@ -209,6 +250,24 @@ async def test_services_before_1_24_are_asked_the_legacy_way(database: PowerSync
         legacy = [request for request in server.requests if request.path == "/write-checkpoint2.json"]
         assert [request.target for request in legacy] == [f"/write-checkpoint2.json?client_id={client_id[0]}"]
         assert all(request.headers["authorization"] == "Token token-1" for request in server.requests)
+
+
+@pytest.mark.parametrize(("drawn", "asked"), [(0, 8), (40, 42)])
+async def test_a_service_that_was_updated_is_asked_with_ids_behind_the_legacy_ones(
+    database: PowerSyncDatabase, drawn: int, asked: int
+) -> None:
+    service, backend = Service(legacy=True, stored=6), Backend()
+    await database.execute("INSERT INTO ps_kv(key, value) VALUES ('last_requested_checkpoint_request_id', ?)", [drawn])
+    await database.execute("INSERT INTO lists(id, name) VALUES ('a', 'x')")
+    async with scripted_service(service) as server:
+        await connected(database, server, service, backend)
+        await until_target(database, 7)
+        await database.disconnect()
+        service.legacy = False
+        await database.execute("INSERT INTO lists(id, name) VALUES ('b', 'x')")
+        await connected(database, server, service, backend)
+        await until_target(database, asked)
+    assert service.asked == [asked]
 
 
 async def test_a_failed_upload_is_tried_again_and_shown_meanwhile(database: PowerSyncDatabase) -> None:

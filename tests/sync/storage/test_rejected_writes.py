@@ -103,6 +103,20 @@ async def test_the_row_shows_the_servers_value_again_once_all_is_uploaded(databa
     assert await rows(database, "SELECT id, name FROM lists ORDER BY id") == [["a", "server's"]]
 
 
+@pytest.mark.parametrize("op_ids", [(1, 2), (2, 1)])
+async def test_of_a_row_in_two_buckets_the_newest_is_kept_as_the_servers(
+    database: PowerSyncDatabase, op_ids: tuple[int, int]
+) -> None:
+    for bucket, op_id in enumerate(op_ids, start=1):
+        await published(database, "a", {"name": f"server's {op_id}"}, bucket=bucket, op_id=op_id)
+    await database.execute("UPDATE lists SET name = 'mine' WHERE id = 'a'")
+    transaction = await database.next_crud_transaction()
+    assert transaction is not None
+    await transaction.reject("no")
+    [rejected] = await database.rejected_writes()
+    assert rejected.server_rows == ({"name": "server's 2"},)
+
+
 async def test_a_retry_queues_the_same_once_more_and_shows_it_again(database: PowerSyncDatabase) -> None:
     await published(database, "a", {"name": "server's"})
     async with database.write_transaction() as tx:
@@ -329,19 +343,22 @@ def test_how_http_answers_are_read(status: int, expected: Verdict) -> None:
 # What the service would do
 
 
-async def published(database: PowerSyncDatabase, row_id: str, data: dict[str, Any]) -> None:
+async def published(
+    database: PowerSyncDatabase, row_id: str, data: dict[str, Any], *, bucket: int = 1, op_id: int = 1
+) -> None:
     """A row that the service has sent."""
 
     def take(statements) -> None:
         statements.execute(
-            "INSERT INTO ps_buckets(id, name, last_op, last_applied_op, op_checksum) VALUES (1, 'b', 1, 1, 5)"
+            "INSERT INTO ps_buckets(id, name, last_op, last_applied_op, op_checksum) VALUES (?, ?, ?, ?, 5)",
+            (bucket, f"b{bucket}", op_id, op_id),
         )
         statements.execute(
             "INSERT INTO ps_oplog(bucket, op_id, row_type, row_id, key, data, hash)"
-            " VALUES (1, 1, 'lists', ?, 'k', ?, 5)",
-            (row_id, json.dumps(data)),
+            " VALUES (?, ?, 'lists', ?, 'k', ?, 5)",
+            (bucket, op_id, row_id, json.dumps(data)),
         )
-        statements.execute("INSERT INTO ps_data__lists(id, data) VALUES (?, ?)", (row_id, json.dumps(data)))
+        statements.execute("INSERT OR REPLACE INTO ps_data__lists(id, data) VALUES (?, ?)", (row_id, json.dumps(data)))
 
     await inside.write(database, take)
 
