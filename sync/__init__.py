@@ -52,6 +52,8 @@ from sync.waiting import CheckpointRequest
 from sync.watch import RowChanges, TableChanges, Watch
 from sync.window import RowWindow, WindowWatch
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Accepted",
     "AccountMismatchError",
