@@ -21,8 +21,8 @@ import sync
 from sync import BackendConnector, Column, PowerSyncCredentials, PowerSyncDatabase, Schema, Table
 
 SCHEMA = Schema([Table("lists", [Column.text("name"), Column.text("owner_id")])])
-TIMEOUT = 30.0
-"""Seconds."""
+TIMEOUT = 120.0
+"""Seconds after which this program fails instead of waiting on."""
 
 
 class Connector(BackendConnector):
