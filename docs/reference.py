@@ -111,7 +111,7 @@ _API_HEAD = """# Public names of the engine
 
 Everything that `import sync` offers, with the first words of its docstring; `help()` tells the rest. The guides are
 [engine.md](engine.md), [syncing.md](syncing.md), [uploading.md](uploading.md), [schema.md](schema.md) and
-[raw-tables.md](raw-tables.md).
+[raw-tables.md](raw-tables.md). `sync.__version__` is the version, as a string.
 
 This page is made from the code (`python docs/reference.py`).
 
