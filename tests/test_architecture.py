@@ -38,7 +38,7 @@ ROOMS = {
 """The rooms from the top floor down. A room imports rooms that come after it, never one that comes before it."""
 
 LOOSE = {
-    "sync": {"__init__.py", "errors.py", "sqlalchemy.py", "py.typed", "pyproject.toml", "README.md"},
+    "sync": {"__init__.py", "errors.py", "sqlalchemy.py", "py.typed", "pyproject.toml", "README.md", "LICENSE.md"},
     "app": {"__init__.py", "__main__.py", "py.typed"},
 }
 """What stands beside the rooms at the top of a package."""

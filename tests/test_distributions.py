@@ -81,7 +81,7 @@ def test_the_engine_comes_without_the_app_and_with_its_licence(built: Built) -> 
         f"todo_tui_sync-{sync.__version__}.dist-info",
     }
     licence = (ROOT / "LICENSE").read_bytes()
-    assert built.engine.files[f"todo_tui_sync-{sync.__version__}.dist-info/licenses/LICENSE"] == licence
+    assert built.engine.files[f"todo_tui_sync-{sync.__version__}.dist-info/licenses/LICENSE.md"] == licence
     assert built.whole.files[f"todo_tui-{sync.__version__}.dist-info/licenses/LICENSE"] == licence
 
 

@@ -87,7 +87,7 @@ def test_the_metadata_is_complete(project: dict[str, Any]) -> None:
 
 
 def test_the_licence_of_the_engine_is_that_of_the_project() -> None:
-    assert (ROOT / "sync" / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+    assert (ROOT / "sync" / "LICENSE.md").read_bytes() == (ROOT / "LICENSE").read_bytes()
 
 
 @pytest.mark.parametrize("name", ["bug", "feature"])
