@@ -22,6 +22,7 @@ from pydantic import Field, StringConstraints, ValidationError, field_validator,
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
+from app.clock import NOW_VARIABLE
 from app.keymap import Keymap, KeymapError, Preset
 from app.proof import parse_key
 
@@ -309,7 +310,7 @@ def _beside(path: Path, place: str) -> str:
 def _refuse_unknown_variables() -> None:
     known = [f"{ENVIRONMENT_PREFIX}{key.upper()}" for key in Settings.model_fields]
     for name in sorted(os.environ):
-        if name.upper().startswith(ENVIRONMENT_PREFIX) and name.upper() not in known:
+        if name.upper().startswith(ENVIRONMENT_PREFIX) and name.upper() not in {*known, NOW_VARIABLE}:
             raise SettingsError(f"Environment variable {name} is not a setting{_nearest(name.upper(), known)}")
 
 

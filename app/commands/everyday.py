@@ -42,7 +42,7 @@ def add(context: click.Context, text: tuple[str, ...], list_name: str | None, *,
     async def work(lists: Lists) -> None:
         from datetime import datetime
 
-        from app.store import local_now
+        from app.clock import local_now
         from app.todo_text import understand
 
         now: datetime = local_now().replace(tzinfo=None)
@@ -117,8 +117,8 @@ def list_todos(
 
 
 def _as_lines(todos: Sequence[Todo]) -> list[str]:
+    from app.clock import local_now
     from app.literal import visible
-    from app.store import local_now
     from app.todo_text import read
     from app.tui.badges import badges_of
 
@@ -226,7 +226,7 @@ def edit(context: click.Context, todo: str, text: tuple[str, ...], *, plain: boo
     """Change the first line of a to-do; without TEXT, its whole text in your editor."""
 
     async def write(lists: Lists, ids: Sequence[str]) -> str:
-        from app.store import local_now
+        from app.clock import local_now
         from app.todo_text import understand
 
         if text:

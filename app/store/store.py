@@ -13,11 +13,12 @@ from contextlib import aclosing, suppress
 from datetime import date, datetime
 from typing import Any, Final, TypeVar
 
+from app.clock import local_now
 from app.failures import Tell, explained, going_on, note
 from app.store import views
 from app.store.editing import Editing
 from app.store.following import ViewFollower, ViewRead
-from app.store.rows import Todo, TodoList, list_of_row, local_now, todo_of_row
+from app.store.rows import Todo, TodoList, list_of_row, todo_of_row
 from app.store.subscribing import SUBSCRIPTION_TTL, ListSubscriptions
 from app.store.views import DEFAULT_ARRANGEMENTS, Arrangement, SmartView, Sort, ViewCounts
 from app.sync_report import SyncReport

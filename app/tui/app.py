@@ -14,9 +14,10 @@ from textual.app import App
 from textual.binding import BindingType
 from textual.command import Provider
 
+from app.clock import local_now
 from app.keymap import DEFAULT, Keymap, Place
 from app.literal import visible
-from app.store import Store, local_now
+from app.store import Store
 from app.tui.actions import bindings, performs
 from app.tui.attempts import retried, tell_failure
 from app.tui.no_color import WithoutColor
