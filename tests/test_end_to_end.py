@@ -17,6 +17,7 @@ from app.store import Store, Todo, TodoList
 from app.store.schema import APP_SCHEMA
 from app.todo_text.badges import FRESH
 from sync import PowerSyncDatabase, SyncOptions, SyncStatus
+from tests.app.conftest import NOW
 from tests.app.tui.harness import painted, running
 
 USER = "7c2a9c1e-4d55-4b7c-9a5e-0c8a4f1d2b3c"
@@ -85,7 +86,7 @@ class Client:
         async def connect() -> None:
             await self.database.connect(connector, OPTIONS)
 
-        self.store = Store(self.database, USER, connect)
+        self.store = Store(self.database, USER, connect, now=lambda: NOW)
         await self.store.connect()
         self._keeper = asyncio.create_task(self.store.keep_subscribed())
         return self
@@ -236,7 +237,7 @@ async def test_a_backend_whose_data_was_replaced_gets_nothing_and_takes_nothing(
             async def connect() -> None:
                 await database.connect(connector, OPTIONS)
 
-            store = Store(database, USER, connect)
+            store = Store(database, USER, connect, now=lambda: NOW)
             list_id = await store.add_list("Mine")
             await store.connect()
             async with asyncio.timeout(10):

@@ -42,7 +42,7 @@ def add(context: click.Context, text: tuple[str, ...], list_name: str | None, *,
     async def work(lists: OpenStore) -> None:
         from datetime import datetime
 
-        from app.store import local_now
+        from app.system.clock import local_now
         from app.todo_text import understand
 
         now: datetime = local_now().replace(tzinfo=None)
@@ -117,7 +117,7 @@ def list_todos(
 
 
 def _as_lines(todos: Sequence[Todo]) -> list[str]:
-    from app.store import local_now
+    from app.system.clock import local_now
     from app.system.display_text import sanitized
     from app.todo_text import read
     from app.todo_text.badges import badges_of
@@ -226,7 +226,7 @@ def edit(context: click.Context, todo: str, text: tuple[str, ...], *, plain: boo
     """Change the first line of a to-do; without TEXT, its whole text in your editor."""
 
     async def write(lists: OpenStore, ids: Sequence[str]) -> str:
-        from app.store import local_now
+        from app.system.clock import local_now
         from app.todo_text import understand
 
         if text:

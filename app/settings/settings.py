@@ -23,6 +23,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from app.settings.keymap import Keymap, KeymapError, Preset
+from app.system.clock import NOW_VARIABLE
 from app.system.sign_in_keys import parse_key
 
 ENVIRONMENT_PREFIX = "TODO_TUI_"
@@ -309,7 +310,7 @@ def _beside(path: Path, place: str) -> str:
 def _refuse_unknown_variables() -> None:
     known = [f"{ENVIRONMENT_PREFIX}{key.upper()}" for key in Settings.model_fields]
     for name in sorted(os.environ):
-        if name.upper().startswith(ENVIRONMENT_PREFIX) and name.upper() not in known:
+        if name.upper().startswith(ENVIRONMENT_PREFIX) and name.upper() not in {*known, NOW_VARIABLE}:
             raise SettingsError(f"Environment variable {name} is not a setting{_nearest(name.upper(), known)}")
 
 

@@ -17,10 +17,11 @@ from app.store import views
 from app.store.editing import Editing
 from app.store.failures import OnFailure, as_store_error, follow_with_retry, log_failure
 from app.store.following import ViewFollower, ViewRead
-from app.store.rows import Todo, TodoList, list_of_row, local_now, todo_of_row
+from app.store.rows import Todo, TodoList, list_of_row, todo_of_row
 from app.store.subscribing import SUBSCRIPTION_TTL, ListSubscriptions
 from app.store.sync_report import SyncReport
 from app.store.views import DEFAULT_ARRANGEMENTS, Arrangement, SmartView, Sort, ViewCounts
+from app.system.clock import local_now
 from sync import PowerSyncDatabase, SyncStatus
 from sync.errors import DatabaseClosedError
 

@@ -15,7 +15,8 @@ from textual.binding import BindingType
 from textual.command import Provider
 
 from app.settings.keymap import DEFAULT, Keymap, Place
-from app.store import Store, local_now
+from app.store import Store
+from app.system.clock import local_now
 from app.system.display_text import sanitized
 from app.tui.actions import bindings, performs
 from app.tui.attempts import retried, tell_failure

@@ -18,6 +18,7 @@ from app.store.failures import StoreError
 from app.store.schema import APP_SCHEMA
 from app.store.writes import MAX_CHARACTERS, MAX_ROWS
 from sync import PowerSyncDatabase
+from tests.app.conftest import NOW
 
 T = TypeVar("T")
 
@@ -249,7 +250,7 @@ async def test_a_watch_tells_what_another_process_wrote(store: Store, tmp_path: 
     async with asyncio.timeout(10), aclosing(store.watch_view(list_id)) as reads:
         assert (await anext(reads)).todos == []
         async with PowerSyncDatabase(tmp_path / "todo.db", APP_SCHEMA) as other:
-            await Store(other, "user-1", _never).add_todo(list_id, "Milk")
+            await Store(other, "user-1", _never, now=lambda: NOW).add_todo(list_id, "Milk")
             assert [todo.description for todo in (await anext(reads)).todos] == ["Milk"]
 
 
@@ -296,7 +297,7 @@ async def test_a_full_disk_is_one_sentence_and_changes_nothing(store: Store, dat
 async def test_a_closed_database_is_one_sentence_and_ends_the_watches(tmp_path: Path):
     database = PowerSyncDatabase(tmp_path / "other.db", APP_SCHEMA)
     await database.open()
-    store = Store(database, "user-1", _never)
+    store = Store(database, "user-1", _never, now=lambda: NOW)
     list_id = await store.add_list("Groceries")
     async with asyncio.timeout(10):
         lists = store.watch_lists()
