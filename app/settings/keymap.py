@@ -56,11 +56,6 @@ class Action:
         name, _, argument = self.name.rstrip(")").partition("(")
         return f"{self.place.name.lower()}.{name}" + (f"_{argument.replace('-', 'back_')}" if argument else "")
 
-    @property
-    def shown_keys(self) -> tuple[str, ...]:
-        """The keys that it has without a keymap, as people write them."""
-        return tuple(map(shown_key, self.keys))
-
 
 _SHOWN_KEYS: Final = {
     "question_mark": "?",
