@@ -11,8 +11,9 @@ from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, Self
 
+from app.connection.account import account_of
 from app.connection.connector import HttpConnector
-from app.connection.data_owner import DataOwner
+from app.settings.settings import load_settings
 from app.store import Store, Todo, TodoList
 from app.store.schema import APP_SCHEMA
 from app.todo_text.badges import FRESH
@@ -224,14 +225,10 @@ async def test_offline_edits_outlive_a_restart(tmp_path: Path) -> None:
 
 async def test_a_backend_whose_data_was_replaced_gets_nothing_and_takes_nothing(tmp_path: Path) -> None:
     """A wrong --database for the backend is enough for that."""
-    memory = DataOwner(tmp_path)
     async with backend_process(tmp_path / "backend.db") as backend:
         async with PowerSyncDatabase(tmp_path / "one.db", APP_SCHEMA) as database:
-
-            async def claim(backend_id: str | None) -> None:
-                memory.claim(USER, backend.url, backend_id)
-
-            connector = HttpConnector(backend.url, USER, claim=claim)
+            settings = load_settings(options={"data_dir": tmp_path, "backend_url": backend.url, "user_id": USER})
+            connector = HttpConnector(backend.url, USER, check=account_of(settings))
 
             async def connect() -> None:
                 await database.connect(connector, OPTIONS)

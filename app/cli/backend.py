@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from app.cli.context import ExitCode, settings_of
+from app.system.user_error import UserError
 
 if TYPE_CHECKING:
     import asyncio
@@ -162,7 +163,7 @@ def add(context: click.Context, name: str, *, mine: bool) -> int:
     from app.backend.data import users
     from app.system import sign_in_keys
 
-    user_id = str(settings_of(context).user_id) if mine else str(uuid.uuid4())
+    user_id = _own_user(context) if mine else str(uuid.uuid4())
     secret = sign_in_keys.new_secret()
     try:
         _on_database(context, lambda connection: users.add(connection, name, user_id, secret))
@@ -171,6 +172,16 @@ def add(context: click.Context, name: str, *, mine: bool) -> int:
     click.echo(f"{name}:{secret}")
     click.echo("Keep it: it is not shown again.", err=True)
     return ExitCode.OK
+
+
+def _own_user(context: click.Context) -> str:
+    """The user whose lists todo-tui shows on this machine."""
+    from app.connection.account import account_of
+
+    try:
+        return account_of(settings_of(context)).user_id
+    except UserError as error:
+        raise click.ClickException(str(error)) from error
 
 
 @user.command("list")

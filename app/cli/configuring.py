@@ -14,7 +14,7 @@ from uuid import UUID
 import click
 
 from app.cli.context import ExitCode, settings_of
-from app.cli.opened_store import print_json, tell
+from app.cli.output import print_json, print_note
 from app.cli.todos import json_option
 
 _SHELLS = ("bash", "zsh", "fish")
@@ -160,8 +160,8 @@ def _repair(context: click.Context, data_dir: Path) -> int:
     except UserError as error:
         raise click.ClickException(str(error)) from error
     told = f"{repaired.rescued:,} changes were rescued and wait again; the damaged files are in {repaired.kept}."
-    tell(context, told)
-    tell(context, "The lists come again with the next sync: todo-tui sync.")
+    print_note(context, told)
+    print_note(context, "The lists come again with the next sync: todo-tui sync.")
     return ExitCode.OK
 
 

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import click
 
 from app.cli.context import ExitCode
-from app.cli.opened_store import OpenStore, list_named, tell, with_store
+from app.cli.lookup import list_named
+from app.cli.open_store import OpenStore, with_store
+from app.cli.output import print_note
 
 if TYPE_CHECKING:
     from app.todo_text.transfer import ExportedList
@@ -38,13 +40,13 @@ def export(context: click.Context, file: Path | None, name: str | None, list_nam
     """
     from app.todo_text.transfer import WRITERS, summary
 
-    async def work(lists: OpenStore) -> list[ExportedList]:
+    async def work(opened: OpenStore) -> list[ExportedList]:
         from app.todo_text.transfer import ExportedList, ExportedTodo
 
-        every = [await list_named(lists, list_name)] if list_name is not None else await lists.all_lists()
+        every = [await list_named(opened, list_name)] if list_name is not None else await opened.all_lists()
         carried: list[ExportedList] = []
         for each in every:
-            todos = await lists.store.todos(each.id)
+            todos = await opened.store.todos(each.id)
             carried.append(
                 ExportedList(
                     each.name or "",
@@ -65,7 +67,7 @@ def export(context: click.Context, file: Path | None, name: str | None, list_nam
                 target.write(text.encode("utf-8", "surrogatepass"))
         except OSError as error:
             raise click.ClickException(f"{file} cannot be written: {error.strerror}.") from error
-        tell(context, f"Exported {summary(carried)}.")
+        print_note(context, f"Exported {summary(carried)}.")
     return ExitCode.OK
 
 
@@ -94,10 +96,10 @@ def import_(context: click.Context, file: Path, name: str | None) -> int:
     if not carried:
         raise click.ClickException(f"{file} has no lists and no to-dos.")
 
-    async def work(lists: OpenStore) -> str:
-        return await lists.store.import_lists(carried)
+    async def work(opened: OpenStore) -> str:
+        return await opened.store.import_lists(carried)
 
-    tell(context, f"{with_store(context, work)}.")
+    print_note(context, f"{with_store(context, work)}.")
     return ExitCode.OK
 
 

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app.cli.context import ExitCode
-from app.cli.opened_store import SHORT_ID, OpenStore, list_named, print_json, tell, todo_named, with_store
+from app.cli.lookup import SHORT_ID, list_named, todo_named
+from app.cli.open_store import OpenStore, with_store
+from app.cli.output import print_json, print_note
 
 if TYPE_CHECKING:
     from app.store import Todo, TodoList
@@ -39,14 +41,14 @@ def add(context: click.Context, text: tuple[str, ...], list_name: str | None, *,
     lines = [line.rstrip("\r\n") for line in sys.stdin] if text == ("-",) else []
     lines = [line for line in lines if line.strip()]
 
-    async def work(lists: OpenStore) -> None:
+    async def work(opened: OpenStore) -> None:
         from datetime import datetime
 
         from app.store import local_now
         from app.todo_text import understand
 
         now: datetime = local_now().replace(tzinfo=None)
-        target = await _target(lists, list_name)
+        target = await _target(opened, list_name)
         if text == ("-",):
             descriptions, preview = lines, ""
         elif plain:
@@ -56,24 +58,24 @@ def add(context: click.Context, text: tuple[str, ...], list_name: str | None, *,
             descriptions, preview = [understood.stored], understood.preview
         if not any(each.strip() for each in descriptions):
             raise click.UsageError("There is no text to add.")
-        ids = await lists.store.add_todos(target.id, descriptions)
+        ids = await opened.store.add_todos(target.id, descriptions)
         for todo_id in ids:
             click.echo(todo_id)
         what = f"{len(ids):,} to-dos" if len(ids) != 1 else "1 to-do"
-        tell(context, f"Added {what} to {target.name or '(no name)'}{': ' + preview if preview else ''}.")
+        print_note(context, f"Added {what} to {target.name or '(no name)'}{': ' + preview if preview else ''}.")
 
     with_store(context, work)
     return ExitCode.OK
 
 
-async def _target(lists: OpenStore, name: str | None) -> TodoList:
+async def _target(opened: OpenStore, name: str | None) -> TodoList:
     if name is not None:
-        return await list_named(lists, name)
-    every = await lists.all_lists()
+        return await list_named(opened, name)
+    every = await opened.all_lists()
     if every:
         return every[0]
-    await lists.store.add_list(_FIRST_LIST)
-    return (await lists.all_lists())[0]
+    await opened.store.add_list(_FIRST_LIST)
+    return (await opened.all_lists())[0]
 
 
 @click.command("list")
@@ -95,17 +97,17 @@ def list_todos(
     if list_name is not None and view is not None:
         raise click.UsageError("Name a list or a view, not both.")
 
-    async def work(lists: OpenStore) -> list[Todo]:
+    async def work(opened: OpenStore) -> list[Todo]:
         from app.store import Arrangement, SmartView, Sort
 
         if list_name is not None:
-            target: Any = (await list_named(lists, list_name)).id
-            sort = (await lists.store.arrangement(target)).sort
+            target: Any = (await list_named(opened, list_name)).id
+            sort = (await opened.store.arrangement(target)).sort
         else:
             target = SmartView(view or "all")
             sort = Sort.AGE if view in {None, "done"} else Sort.DUE
         arrangement = Arrangement(sort, shows_done=everything or view == "done")
-        return await lists.store.todos(target, arrangement=arrangement)
+        return await opened.store.todos(target, arrangement=arrangement)
 
     todos = with_store(context, work)
     if as_json:
@@ -160,9 +162,9 @@ def _as_data(todo: Todo) -> dict[str, Any]:
 def show(context: click.Context, todo: str, *, as_json: bool) -> int:
     """Print all about a to-do: its text with its notes, and what is known of it."""
 
-    async def work(lists: OpenStore) -> tuple[Todo, str]:
-        found = await todo_named(lists, todo)
-        names = {each.id: each.name for each in await lists.all_lists()}
+    async def work(opened: OpenStore) -> tuple[Todo, str]:
+        found = await todo_named(opened, todo)
+        names = {each.id: each.name for each in await opened.all_lists()}
         return found, names.get(found.list_id) or "(no name)"
 
     found, list_name = with_store(context, work)
@@ -193,7 +195,7 @@ def _lines(todo: Todo) -> str:
 @click.pass_context
 def done(context: click.Context, todos: tuple[str, ...], *, opens: bool) -> int:
     """Mark to-dos as done; one that repeats gets its next one."""
-    return _write(context, todos, lambda lists, ids: lists.store.set_completed(ids, completed=not opens))
+    return _write(context, todos, lambda opened, ids: opened.store.set_completed(ids, completed=not opens))
 
 
 @click.command()
@@ -201,7 +203,7 @@ def done(context: click.Context, todos: tuple[str, ...], *, opens: bool) -> int:
 @click.pass_context
 def rm(context: click.Context, todos: tuple[str, ...]) -> int:
     """Delete to-dos; `todo-tui undo` brings them back."""
-    return _write(context, todos, lambda lists, ids: lists.store.delete_todos(ids))
+    return _write(context, todos, lambda opened, ids: opened.store.delete_todos(ids))
 
 
 @click.command()
@@ -211,8 +213,8 @@ def rm(context: click.Context, todos: tuple[str, ...]) -> int:
 def move(context: click.Context, todos: tuple[str, ...], list_name: str) -> int:
     """Move to-dos to another list."""
 
-    async def write(lists: OpenStore, ids: Sequence[str]) -> str:
-        return await lists.store.move_todos(ids, (await list_named(lists, list_name)).id)
+    async def write(opened: OpenStore, ids: Sequence[str]) -> str:
+        return await opened.store.move_todos(ids, (await list_named(opened, list_name)).id)
 
     return _write(context, todos, write)
 
@@ -225,20 +227,20 @@ def move(context: click.Context, todos: tuple[str, ...], list_name: str) -> int:
 def edit(context: click.Context, todo: str, text: tuple[str, ...], *, plain: bool) -> int:
     """Change the first line of a to-do; without TEXT, its whole text in your editor."""
 
-    async def write(lists: OpenStore, ids: Sequence[str]) -> str:
+    async def write(opened: OpenStore, ids: Sequence[str]) -> str:
         from app.store import local_now
         from app.todo_text import understand
 
         if text:
             line = " ".join(text)
             stored = line if plain else understand(line, local_now().replace(tzinfo=None)).stored
-            return await lists.store.edit_first_line(ids[0], stored)
-        return await _in_editor(lists, ids[0])
+            return await opened.store.edit_first_line(ids[0], stored)
+        return await _in_editor(opened, ids[0])
 
     return _write(context, (todo,), write)
 
 
-async def _in_editor(lists: OpenStore, todo_id: str) -> str:
+async def _in_editor(opened: OpenStore, todo_id: str) -> str:
     import asyncio
     import os
 
@@ -246,7 +248,7 @@ async def _in_editor(lists: OpenStore, todo_id: str) -> str:
 
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise click.UsageError("Name the new text; there is no terminal for an editor.")
-    (todo,) = await lists.store.find_todos(id_prefix=todo_id)
+    (todo,) = await opened.store.find_todos(id_prefix=todo_id)
     before = todo.description or ""
     try:
         after = await asyncio.to_thread(edited, before, editor_command(os.environ))
@@ -254,18 +256,18 @@ async def _in_editor(lists: OpenStore, todo_id: str) -> str:
         raise click.ClickException(str(error)) from error
     if after == before or not after.strip():
         return ""
-    return await lists.store.edit_todo(todo_id, after)
+    return await opened.store.edit_todo(todo_id, after)
 
 
 def _write(
     context: click.Context, words: Sequence[str], write: Callable[[OpenStore, Sequence[str]], Awaitable[str]]
 ) -> int:
-    async def work(lists: OpenStore) -> str:
-        ids = [(await todo_named(lists, each)).id for each in words]
-        return await write(lists, list(dict.fromkeys(ids)))
+    async def work(opened: OpenStore) -> str:
+        ids = [(await todo_named(opened, each)).id for each in words]
+        return await write(opened, list(dict.fromkeys(ids)))
 
     label = with_store(context, work)
-    tell(context, f"{label}." if label else "Nothing had to be done.")
+    print_note(context, f"{label}." if label else "Nothing had to be done.")
     return ExitCode.OK
 
 
@@ -273,26 +275,26 @@ def _write(
 @click.pass_context
 def undo(context: click.Context) -> int:
     """Take the last step back, whether it was made here or in the interface."""
-    return _turn(context, lambda lists: lists.store.undo(), "Undone", "There is nothing to undo.")
+    return _turn(context, lambda opened: opened.store.undo(), "Undone", "There is nothing to undo.")
 
 
 @click.command()
 @click.pass_context
 def redo(context: click.Context) -> int:
     """Do again what was undone last."""
-    return _turn(context, lambda lists: lists.store.redo(), "Done again", "There is nothing to do again.")
+    return _turn(context, lambda opened: opened.store.redo(), "Done again", "There is nothing to do again.")
 
 
 def _turn(context: click.Context, turn: Callable[[OpenStore], Awaitable[Any]], told: str, nothing: str) -> int:
-    async def work(lists: OpenStore) -> Any:
-        return await turn(lists)
+    async def work(opened: OpenStore) -> Any:
+        return await turn(opened)
 
     undone = with_store(context, work)
     if undone is None:
-        tell(context, nothing)
+        print_note(context, nothing)
         return ExitCode.FAILED
     kept = f" {undone.kept} changed elsewhere since, and left alone." if undone.kept else ""
-    tell(context, f"{told}: {undone.label}.{kept}")
+    print_note(context, f"{told}: {undone.label}.{kept}")
     return ExitCode.OK
 
 
@@ -344,7 +346,7 @@ def rename_list(context: click.Context, name: str, new_name: str) -> int:
     async def work(opened: OpenStore) -> str:
         return await opened.store.rename_list((await list_named(opened, name)).id, new_name)
 
-    tell(context, f"{with_store(context, work)}.")
+    print_note(context, f"{with_store(context, work)}.")
     return ExitCode.OK
 
 
@@ -357,7 +359,7 @@ def remove_list(context: click.Context, name: str) -> int:
     async def work(opened: OpenStore) -> str:
         return await opened.store.delete_list((await list_named(opened, name)).id)
 
-    tell(context, f"{with_store(context, work)}.")
+    print_note(context, f"{with_store(context, work)}.")
     return ExitCode.OK
 
 

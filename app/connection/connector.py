@@ -7,19 +7,18 @@ Owns the HTTP client, the tokens and their error sentences. What is sent, and wh
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from http import HTTPStatus
 from ipaddress import ip_address
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
+from app.connection.backend_check import BackendCheck
 from app.connection.upload_interfaces import UPLOAD_INTERFACES, UploadInterfaceName, json_object, sentence_of
 from app.system.sign_in_keys import ANSWER_HEADER, SignInKey, is_answered, prove
 from sync import (
@@ -59,11 +58,11 @@ class HttpConnector(TransactionConnector):
         user_id: whose token is asked for; None for the user of the key.
         service_url: base URL of the sync service; None takes what the backend says, or else the backend itself.
         interface: how the backend wants its uploads.
-        sign_in: gives the key that signs in, or None where none is needed, for each request for a token.
-        verify: called before and after each request for a token; if it raises, no token is asked for or used.
-        claim: called when the backend has given a token, before that is used, with the id of its data if it tells one
-            (the demo backend does, others need not); if it raises, the token is not used.
+        checkpoints_by_backend: ask the backend for a custom write checkpoint after each upload.
+        check: gives the key to sign in with, and is asked whether this is the right backend.
         timeout: seconds that one request may take, with its answer.
+
+    More than five parameters, because each is a setting of its own; most callers name the first two.
     """
 
     def __init__(
@@ -74,9 +73,7 @@ class HttpConnector(TransactionConnector):
         *,
         interface: UploadInterfaceName = "batch",
         checkpoints_by_backend: bool = False,
-        sign_in: Callable[[], Awaitable[SignInKey | None]] | None = None,
-        verify: Callable[[], Awaitable[None]] | None = None,
-        claim: Callable[[str | None], Awaitable[None]] | None = None,
+        check: BackendCheck | None = None,
         timeout: float = 20.0,
     ) -> None:
         self._interface = UPLOAD_INTERFACES[interface]
@@ -86,9 +83,7 @@ class HttpConnector(TransactionConnector):
         self._backend_url = backend_url.rstrip("/")
         self._user_id = user_id
         self._service_url = service_url
-        self._sign_in = sign_in
-        self._verify = verify
-        self._claim = claim
+        self._check = check or BackendCheck()
         self._timeout = timeout
         self._token: str | None = None
         self._client: httpx.AsyncClient | None = None
@@ -105,11 +100,10 @@ class HttpConnector(TransactionConnector):
         Raises:
             BackendUnreachableError: the backend did not answer in time.
             BackendRefusedError: it gave no token.
-            Exception: whatever `verify` or `claim` raises.
+            Exception: whatever the `BackendCheck` raises.
         """
-        if self._verify is not None:
-            await self._verify()
-        key = None if self._sign_in is None else await self._sign_in()
+        await self._check.verify()
+        key = await self._check.sign_in_key()
         user_id = self._user_id or ""
         proof = None if key is None else prove(key, user_id, httpx.URL(self._backend_url).netloc.decode(), time.time())
         response = await self._request(
@@ -133,25 +127,25 @@ class HttpConnector(TransactionConnector):
                 f"What answers at {self._backend_url} does not know the sign-in key; it may be another program, or an "
                 "older todo-tui. Nothing was sent to it.",
             )
-        known_as = claims_of(token).get("sub")
+        # The service may be behind another address than the backend believes: what the user set comes first.
+        said = answer.get("powersync_url")
+        endpoint = self._service_url or (_http_url(said) if isinstance(said, str) else None) or self._backend_url
+        credentials = PowerSyncCredentials(endpoint, token)
+        known_as = credentials.claims().get("sub")
         if self._user_id is not None and isinstance(known_as, str) and known_as != self._user_id:
             # What is written as one user and synced as another would vanish from here.
             raise BackendRefusedError(
                 response.status_code,
                 f"{self._backend_url} signs everybody in as the user {known_as[:60]!r}; set user_id to that.",
             )
-        if self._verify is not None:
-            # Once more: another backend may have taken the address in between, and this be its token.
-            await self._verify()
-        if self._claim is not None:
-            await self._claim(await self._told_id())
+        # Once more: another backend may have taken the address in between, and this be its token.
+        await self._check.verify()
+        if self._check.claims:
+            await self._check.claim(await self._backend_id())
         self._token = token
-        # The service may be behind another address than the backend believes: what the user set comes first.
-        said = answer.get("powersync_url")
-        endpoint = self._service_url or (_http_url(said) if isinstance(said, str) else None) or self._backend_url
-        return PowerSyncCredentials(endpoint, token, _expiry(token))
+        return credentials
 
-    async def _told_id(self) -> str | None:
+    async def _backend_id(self) -> str | None:
         response = await self._request("GET", "/probes/liveness")
         answer = json_object(response) if response.is_success else {}
         backend_id = answer.get("backend_id")
@@ -224,13 +218,9 @@ async def user_of_key(backend_url: str, key: SignInKey) -> str:
         BackendUnreachableError: the backend did not answer in time.
         BackendRefusedError: it does not take the key, or does not know it itself.
     """
-
-    async def sign_in() -> SignInKey:
-        return key
-
-    connector = HttpConnector(backend_url, None, sign_in=sign_in)
+    connector = HttpConnector(backend_url, None, check=BackendCheck(key))
     try:
-        user_id = claims_of((await connector.fetch_credentials()).token).get("sub")
+        user_id = (await connector.fetch_credentials()).claims().get("sub")
     finally:
         await connector.aclose()
     if not isinstance(user_id, str) or not user_id:
@@ -264,20 +254,3 @@ def _http_url(text: str) -> str | None:
     except ValueError:
         return None
     return text.rstrip("/") if parts.scheme in ("http", "https") and parts.hostname else None
-
-
-def claims_of(token: str) -> dict[str, Any]:
-    """What a JWT says, or nothing; the signature is for the servers to check."""
-    try:
-        payload = token.split(".")[1]
-        claims: Any = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    except (IndexError, ValueError, RecursionError):
-        return {}
-    return cast("dict[str, Any]", claims) if isinstance(claims, dict) else {}
-
-
-def _expiry(token: str) -> datetime | None:
-    try:
-        return datetime.fromtimestamp(float(claims_of(token)["exp"]), UTC)
-    except (KeyError, TypeError, ValueError, OverflowError, OSError):
-        return None

@@ -150,7 +150,7 @@ class DataOwner:
     def _refuse_user(self, known: Ownership, user_id: str | None) -> None:
         if None not in (user_id, known.user_id) and user_id != known.user_id:
             raise UserError(
-                f"The lists in {self._data_dir} are those of user {known.user_id}; start with --user {known.user_id}, "
+                f"The lists in {self._data_dir} belong to user {known.user_id}; start with --user {known.user_id}, "
                 "or keep those of another user in another directory with --data-dir."
             )
 

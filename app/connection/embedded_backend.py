@@ -20,6 +20,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, cast
 
+from app.connection.backend_check import BackendCheck
 from app.connection.data_owner import DataOwner, InnerBackend
 from app.system.sign_in_keys import SignInKey, local_key_path, read_local_key
 from app.system.user_error import UserError
@@ -159,17 +160,17 @@ def _path(text: str) -> Path | None:
     return Path(text) if possible and Path(text).is_absolute() else None
 
 
-class EmbeddedBackend:
+class EmbeddedBackend(BackendCheck):
     """Keeps one backend with the right data on a loopback port; make one with `EmbeddedBackend.open`."""
 
     def __init__(self, data_dir: Path, port: int, on_change: Callable[[BackendState], None] | None = None) -> None:
+        super().__init__()
         self._data_dir = data_dir
         self._port = port
         self._on_change = on_change
         self._memory = DataOwner(data_dir)
         self._known: InnerBackend | None = None
         self._state = BackendState(Phase.STARTING)
-        self._child: asyncio.subprocess.Process | None = None
         self._settled = asyncio.Event()
         self._judging = asyncio.Lock()
 
@@ -211,17 +212,12 @@ class EmbeddedBackend:
         """What is known about the backend now."""
         return self._state
 
-    @property
-    def child_pid(self) -> int | None:
-        """Process id of the backend that this process started, or None if it runs none."""
-        return None if self._child is None else self._child.pid
-
     async def verify(self) -> None:
         """Return if what answers on the port says that it is the backend of these lists; waits while it starts.
 
         Takes at most 25 seconds. Call it before credentials of the backend are used: it keeps backends apart that have
         taken the same port by accident. Its word is all there is; what pretends to be that backend is found out by the
-        proof of the key (`sign_in`), which it does not have.
+        proof of the key (`sign_in_key`), which it does not have.
 
         Raises:
             EmbeddedBackendError: there is none, or another one.
@@ -236,7 +232,7 @@ class EmbeddedBackend:
         if problem is not None:
             raise EmbeddedBackendError(problem)
 
-    async def sign_in(self) -> SignInKey:
+    async def sign_in_key(self) -> SignInKey:
         """The key beside the backend's database; without it there are no tokens.
 
         Raises:
@@ -314,13 +310,12 @@ class EmbeddedBackend:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 # `-m` looks for `app` here first: a directory of that name where the user stands must not be taken.
-                cwd=Path(__file__).parent.parent,
+                cwd=Path(__file__).parents[2],
                 # Ctrl-C at the terminal is for the interface; the child ends with it, by its stdin.
                 start_new_session=True,
             )
         except OSError as error:
             return f"The backend inside todo-tui cannot be started: {error.strerror}; it is tried again."
-        self._child = child
         _log.info("Backend child %d started on port %d with %s.", child.pid, self._port, database)
         assert child.stdout is not None
         assert child.stderr is not None
@@ -337,7 +332,6 @@ class EmbeddedBackend:
             problem = f"The backend inside todo-tui was not ready within {_READY_SECONDS:.0f} seconds."
         finally:
             await _end(child)
-            self._child = None
             text = await complaints
             _log.info("Backend child %d ended with code %s: %s", child.pid, child.returncode, text or "no message")
         if child.returncode == CHILD_PORT_TAKEN:

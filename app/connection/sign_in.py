@@ -121,20 +121,23 @@ def sign_in_key(settings: Settings) -> SignInKey | None:
     return None if signed_in is None else signed_in.key
 
 
-def as_signed_in(settings: Settings) -> Settings:
-    """The settings with the user whose key `todo-tui login` has kept for the backend, if it has.
+def signed_in_user(settings: Settings) -> str:
+    """The user who is signed in at the backend of these settings (`todo-tui login`), else the one whom they name.
+
+    May take long, as `recall` may.
 
     Raises:
-        UserError: another user is named.
+        UserError: both are given and differ, or what was kept cannot be read.
     """
+    named = str(settings.user_id)
     if settings.backend_url is None or settings.sign_in_key is not None:
-        return settings
+        return named
     signed_in = SignInFile(settings.data_dir).recall(settings.backend_url)
-    if signed_in is None or str(settings.user_id) == signed_in.user_id:
-        return settings
+    if signed_in is None or signed_in.user_id == named:
+        return named
     if "user_id" in settings.model_fields_set:
         raise UserError(
-            f"You are signed in at {settings.backend_url} as user {signed_in.user_id}, not as {settings.user_id}; "
-            "leave --user (user_id) out, or sign in with another key by todo-tui login, in another --data-dir."
+            f"You are signed in at {settings.backend_url} as user {signed_in.user_id}, not as {named}; "
+            "leave out --user (user_id), or sign in with another key by todo-tui login, in another --data-dir."
         )
-    return settings.model_copy(update={"user_id": signed_in.user_id})
+    return signed_in.user_id

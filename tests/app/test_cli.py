@@ -31,7 +31,7 @@ ENDS_SECONDS = STUCK_SECONDS - 3
 WRITES_ON = """
 import select, sys
 from textual.drivers._writer_thread import WriterThread
-from app.terminal import outlive_terminal
+from app.system.terminal import outlive_terminal
 outlive_terminal()
 poll = select.poll()
 poll.register(0, 0)
@@ -412,7 +412,7 @@ def test_lists_are_never_given_to_another_backend_or_user(
             kept = (data_dir / "backend.json").read_text()
             with terminal(environment, *program, "--user", other) as shown:
                 assert shown.read_to_end() == 1
-                assert b"are those of user" in shown.output
+                assert b"belong to user" in shown.output
             with terminal(environment, *program, "--backend", "http://127.0.0.1:9") as shown:
                 assert shown.read_to_end() == 1
                 assert b"are synced with" in b" ".join(shown.output.split())

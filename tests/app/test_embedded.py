@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -36,7 +37,7 @@ ROOT = Path(__file__).parents[2]
 PARENT = """
 import asyncio, sys
 from pathlib import Path
-from app.embedded import EmbeddedBackend
+from app.connection.embedded_backend import EmbeddedBackend
 
 async def run():
     def changed(state):
@@ -46,6 +47,15 @@ async def run():
 
 asyncio.run(run())
 """
+
+
+def children(port: int) -> list[int]:
+    """Process ids of the backends that this process runs on a port."""
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in listed.splitlines()]
+    return [
+        int(row[0]) for row in rows if row[1] == str(os.getpid()) and row[-5:-2] == ["--port", str(port), "--database"]
+    ]
 
 
 class States:
@@ -76,8 +86,7 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.02)
 
 
-async def is_gone(pid: int | None) -> bool:
-    assert pid is not None
+async def is_gone(pid: int) -> bool:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, 0)
         return False
@@ -140,7 +149,7 @@ async def test_the_first_start_runs_a_backend_with_a_database_of_its_own(data_di
         assert embedded.state.phase is Phase.STARTING
         await embedded.verify()
         assert embedded.state == BackendState(Phase.OWN)
-        pid = embedded.child_pid
+        (pid,) = children(port)
         found = await introduction(port)
         assert found.database == data_dir / "backend.db"
         assert embedded.url == f"http://127.0.0.1:{port}"
@@ -158,12 +167,12 @@ async def test_the_first_start_runs_a_backend_with_a_database_of_its_own(data_di
 
 async def test_the_child_ends_when_the_task_is_cancelled(data_dir: Path, port: int) -> None:
     states = States()
-    started: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+    started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def use() -> None:
-        async with EmbeddedBackend.open(data_dir, port, states) as embedded:
+        async with EmbeddedBackend.open(data_dir, port, states):
             await states.until(Phase.OWN)
-            started.set_result(embedded.child_pid)
+            started.set_result(children(port)[0])
             await asyncio.Event().wait()
 
     task = asyncio.create_task(use())
@@ -178,20 +187,19 @@ async def test_leaving_before_the_child_is_ready_leaves_no_child(data_dir: Path,
     async with EmbeddedBackend.open(data_dir, port) as embedded:
 
         async def started() -> bool:
-            return embedded.child_pid is not None
+            return bool(children(port))
 
         await until(started)
-        pid = embedded.child_pid
+        (pid,) = children(port)
         assert embedded.state.phase is Phase.STARTING
     assert await is_gone(pid)
 
 
 async def test_a_child_that_hangs_is_killed_on_the_way_out(data_dir: Path, port: int) -> None:
     states = States()
-    async with EmbeddedBackend.open(data_dir, port, states) as embedded:
+    async with EmbeddedBackend.open(data_dir, port, states):
         await states.until(Phase.OWN)
-        pid = embedded.child_pid
-        assert pid is not None
+        (pid,) = children(port)
         os.kill(pid, signal.SIGSTOP)
     assert await is_gone(pid)
 
@@ -209,12 +217,12 @@ async def test_a_killed_child_is_started_again_with_the_same_data(data_dir: Path
     states = States()
     async with EmbeddedBackend.open(data_dir, port, states) as embedded:
         await states.until(Phase.OWN)
-        before, pid = await introduction(port), embedded.child_pid
-        assert pid is not None
+        before, (pid,) = await introduction(port), children(port)
         os.kill(pid, signal.SIGKILL)
         await states.until(Phase.UNAVAILABLE, "ended (exit code -9); it is started again")
         await states.until(Phase.OWN)
-        assert embedded.child_pid not in (None, pid)
+        (new_pid,) = children(port)
+        assert new_pid != pid
         assert await introduction(port) == before
         await embedded.verify()
 
@@ -228,9 +236,9 @@ async def test_a_second_one_uses_the_backend_of_the_first_and_takes_over(tmp_pat
         async with EmbeddedBackend.open(first_dir, port, first):
             await first.until(Phase.OWN)
             shared = await introduction(port)
-            embedded = await stack.enter_async_context(EmbeddedBackend.open(second_dir, port, second))
+            await stack.enter_async_context(EmbeddedBackend.open(second_dir, port, second))
             await second.until(Phase.SHARED)
-            assert embedded.child_pid is None
+            assert len(children(port)) == 1
         await second.until(Phase.OWN)
         assert await introduction(port) == shared, "the same file, though it lies in the other's directory"
         assert not (second_dir / "backend.db").exists()
@@ -300,7 +308,7 @@ async def test_of_two_that_start_at_once_one_serves_both(
 
         await until(settled)
         await asyncio.gather(one.verify(), two.verify())
-        assert [one.child_pid, two.child_pid].count(None) == 1
+        assert len(children(port)) == 1
         assert f"ended with code {CHILD_PORT_TAKEN}" in caplog.text
         assert not any(state.problem for state in (*first.seen, *second.seen))
     memories = [json.loads((directory / "backend.json").read_text()) for directory in (first_dir, second_dir)]
@@ -467,10 +475,10 @@ async def test_a_database_that_is_served_elsewhere_is_told_soon_and_used_when_it
     started = asyncio.get_running_loop().time()
     async with contextlib.AsyncExitStack() as stack:
         async with running(BackendConfig(data_dir / "backend.db", port=free_port(), open_to_all=True)):
-            embedded = await stack.enter_async_context(EmbeddedBackend.open(data_dir, port, states))
+            await stack.enter_async_context(EmbeddedBackend.open(data_dir, port, states))
             await states.until(Phase.UNAVAILABLE, "is served at another port or address; stop the todo-tui")
             assert asyncio.get_running_loop().time() - started < 4
-            assert embedded.child_pid is None
+            assert children(port) == []
         await states.until(Phase.OWN)
 
 

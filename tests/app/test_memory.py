@@ -32,11 +32,9 @@ def test_lists_of_one_user_are_not_shown_to_another(memory: DataOwner, tmp_path:
     memory.claim(ANN, None)
     for backend_url in (None, HERE):
         memory.check(ANN, backend_url)
-        with pytest.raises(
-            UserError, match=f"The lists in {tmp_path} are those of user {ANN}; start with --user {ANN}"
-        ):
+        with pytest.raises(UserError, match=f"The lists in {tmp_path} belong to user {ANN}; start with --user {ANN}"):
             memory.check(BOB, backend_url)
-    with pytest.raises(UserError, match="are those of user"):
+    with pytest.raises(UserError, match="belong to user"):
         memory.claim(BOB, None)
 
 
