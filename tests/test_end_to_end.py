@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from app.connection.account import account_of
 from app.connection.connector import HttpConnector
-from app.settings.settings import load_settings
+from app.settings.sources import load_settings
 from app.store import Store, Todo, TodoList
 from app.store.schema import APP_SCHEMA
 from app.todo_text.badges import FRESH

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from app.cli.context import ExitCode, settings_of
+from app.cli.context import ExitCode, setting_option, settings_of
 from app.system.user_error import UserError
 
 if TYPE_CHECKING:
@@ -37,21 +37,11 @@ _ORPHAN_SECONDS = 8.0
 @click.option(
     "--sync-port", type=click.IntRange(0, 65535), metavar="N", help="Serve the sync side on this port, not on the same."
 )
-@click.option(
-    "--database",
-    metavar="FILE|URL",
-    help="Keep the lists in this file, or in the PostgreSQL database postgresql://…  "
-    "[default: backend.db in the data directory]",
-)
+@setting_option("database")
 @click.option("--init-database", is_flag=True, help="Make the tables and the publication in PostgreSQL, and end.")
 @click.option("--powersync-url", metavar="URL", help="Where clients find the PowerSync Service that syncs PostgreSQL.")
 @click.option("--audience", metavar="NAME", default="todo-tui", show_default=True, help="For whom tokens are.")
-@click.option(
-    "--sync-config",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Who syncs what, as PowerSync's sync config says it.  [default: each user their own lists]",
-)
+@setting_option("sync_config", type=click.Path(path_type=Path))
 @click.option("--allow-remote", is_flag=True, help="Allow addresses that other machines can reach.")
 @click.option("--open", "open_to_all", is_flag=True, help="Let anybody in as any user, without a sign-in key.")
 @click.option("--until-stdin-closes", is_flag=True, hidden=True)

@@ -15,6 +15,7 @@ import click
 
 from app.cli.context import ExitCode, settings_of
 from app.cli.output import print_json, print_note
+from app.cli.setting_options import SETTING_OPTIONS
 from app.cli.todos import json_option
 
 _SHELLS = ("bash", "zsh", "fish")
@@ -29,7 +30,7 @@ def config() -> None:
 @click.pass_context
 def path(context: click.Context) -> int:
     """Print where the config file is looked for."""
-    from app.settings.settings import default_config_path
+    from app.settings.sources import default_config_path
 
     given, _ = context.find_root().obj
     click.echo(given or default_config_path())
@@ -187,18 +188,10 @@ def serve(context: click.Context, *, host: str, port: int, allow_remote: bool) -
             "The browser needs the extra serve, which is not installed: pip install 'todo-tui[serve]'."
         ) from error
     config_file, options = context.find_root().obj
-    given = {"--config": config_file, **{_ROOT_OPTIONS[key]: value for key, value in options.items()}}
+    given = {"--config": config_file, **{SETTING_OPTIONS[key][0]: value for key, value in options.items()}}
     words = [word for option, value in given.items() if value is not None for word in (option, str(value))]
     Server(shlex.join([sys.executable, "-m", "app", *words]), host=host, port=port, title="todo-tui").serve()
     return ExitCode.OK
 
-
-_ROOT_OPTIONS = {
-    "profile": "--profile",
-    "data_dir": "--data-dir",
-    "backend_url": "--backend",
-    "user_id": "--user",
-    "port": "--port",
-}
 
 COMMANDS = (config, keys, completions, doctor, serve)

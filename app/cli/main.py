@@ -18,7 +18,7 @@ import click
 
 from app.cli import configuring, import_export, syncing, todos
 from app.cli.backend import backend
-from app.cli.context import ExitCode, settings_of
+from app.cli.context import ExitCode, setting_option, settings_of
 
 _THREADS_SECONDS = 0.5
 
@@ -75,11 +75,11 @@ def _print_version(context: click.Context, _parameter: click.Parameter, value: A
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--config", type=click.Path(path_type=Path), metavar="PATH", help="Read this config file.")
-@click.option("--profile", metavar="NAME", help="Take the backend, user and data directory of this profile.")
-@click.option("--data-dir", metavar="DIR", help="Keep the data in this directory.")
-@click.option("--backend", "backend_url", metavar="URL", help="Sync with the backend at this address.")
-@click.option("--user", "user_id", metavar="ID", help="Show and sync the lists of this user (a UUID or a number).")
-@click.option("--port", metavar="N", help="Port of the demo backend inside todo-tui.  [default: 6161]")
+@setting_option("profile")
+@setting_option("data_dir")
+@setting_option("backend_url")
+@setting_option("user_id")
+@setting_option("port")
 @click.option("--quiet", "-q", is_flag=True, help="Say nothing on stderr but what went wrong.")
 @click.option("--no-color", is_flag=True, help="Show no colour at all, as with NO_COLOR.")
 @click.option(

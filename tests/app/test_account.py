@@ -10,7 +10,8 @@ import pytest
 from app.connection.account import account_of
 from app.connection.data_owner import DataOwner, Ownership
 from app.connection.sign_in import SignedIn, SignInFile
-from app.settings.settings import DEFAULT_USER_ID, Settings, load_settings
+from app.settings.settings import DEFAULT_USER_ID, Settings
+from app.settings.sources import load_settings
 from app.system.user_error import UserError
 
 APP = Path(__file__).parents[2] / "app"

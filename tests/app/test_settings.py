@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import tomllib
 from pathlib import Path
 
+import click
 import pytest
 
-from app.settings.settings import (
-    DEFAULT_USER_ID,
-    Settings,
-    SettingsError,
-    default_config_path,
-    json_schema,
-    load_settings,
-)
+from app.cli.main import command_line
+from app.cli.setting_options import SETTING_OPTIONS
+from app.settings.settings import DEFAULT_USER_ID, SETTINGS, Settings, json_schema
+from app.settings.sources import SettingsError, default_config_path, load_settings
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
 OTHER_USER = "00000000-0000-4000-8000-000000000001"
@@ -270,6 +268,30 @@ def test_a_profile_that_cannot_be_used_is_told(tmp_path: Path, text: str, profil
     with pytest.raises(SettingsError) as raised:
         load_settings(config_file(tmp_path, text), {"profile": profile})
     assert told in str(raised.value)
+
+
+def test_every_setting_has_its_words_and_its_example_sets_it() -> None:
+    assert list(SETTINGS) == list(Settings.model_fields)
+    for name, setting in SETTINGS.items():
+        values = tomllib.loads(setting.example)
+        assert list(values) == [name]
+        assert type(values[name]) is setting.toml
+        assert setting.summary.endswith("."), name
+        assert setting.expected, name
+        assert setting.option_help or not setting.option, name
+
+
+def test_the_options_of_the_command_line_are_those_of_the_settings() -> None:
+    context = click.Context(command_line)
+    commands = {"todo-tui": command_line, "todo-tui backend": command_line.get_command(context, "backend")}
+    expected = {name: setting for name, setting in SETTINGS.items() if setting.option}
+    assert list(SETTING_OPTIONS) == list(expected)
+    for name, setting in expected.items():
+        command = commands[setting.option_of]
+        assert command is not None
+        (option,) = (each for each in command.params if each.name == name)
+        assert isinstance(option, click.Option)
+        assert (option.opts, option.metavar, option.help) == ([setting.option], setting.metavar, setting.option_help)
 
 
 def test_the_schema_for_editors_is_the_one_that_is_published() -> None:
