@@ -27,12 +27,12 @@ WIDTH = 120
 
 _KEYS_HEAD = """# Keys
 
-`?` in todo-tui shows the keys in force; typing there filters them. `ctrl+p` finds any action by its words.
+`?` in todo-tui shows the keys in use; typing there filters them. `ctrl+p` finds any action by its name.
 
 ## Other keys
 
-In the [config file](../config.example.toml), `keymap` chooses a set of keys to begin with: `default`, `vim` or
-`plain`, which moves with arrows and function keys instead of letters. The table `[keys]` changes single actions:
+In the [config file](../config.example.toml), `keymap` is the set of keys to start from: `default`, `vim`, or `plain`,
+which uses arrows and function keys instead of letters. The table `[keys]` changes single actions:
 
 ```toml
 keymap = "vim"
@@ -43,9 +43,8 @@ keymap = "vim"
 "todos.copy_todo" = []
 ```
 
-A key is named as in `d`, `ctrl+k`, `shift+up`, `f5` or `pageup`; an empty list leaves an action without a key. An
-action that does not exist, a key that does not exist, and a key that would mean two things in one place are refused
-with a sentence.
+Keys are written like `d`, `ctrl+k`, `shift+up`, `f5` or `pageup`; an empty list leaves an action without a key. Unknown
+actions, unknown keys, and keys with two meanings in one place are rejected with an error message.
 
 ## All actions
 
@@ -71,19 +70,19 @@ def keys_page() -> str:
 
 _COMMANDS_HEAD = """# Commands
 
-All of them work on the same lists as the interface, while it runs or not. What is data goes to stdout, what was done
-is told on stderr (`--quiet` keeps that back). Nothing is ever asked unless both are a terminal.
+Commands work on the same lists as the interface, whether it is running or not. Data goes to stdout; what was done is
+reported on stderr, unless `--quiet` is given. Commands ask questions only in a terminal.
 
 | Exit code | Meaning |
 |---|---|
-| 0 | done |
-| 1 | not done; one sentence on stderr tells why |
-| 2 | wrong usage, or a setting that cannot be used |
-| 4 | `sync` was not finished in time |
-| 130, 128 + n | ended by Ctrl+C, by signal n |
+| 0 | success |
+| 1 | failure; one sentence on stderr says why |
+| 2 | wrong usage, or a setting that is not valid |
+| 4 | `sync` did not finish in time |
+| 130, 128 + n | stopped by Ctrl+C, by signal n |
 
-A to-do is named by the beginning of its id or by words of its text, a list by its id or by a part of its name. Where
-several fit, a terminal is asked which one is meant; a script gets exit code 1.
+A to-do is identified by the beginning of its id or by words of its text, a list by its id or by part of its name. If
+several match, you are asked which one you mean; a script gets exit code 1.
 
 This page is made from the code (`python docs/reference.py`).
 """
@@ -113,7 +112,7 @@ def _command_texts(command: click.Command, name: str) -> Iterator[str]:
 
 _API_HEAD = """# Public names of the engine
 
-Everything that `import sync` offers, with the first words of its docstring; `help()` tells the rest. The guides are
+Everything that `import sync` offers, with the first words of its docstring; `help()` has the rest. The guides are
 [engine.md](engine.md), [syncing.md](syncing.md), [uploading.md](uploading.md), [schema.md](schema.md) and
 [raw-tables.md](raw-tables.md).
 

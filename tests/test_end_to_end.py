@@ -246,7 +246,7 @@ async def test_a_backend_whose_data_was_replaced_gets_nothing_and_takes_nothing(
             await store.add_todo(list_id, "Waiting")
             async with asyncio.timeout(10):
                 async for status in store.watch_status():
-                    refused = "holds other lists now" in str(status.download_error)
+                    refused = "now has other lists than" in str(status.download_error)
                     # The count follows a commit by some milliseconds.
                     if refused and status.upload_queue_count == 1:
                         break

@@ -1,6 +1,7 @@
-"""One run of the interface: data directory, log, backend, database, connector and app, put together and taken apart.
+"""One run of the interface, from start to exit.
 
-Owns the order of all that, the signals that end it, and the log file. Must not know what any of them does inside.
+Owns the log file, the signals that end the run, and the exit code. How the lists are opened is
+`app.cli.open_store`'s, how they are shown `app.tui`'s.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from app.settings.settings import Settings
 
 STUCK_SECONDS = 15.0
-"""What has not ended so long after a signal is ended by force."""
+"""A run that has not ended this long after a signal is ended by force."""
 
 _LOG_BYTES = 1_000_000
 _FLUSH_SECONDS = 5.0
@@ -40,12 +41,12 @@ _log = logging.getLogger(__name__)
 
 
 class InterfaceError(Exception):
-    """The interface ended by a mistake of its own; the message is Textual's account of it."""
+    """The interface crashed; the message is Textual's report."""
 
 
 @dataclass(slots=True)
 class _End:
-    """How the run ends, if not by the user's wish."""
+    """The signal that ends the run, or 0 while none does."""
 
     signal: int = 0
 
@@ -57,12 +58,12 @@ class _End:
 def run_interface(settings: Settings) -> int:
     """Run the interface until the user quits or a signal ends it; returns the exit code.
 
-    A thread that looks up a name may go on after it: that cannot be interrupted, and is not waited for.
+    A thread that looks up a name may outlive it: a lookup cannot be interrupted, and is not waited for.
 
     Raises:
-        UserError: it cannot start, ended by a mistake that the log describes, or could not store everything.
+        UserError: it cannot start, crashed (the log has the details), or could not store everything.
     """
-    # Everything that is made from here on is the user's own: database, log, and what SQLite puts beside them.
+    # Whatever is created from here on is for this user only: database, log, and what SQLite puts beside them.
     os.umask(0o077)
     log_file = _open_log(settings.data_dir)
     end = _End()
@@ -74,10 +75,10 @@ def run_interface(settings: Settings) -> int:
     except asyncio.CancelledError:
         _log.info("Ended by signal %d.", end.signal)
     except Exception as error:
-        _log.exception("todo-tui ended by a mistake.")
+        _log.exception("todo-tui crashed.")
         raise UserError(
-            f"todo-tui ended by a mistake of its own ({type(error).__name__}); your lists are kept, "
-            f"and {log_file} tells more."
+            f"todo-tui crashed (internal error: {type(error).__name__}); your lists are safe, "
+            f"and {log_file} has the details."
         ) from error
     return end.exit_code
 
@@ -116,10 +117,10 @@ async def _run(settings: Settings, end: _End) -> None:
 
 
 def _end_at_signals(end: _End, leave: Callable[[], object]) -> None:
-    """Call `leave` on the event loop at SIGTERM and SIGHUP, instead of what was called before."""
+    """Call `leave` on the event loop at SIGTERM and SIGHUP; replaces the handlers of an earlier call."""
     loop = asyncio.get_running_loop()
 
-    def told(number: int, _frame: FrameType | None) -> None:
+    def handle(number: int, _frame: FrameType | None) -> None:
         end.signal = number
         if number == signal.SIGHUP:
             leave_terminal()
@@ -130,7 +131,7 @@ def _end_at_signals(end: _End, leave: Callable[[], object]) -> None:
 
     # Not the loop's own signal handlers: they would not run while the interface waits for a terminal that hangs.
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, told)
+        signal.signal(number, handle)
 
 
 async def _show(opened: OpenStore, settings: Settings, end: _End, backend_changed: asyncio.Event) -> None:

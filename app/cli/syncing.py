@@ -1,4 +1,4 @@
-"""The commands about syncing: doing it, its state, what waits, and what was rejected.
+"""The commands about syncing: doing it, its state, what waits for upload, and what was rejected.
 
 Owns what they print, and how a command syncs without the interface.
 """
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option(
-    "--wait", type=click.FloatRange(0, 86_400), default=30.0, metavar="SECONDS", help="At most so long.  [30]"
+    "--wait", type=click.FloatRange(0, 86_400), default=30.0, metavar="SECONDS", help="Wait no longer.  [default: 30]"
 )
 @click.pass_context
 def sync(context: click.Context, wait: float) -> int:
-    """Upload what waits and fetch what is new, then end. Exit code 4 if that was not finished in time."""
+    """Upload the waiting changes and download new ones, then exit. The exit code is 4 if that takes too long."""
     import asyncio
     import os
 
@@ -57,7 +57,8 @@ def sync(context: click.Context, wait: float) -> int:
     if finished:
         print_note(context, "Everything is synced.")
         return ExitCode.OK
-    print_note(context, f"Not finished after {wait:g} seconds: {waiting:,} changes waiting. {reason}".rstrip())
+    changes = f"{waiting:,} changes wait" if waiting != 1 else "1 change waits"
+    print_note(context, f"Not finished after {wait:g} seconds: {changes} to be uploaded. {reason}".rstrip())
     return ExitCode.UNFINISHED
 
 
@@ -89,7 +90,7 @@ async def _syncing(opened: OpenStore) -> AsyncGenerator[None]:
 @json_option
 @click.pass_context
 def status(context: click.Context, *, as_json: bool) -> int:
-    """Print one line for a status bar: what is due, and how it stands with syncing. Connects to nothing."""
+    """Print one line for a status bar: what is due, and the state of syncing. Does not connect."""
 
     async def work(opened: OpenStore) -> dict[str, Any]:
         counts = await anext(aiter(opened.store.watch_counts()))
@@ -118,7 +119,7 @@ def status(context: click.Context, *, as_json: bool) -> int:
 @json_option
 @click.pass_context
 def queue(context: click.Context, *, as_json: bool) -> int:
-    """Print the changes that wait to be uploaded, oldest first, one transaction a line."""
+    """Print the changes that wait to be uploaded, oldest first, one transaction per line."""
 
     async def work(opened: OpenStore) -> list[dict[str, Any]]:
         from app.store.change_words import KnownTexts, told
@@ -153,7 +154,7 @@ def queue(context: click.Context, *, as_json: bool) -> int:
 @json_option
 @click.pass_context
 def rejected(context: click.Context, *, as_json: bool) -> int:
-    """Print the changes that the backend refused, and why; they are kept until they are retried or discarded."""
+    """Print the changes that the backend rejected, and why. They are kept until you retry or discard them."""
     if context.invoked_subcommand is not None:
         return ExitCode.OK
     changes = _rejected(context)
@@ -191,7 +192,7 @@ def _decide(context: click.Context, number: int, decision: str) -> None:
     async def work(opened: OpenStore) -> None:
         async for changes in opened.store.report.watch_rejected():
             if not 1 <= number <= len(changes):
-                raise click.UsageError(f"There is no rejected change {number}; todo-tui rejected shows them.")
+                raise click.UsageError(f"There is no rejected change {number}; run todo-tui rejected to see them.")
             decide = opened.store.report.retry if decision == "retry" else opened.store.report.discard
             await decide(changes[number - 1].id)
             return
@@ -203,9 +204,9 @@ def _decide(context: click.Context, number: int, decision: str) -> None:
 @click.argument("number", type=int)
 @click.pass_context
 def retry(context: click.Context, number: int) -> int:
-    """Let a rejected change be sent once more."""
+    """Send a rejected change again."""
     _decide(context, number, "retry")
-    print_note(context, "It is sent again with the next sync.")
+    print_note(context, "It will be sent again with the next sync.")
     return ExitCode.OK
 
 
@@ -213,16 +214,16 @@ def retry(context: click.Context, number: int) -> int:
 @click.argument("number", type=int)
 @click.pass_context
 def discard(context: click.Context, number: int) -> int:
-    """Forget a rejected change for ever."""
+    """Discard a rejected change for good."""
     _decide(context, number, "discard")
-    print_note(context, "Forgotten.")
+    print_note(context, "Discarded.")
     return ExitCode.OK
 
 
 @rejected.command()
 @click.pass_context
 def export(context: click.Context) -> int:
-    """Print all rejected changes as JSON, whole."""
+    """Print all rejected changes as JSON, with all their values."""
 
     async def work(opened: OpenStore) -> list[dict[str, Any]]:
         return [write.export() for write in await opened.database.rejected_writes()]

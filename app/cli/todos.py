@@ -1,6 +1,6 @@
 """The everyday commands: adding, reading, completing, changing, moving and deleting to-dos, and the lists.
 
-Owns what they print. stdout is data, one to-do or list a line or JSON; what was done is told on stderr.
+Owns what they print: data on stdout, one to-do or list per line or JSON; what was done on stderr.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _FIRST_LIST = "To-dos"
 
 list_option = click.option(
-    "-l", "--list", "list_name", metavar="LIST", help="The list: its name, a part of it, or its id."
+    "-l", "--list", "list_name", metavar="LIST", help="The list, by its name, a part of it, or its id."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -30,13 +30,13 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 @click.command()
 @click.argument("text", nargs=-1, required=True)
 @list_option
-@click.option("--plain", is_flag=True, help="Take the text as it is, without looking for dates, priorities and tags.")
+@click.option("--plain", is_flag=True, help="Take the text literally, without dates, priorities and tags.")
 @click.pass_context
 def add(context: click.Context, text: tuple[str, ...], list_name: str | None, *, plain: bool) -> int:
     """Add a to-do and print its id.
 
-    TEXT may say more than what is to do: "Pay rent tomorrow 9am p1 #home every month". A single - reads to-dos from
-    stdin, one a line, as they are. Without -l it goes to the first list.
+    TEXT can include a date, a priority, tags and a repetition: "Pay rent tomorrow 9am p1 #home every month". If it is
+    -, to-dos are read from stdin, one per line and literally. Without -l they go to the first list.
     """
     lines = [line.rstrip("\r\n") for line in sys.stdin] if text == ("-",) else []
     lines = [line for line in lines if line.strip()]
@@ -81,10 +81,10 @@ async def _target(opened: OpenStore, name: str | None) -> TodoList:
 @click.command("list")
 @click.argument("list_name", metavar="[LIST]", required=False)
 @click.option("--today", "view", flag_value="today", help="What is due today, in all lists.")
-@click.option("--overdue", "view", flag_value="overdue", help="What should have been done before today.")
+@click.option("--overdue", "view", flag_value="overdue", help="What is overdue.")
 @click.option("--upcoming", "view", flag_value="upcoming", help="What is due after today.")
 @click.option("--done", "view", flag_value="done", help="What is done.")
-@click.option("--all", "everything", is_flag=True, help="Also what is done.")
+@click.option("--all", "everything", is_flag=True, help="Include what is done.")
 @json_option
 @click.pass_context
 def list_todos(
@@ -92,7 +92,7 @@ def list_todos(
 ) -> int:
     """Print the open to-dos of LIST, or of all lists.
 
-    The ids that are shown are shortened; any beginning that only one to-do has is understood by the other commands.
+    Ids are shortened; the other commands accept any unique beginning of an id.
     """
     if list_name is not None and view is not None:
         raise click.UsageError("Name a list or a view, not both.")
@@ -160,7 +160,7 @@ def _as_data(todo: Todo) -> dict[str, Any]:
 @json_option
 @click.pass_context
 def show(context: click.Context, todo: str, *, as_json: bool) -> int:
-    """Print all about a to-do: its text with its notes, and what is known of it."""
+    """Print a to-do in full: its text with its notes, and its details."""
 
     async def work(opened: OpenStore) -> tuple[Todo, str]:
         found = await todo_named(opened, todo)
@@ -178,8 +178,8 @@ def show(context: click.Context, todo: str, *, as_json: bool) -> int:
     for key in ("list", "completed", "due", "priority", "tags", "repeats", "created_at", "completed_at", "id"):
         value = data[key]
         if value not in (None, [], ""):
-            told = " ".join(value) if key == "tags" else str(value)
-            click.echo(f"{key + ':':<14}{sanitized(told)}")
+            shown = " ".join(value) if key == "tags" else str(value)
+            click.echo(f"{key + ':':<14}{sanitized(shown)}")
     return ExitCode.OK
 
 
@@ -191,10 +191,10 @@ def _lines(todo: Todo) -> str:
 
 @click.command()
 @click.argument("todos", nargs=-1, required=True, metavar="TODO…")
-@click.option("--open", "opens", is_flag=True, help="Open them again instead.")
+@click.option("--open", "opens", is_flag=True, help="Reopen them instead.")
 @click.pass_context
 def done(context: click.Context, todos: tuple[str, ...], *, opens: bool) -> int:
-    """Mark to-dos as done; one that repeats gets its next one."""
+    """Mark to-dos as done. If one repeats, its next occurrence is added."""
     return _write(context, todos, lambda opened, ids: opened.store.set_completed(ids, completed=not opens))
 
 
@@ -222,10 +222,10 @@ def move(context: click.Context, todos: tuple[str, ...], list_name: str) -> int:
 @click.command()
 @click.argument("todo")
 @click.argument("text", nargs=-1)
-@click.option("--plain", is_flag=True, help="Take the text as it is, without looking for dates, priorities and tags.")
+@click.option("--plain", is_flag=True, help="Take the text literally, without dates, priorities and tags.")
 @click.pass_context
 def edit(context: click.Context, todo: str, text: tuple[str, ...], *, plain: bool) -> int:
-    """Change the first line of a to-do; without TEXT, its whole text in your editor."""
+    """Change the first line of a to-do. Without TEXT, edit its whole text in your editor."""
 
     async def write(opened: OpenStore, ids: Sequence[str]) -> str:
         from app.store import local_now
@@ -247,7 +247,7 @@ async def _in_editor(opened: OpenStore, todo_id: str) -> str:
     from app.system.editor import EditorError, edited, editor_command
 
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise click.UsageError("Name the new text; there is no terminal for an editor.")
+        raise click.UsageError("Give the new text: without a terminal, no editor can be opened.")
     (todo,) = await opened.store.find_todos(id_prefix=todo_id)
     before = todo.description or ""
     try:
@@ -267,34 +267,34 @@ def _write(
         return await write(opened, list(dict.fromkeys(ids)))
 
     label = with_store(context, work)
-    print_note(context, f"{label}." if label else "Nothing had to be done.")
+    print_note(context, f"{label}." if label else "Nothing to do.")
     return ExitCode.OK
 
 
 @click.command()
 @click.pass_context
 def undo(context: click.Context) -> int:
-    """Take the last step back, whether it was made here or in the interface."""
-    return _turn(context, lambda opened: opened.store.undo(), "Undone", "There is nothing to undo.")
+    """Undo the last step, whether it was made here or in the interface."""
+    return _undo_or_redo(context, lambda opened: opened.store.undo(), "Undone", "Nothing to undo.")
 
 
 @click.command()
 @click.pass_context
 def redo(context: click.Context) -> int:
-    """Do again what was undone last."""
-    return _turn(context, lambda opened: opened.store.redo(), "Done again", "There is nothing to do again.")
+    """Redo what was undone last."""
+    return _undo_or_redo(context, lambda opened: opened.store.redo(), "Redone", "Nothing to redo.")
 
 
-def _turn(context: click.Context, turn: Callable[[OpenStore], Awaitable[Any]], told: str, nothing: str) -> int:
+def _undo_or_redo(context: click.Context, step: Callable[[OpenStore], Awaitable[Any]], done: str, nothing: str) -> int:
     async def work(opened: OpenStore) -> Any:
-        return await turn(opened)
+        return await step(opened)
 
     undone = with_store(context, work)
     if undone is None:
         print_note(context, nothing)
         return ExitCode.FAILED
-    kept = f" {undone.kept} changed elsewhere since, and left alone." if undone.kept else ""
-    print_note(context, f"{told}: {undone.label}.{kept}")
+    kept = f" Skipped {undone.kept} that changed elsewhere since." if undone.kept else ""
+    print_note(context, f"{done}: {undone.label}.{kept}")
     return ExitCode.OK
 
 
@@ -302,7 +302,7 @@ def _turn(context: click.Context, turn: Callable[[OpenStore], Awaitable[Any]], t
 @json_option
 @click.pass_context
 def lists(context: click.Context, *, as_json: bool) -> int:
-    """Print all lists, with how much is open and done in each."""
+    """Print all lists, with the number of open and done to-dos."""
     if context.invoked_subcommand is not None:
         return ExitCode.OK
 
@@ -341,7 +341,7 @@ def add_list(context: click.Context, name: str) -> int:
 @click.argument("new_name")
 @click.pass_context
 def rename_list(context: click.Context, name: str, new_name: str) -> int:
-    """Give a list another name."""
+    """Rename a list."""
 
     async def work(opened: OpenStore) -> str:
         return await opened.store.rename_list((await list_named(opened, name)).id, new_name)

@@ -1,7 +1,7 @@
-"""Connects the sync engine to the backend: tokens, and the upload of what the user wrote.
+"""Connects the sync engine to the backend: tokens, and the upload of local changes.
 
-Owns the HTTP client, the tokens and their error sentences. What is sent, and what the answers mean, is
-`app.connection.upload_interfaces`'; what becomes of a refused write is the engine's. Must not know what a to-do is.
+Owns the HTTP client, the tokens and the error messages about them. What is sent, and what the answers mean, is
+`app.connection.upload_interfaces`'; what happens to a rejected write is the engine's. Must not know what a to-do is.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _GREATEST_CHECKPOINT = 2**63 - 1
 
 
 class BackendUnreachableError(NetworkError):
-    """The backend did not answer, or not in time. What was to be sent is kept and sent later."""
+    """The backend did not answer, or not in time. Nothing is lost: what was to be sent is sent later."""
 
 
 class BackendRefusedError(Exception):
-    """The backend answered, but not with what was asked for.
+    """The backend answered, but not with what was requested.
 
     Attributes:
-        status: its HTTP status; 200 if the answer itself was not understood.
+        status: its HTTP status; a success if the answer was not understood.
     """
 
     def __init__(self, status: int, sentence: str) -> None:
@@ -55,8 +55,8 @@ class HttpConnector(TransactionConnector):
 
     Args:
         backend_url: base URL of the backend.
-        user_id: whose token is asked for; None for the user of the key.
-        service_url: base URL of the sync service; None takes what the backend says, or else the backend itself.
+        user_id: whose token is requested; None for the user of the key.
+        service_url: base URL of the sync service; None takes the one that the backend returns, or else `backend_url`.
         interface: how the backend wants its uploads.
         checkpoints_by_backend: ask the backend for a custom write checkpoint after each upload.
         check: gives the key to sign in with, and is asked whether this is the right backend.
@@ -99,7 +99,7 @@ class HttpConnector(TransactionConnector):
 
         Raises:
             BackendUnreachableError: the backend did not answer in time.
-            BackendRefusedError: it gave no token.
+            BackendRefusedError: it issued no token.
             Exception: whatever the `BackendCheck` raises.
         """
         await self._check.verify()
@@ -113,7 +113,7 @@ class HttpConnector(TransactionConnector):
             headers={} if proof is None else {"Authorization": proof.header},
         )
         if not response.is_success:
-            raise BackendRefusedError(response.status_code, f"The backend gave no token: {sentence_of(response)}")
+            raise BackendRefusedError(response.status_code, f"The backend issued no token: {sentence_of(response)}")
         answer = json_object(response)
         token = answer.get("token")
         if not isinstance(token, str) or not token or not token.isascii() or not token.isprintable():
@@ -124,8 +124,8 @@ class HttpConnector(TransactionConnector):
         if key is not None and proof is not None and not is_answered(key, proof, token, answered):
             raise BackendRefusedError(
                 response.status_code,
-                f"What answers at {self._backend_url} does not know the sign-in key; it may be another program, or an "
-                "older todo-tui. Nothing was sent to it.",
+                f"The server at {self._backend_url} does not know the sign-in key; it may be another program, or an "
+                "older todo-tui. No data was sent to it.",
             )
         # The service may be behind another address than the backend believes: what the user set comes first.
         said = answer.get("powersync_url")
@@ -133,10 +133,10 @@ class HttpConnector(TransactionConnector):
         credentials = PowerSyncCredentials(endpoint, token)
         known_as = credentials.claims().get("sub")
         if self._user_id is not None and isinstance(known_as, str) and known_as != self._user_id:
-            # What is written as one user and synced as another would vanish from here.
+            # What one user writes and another syncs would vanish from here.
             raise BackendRefusedError(
                 response.status_code,
-                f"{self._backend_url} signs everybody in as the user {known_as[:60]!r}; set user_id to that.",
+                f"{self._backend_url} signs everybody in as user {known_as[:60]!r}; set user_id to that.",
             )
         # Once more: another backend may have taken the address in between, and this be its token.
         await self._check.verify()
@@ -161,8 +161,8 @@ class HttpConnector(TransactionConnector):
         """Send transactions, in order.
 
         Raises:
-            BackendUnreachableError: no answer in time; what was not answered for stays in the queue.
-            BackendRefusedError: it gave no token, or no checkpoint.
+            BackendUnreachableError: it did not answer in time; what it did not confirm stays in the queue.
+            BackendRefusedError: it issued no token, or no checkpoint.
         """
         verdicts = await self._interface.upload(self._send, transactions)
         if not self._checkpoints_by_backend or not any(isinstance(verdict, Accepted) for verdict in verdicts):
@@ -171,16 +171,16 @@ class HttpConnector(TransactionConnector):
         return [checkpoint if isinstance(verdict, Accepted) else verdict for verdict in verdicts]
 
     async def _new_checkpoint(self) -> int:
-        """A custom write checkpoint: the number that a checkpoint will carry which holds what was uploaded so far."""
+        """A custom write checkpoint: a checkpoint with this number will contain what was uploaded so far."""
         body = json.dumps({"user_id": self._user_id, "client_id": self._client_id}).encode()
         response = await self._send("PUT", "/api/data/checkpoint", body)
         checkpoint = json_object(response).get("checkpoint") if response.is_success else None
         if isinstance(checkpoint, str) and checkpoint.isascii() and checkpoint.isdecimal():
             checkpoint = int(checkpoint)
         if not isinstance(checkpoint, int) or not 0 < checkpoint < _GREATEST_CHECKPOINT:
-            told = sentence_of(response) if not response.is_success else "its answer holds none."
+            reason = sentence_of(response) if not response.is_success else "its answer has none."
             raise BackendRefusedError(
-                response.status_code, f"The backend gave no checkpoint; check checkpoint_mode: {told}"
+                response.status_code, f"The backend returned no checkpoint; check checkpoint_mode: {reason}"
             )
         return checkpoint
 
@@ -188,7 +188,7 @@ class HttpConnector(TransactionConnector):
         token = self._token or (await self.fetch_credentials()).token
         response = await self._send_with(token, method, path, body)
         if response.status_code == HTTPStatus.UNAUTHORIZED:
-            # The token has expired, or is one of another backend that had this address before.
+            # The token has expired, or belongs to another backend that used this address before.
             response = await self._send_with((await self.fetch_credentials()).token, method, path, body)
         return response
 
@@ -205,18 +205,18 @@ class HttpConnector(TransactionConnector):
         except (TimeoutError, httpx.TimeoutException):
             raise BackendUnreachableError(f"The backend {self._backend_url} did not answer in time.") from None
         except httpx.DecodingError:
-            raise BackendUnreachableError(f"The answer of the backend {self._backend_url} cannot be read.") from None
+            raise BackendUnreachableError(f"The answer of the backend {self._backend_url} cannot be decoded.") from None
         except httpx.HTTPError as error:
-            reason = str(error).rstrip(".") or "the connection broke"
+            reason = str(error).rstrip(".") or "the connection was lost"
             raise BackendUnreachableError(f"The backend {self._backend_url} cannot be reached: {reason}.") from error
 
 
 async def user_of_key(backend_url: str, key: SignInKey) -> str:
-    """Whose lists a sign-in key opens at a backend, as that says.
+    """The user whose lists a sign-in key opens, as the backend says.
 
     Raises:
         BackendUnreachableError: the backend did not answer in time.
-        BackendRefusedError: it does not take the key, or does not know it itself.
+        BackendRefusedError: it does not accept the key, or does not know it.
     """
     connector = HttpConnector(backend_url, None, check=BackendCheck(key))
     try:

@@ -41,7 +41,7 @@ def load_settings(config: Path | None = None, options: Mapping[str, object] | No
     path = default_config_path() if config is None else config
     in_file = _read_file(path, required=config is not None)
     _refuse_unknown_variables()
-    # `Settings` would read the environment itself; here it is laid over the file, and an error can name the variable.
+    # `Settings` could read the environment itself, but then an error could not name the variable.
     in_environment = EnvSettingsSource(Settings)()
     of_profile = _profile(path, in_file, {**in_file, **in_environment, **given}.get("profile"))
     try:
@@ -99,7 +99,7 @@ def _read_file(path: Path, *, required: bool) -> dict[str, Any]:
     except OSError as error:
         raise SettingsError(f"Config file {path} cannot be read: {error.strerror}.") from None
     except ValueError:
-        raise SettingsError(f"Config file {path} is not text in UTF-8.") from None
+        raise SettingsError(f"Config file {path} is not valid UTF-8.") from None
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -107,7 +107,7 @@ def _read_file(path: Path, *, required: bool) -> dict[str, Any]:
         problem = str(error).replace("at end of document", f"at line {line}, the last one")
         raise SettingsError(f"Config file {path} is not valid TOML: {problem}.") from None
     except (ValueError, RecursionError):
-        # Numbers of thousands of digits and brackets in thousands of brackets are beyond the parser.
+        # The parser fails for numbers of thousands of digits, and for thousands of nested brackets.
         raise SettingsError(f"Config file {path} is not valid TOML: a value in it is too large.") from None
 
     _check_keys(path, values)

@@ -164,13 +164,13 @@ async def test_the_servers_sentence_is_passed_on(body: object, sentence: str) ->
     async with answering(answer("403 Forbidden", body)) as url, connector_to(url) as connector:
         with pytest.raises(BackendRefusedError) as caught:
             await connector.fetch_credentials()
-    assert str(caught.value) == f"The backend gave no token: {sentence}"
+    assert str(caught.value) == f"The backend issued no token: {sentence}"
     assert caught.value.status == 403
 
 
 async def test_a_token_of_another_user_is_not_used() -> None:
     async with answering(answer("200 OK", {"token": token({"sub": "1"})})) as url, connector_to(url) as connector:
-        with pytest.raises(BackendRefusedError, match="signs everybody in as the user '1'; set user_id to that"):
+        with pytest.raises(BackendRefusedError, match="signs everybody in as user '1'; set user_id to that"):
             await connector.fetch_credentials()
 
 

@@ -51,7 +51,9 @@ asyncio.run(run())
 
 def children(port: int) -> list[int]:
     """Process ids of the backends that this process runs on a port."""
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+    ).stdout
     rows = [line.split() for line in listed.splitlines()]
     return [
         int(row[0]) for row in rows if row[1] == str(os.getpid()) and row[-5:-2] == ["--port", str(port), "--database"]
@@ -219,7 +221,7 @@ async def test_a_killed_child_is_started_again_with_the_same_data(data_dir: Path
         await states.until(Phase.OWN)
         before, (pid,) = await introduction(port), children(port)
         os.kill(pid, signal.SIGKILL)
-        await states.until(Phase.UNAVAILABLE, "ended (exit code -9); it is started again")
+        await states.until(Phase.UNAVAILABLE, "exited (exit code -9); restarting it")
         await states.until(Phase.OWN)
         (new_pid,) = children(port)
         assert new_pid != pid
@@ -348,7 +350,7 @@ async def test_a_backend_with_other_lists_is_told_at_the_start(data_dir: Path, p
     memory = (data_dir / "backend.json").read_bytes()
     async with running(BackendConfig(tmp_path / "other.db", port=port, open_to_all=True)):
         assert await introduction(port) != own
-        with pytest.raises(UserError, match=f"on port {port} holds other lists than {data_dir}; quit"):
+        with pytest.raises(UserError, match=f"on port {port} serves other lists than those in {data_dir}; quit"):
             async with EmbeddedBackend.open(data_dir, port):
                 pytest.fail("it must not start")
     assert (data_dir / "backend.json").read_bytes() == memory
@@ -413,7 +415,7 @@ async def test_a_child_whose_database_was_replaced_is_not_used(data_dir: Path, p
 async def test_a_lost_database_is_told_at_the_start(data_dir: Path, port: int) -> None:
     await synced_once(data_dir, port)
     (data_dir / "backend.db").unlink()
-    with pytest.raises(UserError, match=f"The backend database {data_dir / 'backend.db'} .* is gone; put it back"):
+    with pytest.raises(UserError, match=f"The backend database {data_dir / 'backend.db'} .* is missing; restore it"):
         async with EmbeddedBackend.open(data_dir, port):
             pytest.fail("it must not start")
     assert not (data_dir / "backend.db").exists()
@@ -422,7 +424,7 @@ async def test_a_lost_database_is_told_at_the_start(data_dir: Path, port: int) -
 async def test_a_backend_of_somebody_else_is_not_taken_for_ours(data_dir: Path, port: int, tmp_path: Path) -> None:
     async with running(BackendConfig(tmp_path / "theirs.db", port=port, open_to_all=True)):
         (tmp_path / "theirs.db").rename(tmp_path / "out of reach.db")
-        with pytest.raises(UserError, match="keeps its lists where you cannot open them"):
+        with pytest.raises(UserError, match="stores its lists where you cannot open them"):
             async with EmbeddedBackend.open(data_dir, port):
                 pytest.fail("it must not start")
     assert not (data_dir / "backend.json").exists()
@@ -432,7 +434,7 @@ async def test_a_backend_of_somebody_else_is_not_taken_for_ours(data_dir: Path, 
 async def test_a_claimed_file_that_is_not_its_own_is_not_taken(data_dir: Path, port: int, claimed: str) -> None:
     body = f'{{"name": "todo-tui backend", "backend_id": "x", "database": "{claimed}"}}'
     async with listener(port, f"HTTP/1.1 200 OK\r\n\r\n{body}".encode()):
-        with pytest.raises(UserError, match="keeps its lists where you cannot open them"):
+        with pytest.raises(UserError, match="stores its lists where you cannot open them"):
             async with EmbeddedBackend.open(data_dir, port):
                 pytest.fail("it must not start")
     assert not (data_dir / "backend.json").exists()
@@ -451,13 +453,15 @@ async def test_a_known_database_is_not_exchanged_for_another(data_dir: Path, por
     (tmp_path / "text.db").write_text("This is not a database.")
     for database in (tmp_path / "copy.db", tmp_path / "text.db"):
         async with listener(port, claim(own.backend_id, database)):
-            with pytest.raises(UserError, match=f"keeps its lists in {database}, but those of {data_dir} are kept in"):
+            with pytest.raises(
+                UserError, match=f"stores its lists in {database}, but those in {data_dir} are stored in"
+            ):
                 async with EmbeddedBackend.open(data_dir, port):
                     pytest.fail("it must not start")
     # With the old file gone, only one that carries the same id takes its place.
     (data_dir / "backend.db").unlink()
     async with listener(port, claim(own.backend_id, tmp_path / "text.db")):
-        with pytest.raises(UserError, match="is gone; put it back"):
+        with pytest.raises(UserError, match="is missing; restore it"):
             async with EmbeddedBackend.open(data_dir, port):
                 pytest.fail("it must not start")
     assert (data_dir / "backend.json").read_bytes() == memory
@@ -502,7 +506,7 @@ async def test_whatever_fails_the_backend_goes_on_being_looked_after(
     async with EmbeddedBackend.open(data_dir, port, states):
         with monkeypatch.context() as broken:
             broken.setattr("app.connection.embedded_backend.probe", fail)
-            await states.until(Phase.UNAVAILABLE, "cannot be used (ZeroDivisionError); it is tried again")
+            await states.until(Phase.UNAVAILABLE, "cannot be used (ZeroDivisionError); retrying")
         await states.until(Phase.OWN)
     assert "could not be looked after" in caplog.text
 
