@@ -63,7 +63,7 @@ def backend(
     open_to_all: bool,
     until_stdin_closes: bool,
 ) -> int | None:
-    """Run the demo backend by itself, and print its address when it is ready.
+    """Run the demo backend by itself. It prints its address when it is ready.
 
     A todo-tui that the same account runs on this machine can sign in without a key; all others need one (`backend user
     add`).

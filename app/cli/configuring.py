@@ -101,7 +101,7 @@ def keys(context: click.Context, *, as_json: bool) -> int:
 @click.argument("shell", type=click.Choice(_SHELLS))
 @click.pass_context
 def completions(context: click.Context, shell: str) -> int:
-    """Print the script that makes SHELL complete the commands and options of todo-tui.
+    """Print the completion script for SHELL.
 
     bash: eval "$(todo-tui completions bash)" in ~/.bashrc; zsh: the same with zsh, in ~/.zshrc; fish: todo-tui
     completions fish > ~/.config/fish/completions/todo-tui.fish.

@@ -76,7 +76,7 @@ def export(context: click.Context, file: Path | None, name: str | None, list_nam
 @click.option("-f", "--format", "name", type=click.Choice(_READ), help="[default: by the extension of FILE]")
 @click.pass_context
 def import_(context: click.Context, file: Path, name: str | None) -> int:
-    """Add the lists in FILE, or from stdin if FILE is -, to yours; `todo-tui undo` removes them again."""
+    """Add the lists in FILE to yours. - as FILE reads stdin. `todo-tui undo` removes them again."""
     from app.todo_text.transfer import READERS, TransferError
 
     chosen = name or _format_of(file)

@@ -90,7 +90,7 @@ async def _syncing(opened: OpenStore) -> AsyncGenerator[None]:
 @json_option
 @click.pass_context
 def status(context: click.Context, *, as_json: bool) -> int:
-    """Print one line for a status bar: what is due, and the state of syncing. Does not connect."""
+    """Print one line for a status bar. It shows what is due and what waits for upload, without connecting."""
 
     async def work(opened: OpenStore) -> dict[str, Any]:
         counts = await anext(aiter(opened.store.watch_counts()))
@@ -119,7 +119,7 @@ def status(context: click.Context, *, as_json: bool) -> int:
 @json_option
 @click.pass_context
 def queue(context: click.Context, *, as_json: bool) -> int:
-    """Print the changes that wait to be uploaded, oldest first, one transaction per line."""
+    """Print the changes that wait for upload. The oldest come first, one transaction per line."""
 
     async def work(opened: OpenStore) -> list[dict[str, Any]]:
         from app.store.change_words import KnownTexts, told

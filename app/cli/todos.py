@@ -160,7 +160,7 @@ def _as_data(todo: Todo) -> dict[str, Any]:
 @json_option
 @click.pass_context
 def show(context: click.Context, todo: str, *, as_json: bool) -> int:
-    """Print a to-do in full: its text with its notes, and its details."""
+    """Print a to-do in full, with notes and details."""
 
     async def work(opened: OpenStore) -> tuple[Todo, str]:
         found = await todo_named(opened, todo)
@@ -274,7 +274,7 @@ def _write(
 @click.command()
 @click.pass_context
 def undo(context: click.Context) -> int:
-    """Undo the last step, whether it was made here or in the interface."""
+    """Undo the last step, made here or in the interface."""
     return _undo_or_redo(context, lambda opened: opened.store.undo(), "Undone", "Nothing to undo.")
 
 

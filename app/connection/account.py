@@ -30,7 +30,7 @@ class Account(BackendCheck):
         user_id: whose lists are shown and synced.
     """
 
-    claims: ClassVar[bool] = True
+    claims_backend: ClassVar[bool] = True
 
     def __init__(self, settings: Settings, user_id: str, owner: DataOwner) -> None:
         super().__init__()

@@ -18,10 +18,10 @@ class BackendCheck:
         key: the key to sign in with, if the backend needs one.
 
     Attributes:
-        claims: whether `claim` is to be called with the id of the backend's data, which costs a request.
+        claims_backend: whether `claim` is to be called with the id of the backend's data, which costs a request.
     """
 
-    claims: ClassVar[bool] = False
+    claims_backend: ClassVar[bool] = False
 
     def __init__(self, key: SignInKey | None = None) -> None:
         self._key = key

@@ -140,7 +140,7 @@ class HttpConnector(TransactionConnector):
             )
         # Once more: another backend may have taken the address in between, and this be its token.
         await self._check.verify()
-        if self._check.claims:
+        if self._check.claims_backend:
             await self._check.claim(await self._backend_id())
         self._token = token
         return credentials

@@ -174,7 +174,7 @@ class Settings(BaseSettings):
             details='A UUID, or a number such as "1" with PowerSync\'s Django demo backend. The same user sees the '
             "same lists everywhere.",
             example=f'user_id = "{DEFAULT_USER_ID}"',
-            expected=f"a UUID such as {DEFAULT_USER_ID}, or the whole number of a user",
+            expected=f"a UUID such as {DEFAULT_USER_ID}, or a positive whole number",
             default="the user who is signed in at the backend, else a user that all have in common",
             option="--user",
             metavar="ID",

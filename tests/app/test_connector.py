@@ -217,7 +217,7 @@ async def test_a_token_is_used_only_if_the_lists_could_be_claimed_for_its_backen
     claims: list[str] = []
 
     class Claiming(BackendCheck):
-        claims = True
+        claims_backend = True
 
         async def claim(self, backend_id: str | None) -> None:
             claims.append(backend_id or "")

@@ -161,7 +161,7 @@ def test_a_user_may_have_a_number_instead_of_a_uuid(tmp_path: Path) -> None:
     assert str(load_settings(config_file(tmp_path, 'user_id = "1"\n')).user_id) == "1"
     assert str(load_settings(options={"user_id": OTHER_USER.upper().replace("-", "")}).user_id) == OTHER_USER
     for wrong in ("0", "01", "-1", "1\n", "1.5", "9" * 19):
-        assert mistake(user_id=wrong).endswith("or the whole number of a user.")
+        assert mistake(user_id=wrong).endswith("or a positive whole number.")
 
 
 @pytest.mark.parametrize(
