@@ -14,7 +14,7 @@ import pytest
 
 import sync
 from app.cli.main import command_line
-from app.settings.keymap import ACTIONS, Place
+from app.settings.keymap import ACTIONS, DEFAULT, Place
 from app.settings.settings import Settings
 from sync import Table
 
@@ -51,7 +51,7 @@ def test_the_keys_are_those_of_the_app() -> None:
         "Sync screen": Place.SYNC,
         "Moving": Place.ROWS,
     }
-    known = {(action.place, key) for action in ACTIONS for key in action.shown_keys}
+    known = {(action.place, key) for action in ACTIONS for key in DEFAULT.shown(action.id)}
     place = Place.ANYWHERE
     told: set[Place] = set()
     for row in table.splitlines():

@@ -11,8 +11,9 @@ from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, Self
 
+from app.connection.account import account_of
 from app.connection.connector import HttpConnector
-from app.connection.data_owner import DataOwner
+from app.settings.sources import load_settings
 from app.store import Store, Todo, TodoList
 from app.store.schema import APP_SCHEMA
 from app.todo_text.badges import FRESH
@@ -225,14 +226,10 @@ async def test_offline_edits_outlive_a_restart(tmp_path: Path) -> None:
 
 async def test_a_backend_whose_data_was_replaced_gets_nothing_and_takes_nothing(tmp_path: Path) -> None:
     """A wrong --database for the backend is enough for that."""
-    memory = DataOwner(tmp_path)
     async with backend_process(tmp_path / "backend.db") as backend:
         async with PowerSyncDatabase(tmp_path / "one.db", APP_SCHEMA) as database:
-
-            async def claim(backend_id: str | None) -> None:
-                memory.claim(USER, backend.url, backend_id)
-
-            connector = HttpConnector(backend.url, USER, claim=claim)
+            settings = load_settings(options={"data_dir": tmp_path, "backend_url": backend.url, "user_id": USER})
+            connector = HttpConnector(backend.url, USER, check=account_of(settings))
 
             async def connect() -> None:
                 await database.connect(connector, OPTIONS)
@@ -250,7 +247,7 @@ async def test_a_backend_whose_data_was_replaced_gets_nothing_and_takes_nothing(
             await store.add_todo(list_id, "Waiting")
             async with asyncio.timeout(10):
                 async for status in store.watch_status():
-                    refused = "holds other lists now" in str(status.download_error)
+                    refused = "now has other lists than" in str(status.download_error)
                     # The count follows a commit by some milliseconds.
                     if refused and status.upload_queue_count == 1:
                         break

@@ -388,7 +388,7 @@ def test_a_mistake_of_the_interface_is_told_in_one_sentence_and_logged(
         assert shown.read_to_end() == 1
         assert b"Traceback" not in shown.output
         _, _, after = shown.output.rpartition(b"\x1b[?1049l")
-        assert b"todo-tui: todo-tui ended by a mistake of its own" in after
+        assert b"todo-tui: todo-tui crashed (internal error: " in after
         assert b"ZeroDivisionError" not in after
     log = (tmp_path / "todo-tui.log").read_text()
     assert "Traceback" in log
@@ -411,13 +411,13 @@ def test_lists_are_never_given_to_another_backend_or_user(
             kept = (data_dir / "backend.json").read_text()
             with terminal(environment, *program, "--user", other) as shown:
                 assert shown.read_to_end() == 1
-                assert b"are those of user" in shown.output
+                assert b"belong to user" in shown.output
             with terminal(environment, *program, "--backend", "http://127.0.0.1:9") as shown:
                 assert shown.read_to_end() == 1
                 assert b"are synced with" in b" ".join(shown.output.split())
             assert (data_dir / "backend.json").read_text() == kept
     sentence = refused(run(environment, "--data-dir", named, "--port", port), 1)
-    assert f"The lists in {named} are synced with the backend {url}; name it with --backend {url}" in sentence
+    assert f"The lists in {named} are synced with the backend {url}; use --backend {url}" in sentence
     sentence = refused(run(environment, "--data-dir", inner, "--backend", url), 1)
     assert f"The lists in {inner} are synced with the backend inside todo-tui, not with {url}" in sentence
 
@@ -476,7 +476,7 @@ def test_the_last_resort_of_every_command_is_a_sentence(environment: dict[str, s
     broken = "import app.backend; app.backend.serve = lambda *_, **__: 1 / 0; from app.cli.main import main; main()"
     command = [sys.executable, "-c", broken, "backend", "--port", "0", "--database", str(tmp_path / "b.db")]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=WAIT_SECONDS)
-    assert "ended by a mistake of its own (ZeroDivisionError: division by zero)." in refused(done, 1)
+    assert "todo-tui crashed (internal error): ZeroDivisionError: division by zero." in refused(done, 1)
 
 
 def test_a_short_loopback_address_needs_no_leave(environment: dict[str, str], tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_a_to_do_from_adding_to_deleting(run: Run):
     assert texts(run) == ["Pay rent due:2027-01-01T09:00 p1 #home rec:1m"]
     assert texts(run, "--done") == ["Pay rent due:2026-12-01T09:00 p1 #home rec:1m"]
     assert run("undo").stderr == "Undone: Completed “Pay rent”.\n"
-    assert run("redo").stderr == "Done again: Completed “Pay rent”.\n"
+    assert run("redo").stderr == "Redone: Completed “Pay rent”.\n"
     assert run("undo").returncode == 0
     out(run("edit", todo_id[:8], "Pay", "the", "rent", "tom"))
     assert data(run, "show", todo_id, "--json")["title"] == "Pay the rent"
@@ -62,9 +62,7 @@ def test_lists_are_named_by_a_part(run: Run):
         ("House and garden", 1),
         ("Holidays", 1),
     ]
-    assert "Several lists are called like 'ho'; did you mean one of: House and garden, Holidays?" in refused(
-        run("list", "ho"), 1
-    )
+    assert "Several lists match 'ho'; did you mean one of: House and garden, Holidays?" in refused(run("list", "ho"), 1)
     assert "There is no list 'Grocerys'; did you mean one of: Groceries?" in refused(run("list", "Grocerys"), 1)
     assert "There is no list 'zzz'" in refused(run("list", "zzz"), 1)
     out(run("lists", "rename", "groc", "Food"))
@@ -78,7 +76,7 @@ def test_to_dos_are_found_by_words_and_never_guessed_without_a_terminal(run: Run
     out(run("done", "milk"))
     assert run("done", "buy").stderr == "Completed “Buy bread”.\n"
     out(run("add", "-", text="Buy oil\nBuy salt\n"))
-    assert "Several to-dos fit 'buy'; did you mean one of:" in refused(run("done", "buy"), 1)
+    assert "Several to-dos match 'buy'; did you mean one of:" in refused(run("done", "buy"), 1)
     assert "There is no to-do 'zzz'" in refused(run("done", "zzz"), 1)
 
 
@@ -134,7 +132,7 @@ def test_sync_without_a_network_tells_what_waits(run: Run):
     out(run("add", "Milk"))
     done = run("--backend", "http://127.0.0.1:9", "sync", "--wait", 0.5)
     assert done.returncode == 4
-    assert done.stderr.startswith("Not finished after 0.5 seconds: 2 changes wait.")
+    assert done.stderr.startswith("Not finished after 0.5 seconds: 2 changes wait to be uploaded.")
     assert "Traceback" not in done.stderr
 
 
@@ -172,8 +170,8 @@ def test_a_thousand_to_dos_come_back_from_each_format(run: Run, tmp_path: Path, 
     ("arguments", "text", "code", "told"),
     [
         (["import", "-", "-f", "json"], "{", 1, "Line 1 is not JSON"),
-        (["import", "-", "-f", "todo.txt"], "", 1, "has no lists and no to-dos"),
-        (["import", "-"], "x", 2, "Name the format of -"),
+        (["import", "-", "-f", "todo.txt"], "", 1, "contains no lists and no to-dos"),
+        (["import", "-"], "x", 2, "Give the format of -"),
         (["import", "missing.json"], "", 1, "missing.json cannot be read: No such file or directory."),
         (["export", "/nowhere/x.json"], "", 1, "/nowhere/x.json cannot be written: No such file or directory."),
         (["add"], "", 2, "Missing argument"),
@@ -284,7 +282,7 @@ def test_settings_are_shown_without_passwords(run: Run):
         assert "hunter" not in shown
         assert "laptop:" in shown
         assert "me:" in shown
-    assert run("config", "check").stderr == "The settings can be used.\n"
+    assert run("config", "check").stderr == "The settings are valid.\n"
     assert "must be" in refused(run("config", "check", TODO_TUI_PORT="x"), 2)
     assert out(run("config", "path")).endswith("config.toml")
     assert "keymap" in data(run, "config", "schema")["properties"]
@@ -310,7 +308,7 @@ def test_bash_completes_commands(run: Run):
 
 
 def test_the_interface_in_a_browser_is_this_machines_own(run: Run, environment: dict[str, str], data_dir: Path):
-    assert "Other machines may reach 0.0.0.0" in refused(run("serve", "--host", "0.0.0.0"), 2)
+    assert "Other machines can reach 0.0.0.0" in refused(run("serve", "--host", "0.0.0.0"), 2)
     port = free_port()
     own = {**environment, "TODO_TUI_DATA_DIR": str(data_dir)}
     with subprocess.Popen(

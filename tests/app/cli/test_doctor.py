@@ -100,7 +100,7 @@ def test_a_clock_that_is_wrong_and_a_backend_that_gives_no_token(run: Run, envir
         assert re.match(r"problem: It is 1[12]\d seconds from that of the backend; set it", clock)
     with backend_process(environment, "--port", 0, "--database", tmp_path / "b.db") as (_, url):
         refusal = lines_of(run, TODO_TUI_BACKEND_URL=url)["token"]
-        assert refusal.startswith("problem: The backend gave no token: ")
+        assert refusal.startswith("problem: The backend issued no token: ")
         assert "todo-tui login" in refusal
 
 

@@ -25,7 +25,9 @@ def test_from_a_key_to_a_list(environment: dict[str, str], tmp_path: Path) -> No
     with backend_process(environment, "--port", 0, "--database", database) as (_, url):
         wrong = run(environment, "--data-dir", data_dir, "login", url, text="laptop:guess\n")
         assert "not known here" in refused(wrong, 1)
-        assert "no sign-in key" in refused(run(environment, "--data-dir", data_dir, "login", url, text="x\n"), 1)
+        assert "not a valid sign-in key" in refused(
+            run(environment, "--data-dir", data_dir, "login", url, text="x\n"), 1
+        )
         assert not (data_dir / "sign-in.json").exists()
         signed = run(environment, "--data-dir", data_dir, "login", url, text=f"{key}\n")
         assert signed.returncode == 0, signed
@@ -67,11 +69,13 @@ def test_a_key_in_the_keyring(environment: dict[str, str], tmp_path: Path) -> No
         assert run(ours, *named, "sync", "--wait", 20).returncode == 0
         # Locked, or gone: a sentence, and the lists stay as they are.
         keyring.unlink()
-        assert "✗ token: The keyring holds no key for" in run(ours, *named, "doctor").stdout
+        assert "✗ token: The keyring no longer has a key for" in run(ours, *named, "doctor").stdout
         assert "sign in again with todo-tui login" in refused(run(ours, *named, "add", "x"), 1)
         keyring.mkdir()
-        assert "The keyring did not give the key: it is locked; unlock it" in refused(run(ours, *named, "add", "x"), 1)
-        assert "did not take the key" in refused(
+        assert "The keyring did not return the key: it is locked; unlock it" in refused(
+            run(ours, *named, "add", "x"), 1
+        )
+        assert "did not store the key" in refused(
             run(ours, "--data-dir", data_dir, "login", "--keyring", url, text=f"{key}\n"), 1
         )
         keyring.rmdir()
@@ -125,4 +129,4 @@ def test_with_mine_a_key_opens_the_lists_of_this_machine(environment: dict[str, 
 def test_open_to_all_is_said(environment: dict[str, str], tmp_path: Path) -> None:
     with backend_process(environment, "--open", "--port", 0, "--database", tmp_path / "b.db") as (process, _):
         assert process.stderr is not None
-        assert "Anybody who can reach this backend is let in" in process.stderr.readline()
+        assert "Anybody who can reach this backend is accepted as any user" in process.stderr.readline()

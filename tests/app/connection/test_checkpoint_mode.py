@@ -59,7 +59,7 @@ async def test_without_a_checkpoint_nothing_leaves_the_queue(tmp_path: Path, cod
     async with scripted_service(backend) as server, PowerSyncDatabase(tmp_path / "todo.db", APP_SCHEMA) as database:
         await database.execute("INSERT INTO lists(id, name) VALUES (uuid(), 'A')")
         connector = HttpConnector(server.url, "ann", checkpoints_by_backend=True)
-        with pytest.raises(BackendRefusedError, match="gave no checkpoint; check checkpoint_mode"):
+        with pytest.raises(BackendRefusedError, match="returned no checkpoint; check checkpoint_mode"):
             await connector.upload_data(database)
         assert (await database.upload_queue_stats()).entries == 1
         await connector.aclose()

@@ -15,8 +15,10 @@ import httpx
 import pytest
 
 from app.backend import BackendConfig
+from app.connection.backend_check import BackendCheck
 from app.connection.connector import BackendRefusedError, BackendUnreachableError, HttpConnector
 from sync import PowerSyncDatabase, UploadRetryError
+from sync.client.credentials import credentials_expiry
 from tests.app.backend.harness import Replica, free_port, running, signed_in
 
 USER = "7c1f8c5e-61f7-4b0a-8f0e-2d4d8f0b6a11"
@@ -96,8 +98,9 @@ async def test_credentials_name_the_service_and_know_their_end(backend: str) -> 
     async with connector_to(backend + "/") as connector:
         credentials = await connector.fetch_credentials()
     assert credentials.endpoint == backend
-    assert credentials.expires_at is not None
-    left = credentials.expires_at - datetime.now(UTC)
+    expires_at = credentials_expiry(credentials)
+    assert expires_at is not None
+    left = expires_at - datetime.now(UTC)
     assert timedelta(seconds=280) < left <= timedelta(seconds=301)
 
 
@@ -136,7 +139,7 @@ async def test_the_endpoint(said: object, configured: str | None, expected: str 
 async def test_the_end_of_a_token_is_read_from_it(made: str, expected: datetime | None) -> None:
     async with answering(answer("200 OK", {"token": made})) as url, connector_to(url) as connector:
         credentials = await connector.fetch_credentials()
-    assert (credentials.token, credentials.expires_at) == (made, expected)
+    assert (credentials.token, credentials_expiry(credentials)) == (made, expected)
 
 
 @pytest.mark.parametrize("body", [{}, [], "hello", {"token": ""}, {"token": 7}, {"token": "a\r\nX: y"}])
@@ -161,13 +164,13 @@ async def test_the_servers_sentence_is_passed_on(body: object, sentence: str) ->
     async with answering(answer("403 Forbidden", body)) as url, connector_to(url) as connector:
         with pytest.raises(BackendRefusedError) as caught:
             await connector.fetch_credentials()
-    assert str(caught.value) == f"The backend gave no token: {sentence}"
+    assert str(caught.value) == f"The backend issued no token: {sentence}"
     assert caught.value.status == 403
 
 
 async def test_a_token_of_another_user_is_not_used() -> None:
     async with answering(answer("200 OK", {"token": token({"sub": "1"})})) as url, connector_to(url) as connector:
-        with pytest.raises(BackendRefusedError, match="signs everybody in as the user '1'; set user_id to that"):
+        with pytest.raises(BackendRefusedError, match="signs everybody in as user '1'; set user_id to that"):
             await connector.fetch_credentials()
 
 
@@ -194,12 +197,13 @@ async def test_a_token_is_used_only_if_the_backend_is_verified_before_and_after(
     calls: list[str] = []
     verdicts: list[Exception | None] = [None, RuntimeError("another one"), None, None]
 
-    async def verify() -> None:
-        calls.append("verify")
-        if (verdict := verdicts.pop(0)) is not None:
-            raise verdict
+    class Verifying(BackendCheck):
+        async def verify(self) -> None:
+            calls.append("verify")
+            if (verdict := verdicts.pop(0)) is not None:
+                raise verdict
 
-    connector = HttpConnector(backend, USER, verify=verify)
+    connector = HttpConnector(backend, USER, check=Verifying())
     try:
         with pytest.raises(RuntimeError, match="another one"):
             await connector.fetch_credentials()
@@ -212,13 +216,16 @@ async def test_a_token_is_used_only_if_the_backend_is_verified_before_and_after(
 async def test_a_token_is_used_only_if_the_lists_could_be_claimed_for_its_backend(backend: str) -> None:
     claims: list[str] = []
 
-    async def claim(backend_id: str | None) -> None:
-        claims.append(backend_id or "")
-        if len(claims) == 1:
-            raise RuntimeError("the lists belong to another")
+    class Claiming(BackendCheck):
+        claims_backend = True
 
-    absent = HttpConnector(free_url(), USER, claim=claim)
-    connector = HttpConnector(backend, USER, claim=claim)
+        async def claim(self, backend_id: str | None) -> None:
+            claims.append(backend_id or "")
+            if len(claims) == 1:
+                raise RuntimeError("the lists belong to another")
+
+    absent = HttpConnector(free_url(), USER, check=Claiming())
+    connector = HttpConnector(backend, USER, check=Claiming())
     try:
         with pytest.raises(BackendUnreachableError):
             await absent.fetch_credentials()

@@ -32,11 +32,9 @@ def test_lists_of_one_user_are_not_shown_to_another(memory: DataOwner, tmp_path:
     memory.claim(ANN, None)
     for backend_url in (None, HERE):
         memory.check(ANN, backend_url)
-        with pytest.raises(
-            UserError, match=f"The lists in {tmp_path} are those of user {ANN}; start with --user {ANN}"
-        ):
+        with pytest.raises(UserError, match=f"The lists in {tmp_path} belong to user {ANN}; use --user {ANN}"):
             memory.check(BOB, backend_url)
-    with pytest.raises(UserError, match="are those of user"):
+    with pytest.raises(UserError, match="belong to user"):
         memory.claim(BOB, None)
 
 
@@ -45,7 +43,7 @@ def test_lists_of_a_named_backend_stay_with_it(memory: DataOwner, tmp_path: Path
     memory.check(ANN, HERE)
     memory.claim(ANN, None)
     for backend_url in (None, "http://there.example"):
-        with pytest.raises(UserError, match=f"are synced with the backend {HERE}; name it with --backend {HERE}, or"):
+        with pytest.raises(UserError, match=f"are synced with the backend {HERE}; use --backend {HERE}, or"):
             memory.check(ANN, backend_url)
     with pytest.raises(UserError, match="are synced with the backend"):
         memory.claim(ANN, "http://there.example")
@@ -59,7 +57,7 @@ def test_a_named_backend_whose_data_was_replaced_is_refused(memory: DataOwner, t
     memory.claim(ANN, HERE)
     memory.claim(ANN, HERE, "first")
     memory.claim(ANN, HERE, None)
-    with pytest.raises(UserError, match=f"{HERE} holds other lists now than those in {tmp_path}"):
+    with pytest.raises(UserError, match=f"{HERE} now has other lists than those in {tmp_path}"):
         memory.claim(ANN, HERE, "second")
     memory.claim(ANN, HERE, "first")
     assert memory.recall() == Ownership(ANN, HERE, "first")
@@ -71,7 +69,7 @@ def test_lists_of_the_inner_backend_stay_with_it(memory: DataOwner, tmp_path: Pa
     memory.claim(ANN, None)
     memory.check(ANN, None)
     assert memory.recall_inner() == inner
-    with pytest.raises(UserError, match=f"the backend inside todo-tui, not with {HERE}; start without --backend"):
+    with pytest.raises(UserError, match=f"the backend inside todo-tui, not with {HERE}; leave out --backend"):
         memory.check(ANN, HERE)
     with pytest.raises(UserError, match="another backend inside todo-tui"):
         memory.claim(None, InnerBackend("y", tmp_path / "backend.db"))

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -48,6 +49,17 @@ asyncio.run(run())
 """
 
 
+def children(port: int) -> list[int]:
+    """Process ids of the backends that this process runs on a port."""
+    listed = subprocess.run(
+        ["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+    ).stdout
+    rows = [line.split() for line in listed.splitlines()]
+    return [
+        int(row[0]) for row in rows if row[1] == str(os.getpid()) and row[-5:-2] == ["--port", str(port), "--database"]
+    ]
+
+
 class States:
     """The states that an embedded backend went through; give it as `on_change`."""
 
@@ -76,8 +88,7 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.02)
 
 
-async def is_gone(pid: int | None) -> bool:
-    assert pid is not None
+async def is_gone(pid: int) -> bool:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, 0)
         return False
@@ -140,7 +151,7 @@ async def test_the_first_start_runs_a_backend_with_a_database_of_its_own(data_di
         assert embedded.state.phase is Phase.STARTING
         await embedded.verify()
         assert embedded.state == BackendState(Phase.OWN)
-        pid = embedded.child_pid
+        (pid,) = children(port)
         found = await introduction(port)
         assert found.database == data_dir / "backend.db"
         assert embedded.url == f"http://127.0.0.1:{port}"
@@ -158,12 +169,12 @@ async def test_the_first_start_runs_a_backend_with_a_database_of_its_own(data_di
 
 async def test_the_child_ends_when_the_task_is_cancelled(data_dir: Path, port: int) -> None:
     states = States()
-    started: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+    started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def use() -> None:
-        async with EmbeddedBackend.open(data_dir, port, states) as embedded:
+        async with EmbeddedBackend.open(data_dir, port, states):
             await states.until(Phase.OWN)
-            started.set_result(embedded.child_pid)
+            started.set_result(children(port)[0])
             await asyncio.Event().wait()
 
     task = asyncio.create_task(use())
@@ -178,20 +189,19 @@ async def test_leaving_before_the_child_is_ready_leaves_no_child(data_dir: Path,
     async with EmbeddedBackend.open(data_dir, port) as embedded:
 
         async def started() -> bool:
-            return embedded.child_pid is not None
+            return bool(children(port))
 
         await until(started)
-        pid = embedded.child_pid
+        (pid,) = children(port)
         assert embedded.state.phase is Phase.STARTING
     assert await is_gone(pid)
 
 
 async def test_a_child_that_hangs_is_killed_on_the_way_out(data_dir: Path, port: int) -> None:
     states = States()
-    async with EmbeddedBackend.open(data_dir, port, states) as embedded:
+    async with EmbeddedBackend.open(data_dir, port, states):
         await states.until(Phase.OWN)
-        pid = embedded.child_pid
-        assert pid is not None
+        (pid,) = children(port)
         os.kill(pid, signal.SIGSTOP)
     assert await is_gone(pid)
 
@@ -209,12 +219,12 @@ async def test_a_killed_child_is_started_again_with_the_same_data(data_dir: Path
     states = States()
     async with EmbeddedBackend.open(data_dir, port, states) as embedded:
         await states.until(Phase.OWN)
-        before, pid = await introduction(port), embedded.child_pid
-        assert pid is not None
+        before, (pid,) = await introduction(port), children(port)
         os.kill(pid, signal.SIGKILL)
-        await states.until(Phase.UNAVAILABLE, "ended (exit code -9); it is started again")
+        await states.until(Phase.UNAVAILABLE, "exited (exit code -9); restarting it")
         await states.until(Phase.OWN)
-        assert embedded.child_pid not in (None, pid)
+        (new_pid,) = children(port)
+        assert new_pid != pid
         assert await introduction(port) == before
         await embedded.verify()
 
@@ -228,9 +238,9 @@ async def test_a_second_one_uses_the_backend_of_the_first_and_takes_over(tmp_pat
         async with EmbeddedBackend.open(first_dir, port, first):
             await first.until(Phase.OWN)
             shared = await introduction(port)
-            embedded = await stack.enter_async_context(EmbeddedBackend.open(second_dir, port, second))
+            await stack.enter_async_context(EmbeddedBackend.open(second_dir, port, second))
             await second.until(Phase.SHARED)
-            assert embedded.child_pid is None
+            assert len(children(port)) == 1
         await second.until(Phase.OWN)
         assert await introduction(port) == shared, "the same file, though it lies in the other's directory"
         assert not (second_dir / "backend.db").exists()
@@ -300,7 +310,7 @@ async def test_of_two_that_start_at_once_one_serves_both(
 
         await until(settled)
         await asyncio.gather(one.verify(), two.verify())
-        assert [one.child_pid, two.child_pid].count(None) == 1
+        assert len(children(port)) == 1
         assert f"ended with code {CHILD_PORT_TAKEN}" in caplog.text
         assert not any(state.problem for state in (*first.seen, *second.seen))
     memories = [json.loads((directory / "backend.json").read_text()) for directory in (first_dir, second_dir)]
@@ -340,7 +350,7 @@ async def test_a_backend_with_other_lists_is_told_at_the_start(data_dir: Path, p
     memory = (data_dir / "backend.json").read_bytes()
     async with running(BackendConfig(tmp_path / "other.db", port=port, open_to_all=True)):
         assert await introduction(port) != own
-        with pytest.raises(UserError, match=f"on port {port} holds other lists than {data_dir}; quit"):
+        with pytest.raises(UserError, match=f"on port {port} serves other lists than those in {data_dir}; quit"):
             async with EmbeddedBackend.open(data_dir, port):
                 pytest.fail("it must not start")
     assert (data_dir / "backend.json").read_bytes() == memory
@@ -405,7 +415,7 @@ async def test_a_child_whose_database_was_replaced_is_not_used(data_dir: Path, p
 async def test_a_lost_database_is_told_at_the_start(data_dir: Path, port: int) -> None:
     await synced_once(data_dir, port)
     (data_dir / "backend.db").unlink()
-    with pytest.raises(UserError, match=f"The backend database {data_dir / 'backend.db'} .* is gone; put it back"):
+    with pytest.raises(UserError, match=f"The backend database {data_dir / 'backend.db'} .* is missing; restore it"):
         async with EmbeddedBackend.open(data_dir, port):
             pytest.fail("it must not start")
     assert not (data_dir / "backend.db").exists()
@@ -414,7 +424,7 @@ async def test_a_lost_database_is_told_at_the_start(data_dir: Path, port: int) -
 async def test_a_backend_of_somebody_else_is_not_taken_for_ours(data_dir: Path, port: int, tmp_path: Path) -> None:
     async with running(BackendConfig(tmp_path / "theirs.db", port=port, open_to_all=True)):
         (tmp_path / "theirs.db").rename(tmp_path / "out of reach.db")
-        with pytest.raises(UserError, match="keeps its lists where you cannot open them"):
+        with pytest.raises(UserError, match="stores its lists where you cannot open them"):
             async with EmbeddedBackend.open(data_dir, port):
                 pytest.fail("it must not start")
     assert not (data_dir / "backend.json").exists()
@@ -424,7 +434,7 @@ async def test_a_backend_of_somebody_else_is_not_taken_for_ours(data_dir: Path, 
 async def test_a_claimed_file_that_is_not_its_own_is_not_taken(data_dir: Path, port: int, claimed: str) -> None:
     body = f'{{"name": "todo-tui backend", "backend_id": "x", "database": "{claimed}"}}'
     async with listener(port, f"HTTP/1.1 200 OK\r\n\r\n{body}".encode()):
-        with pytest.raises(UserError, match="keeps its lists where you cannot open them"):
+        with pytest.raises(UserError, match="stores its lists where you cannot open them"):
             async with EmbeddedBackend.open(data_dir, port):
                 pytest.fail("it must not start")
     assert not (data_dir / "backend.json").exists()
@@ -443,13 +453,15 @@ async def test_a_known_database_is_not_exchanged_for_another(data_dir: Path, por
     (tmp_path / "text.db").write_text("This is not a database.")
     for database in (tmp_path / "copy.db", tmp_path / "text.db"):
         async with listener(port, claim(own.backend_id, database)):
-            with pytest.raises(UserError, match=f"keeps its lists in {database}, but those of {data_dir} are kept in"):
+            with pytest.raises(
+                UserError, match=f"stores its lists in {database}, but those in {data_dir} are stored in"
+            ):
                 async with EmbeddedBackend.open(data_dir, port):
                     pytest.fail("it must not start")
     # With the old file gone, only one that carries the same id takes its place.
     (data_dir / "backend.db").unlink()
     async with listener(port, claim(own.backend_id, tmp_path / "text.db")):
-        with pytest.raises(UserError, match="is gone; put it back"):
+        with pytest.raises(UserError, match="is missing; restore it"):
             async with EmbeddedBackend.open(data_dir, port):
                 pytest.fail("it must not start")
     assert (data_dir / "backend.json").read_bytes() == memory
@@ -467,10 +479,10 @@ async def test_a_database_that_is_served_elsewhere_is_told_soon_and_used_when_it
     started = asyncio.get_running_loop().time()
     async with contextlib.AsyncExitStack() as stack:
         async with running(BackendConfig(data_dir / "backend.db", port=free_port(), open_to_all=True)):
-            embedded = await stack.enter_async_context(EmbeddedBackend.open(data_dir, port, states))
+            await stack.enter_async_context(EmbeddedBackend.open(data_dir, port, states))
             await states.until(Phase.UNAVAILABLE, "is served at another port or address; stop the todo-tui")
             assert asyncio.get_running_loop().time() - started < 4
-            assert embedded.child_pid is None
+            assert children(port) == []
         await states.until(Phase.OWN)
 
 
@@ -494,7 +506,7 @@ async def test_whatever_fails_the_backend_goes_on_being_looked_after(
     async with EmbeddedBackend.open(data_dir, port, states):
         with monkeypatch.context() as broken:
             broken.setattr("app.connection.embedded_backend.probe", fail)
-            await states.until(Phase.UNAVAILABLE, "cannot be used (ZeroDivisionError); it is tried again")
+            await states.until(Phase.UNAVAILABLE, "cannot be used (ZeroDivisionError); retrying")
         await states.until(Phase.OWN)
     assert "could not be looked after" in caplog.text
 

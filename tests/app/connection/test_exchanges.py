@@ -34,7 +34,7 @@ REFUSED_BY_ONE = {
 SENTENCES = {
     ("node", "refused_row"): ('null value in column "owner_id"', "400", None),
     ("django", "refused_row"): ('null value in column "owner_id"', "IntegrityError", 1),
-    ("write-api", "refused_row"): ("The backend refused it.", "23502", 1),
+    ("write-api", "refused_row"): ("The backend rejected it.", "23502", 1),
     ("node", "bad_id"): ("invalid input syntax for type uuid", "400", None),
     ("django", "bad_id"): ("value too long for type character varying(36)", "DataError", 0),
     ("node", "unknown_table"): ('type "notes" does not exist', "400", None),

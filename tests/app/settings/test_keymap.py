@@ -42,13 +42,13 @@ def test_single_actions_are_changed():
         ({"qqq": "x"}, "there is no action 'qqq'; todo-tui keys lists all."),
         (
             {"todos.toggle_todo": "hyper+x"},
-            "'hyper+x' for todos.toggle_todo is no key; write it as in d, ctrl+k",
+            "'hyper+x' for todos.toggle_todo is not a valid key; write it like d, ctrl+k",
         ),
-        ({"todos.toggle_todo": "nokey"}, "'nokey' for todos.toggle_todo is no key"),
-        ({"todos.toggle_todo": ""}, "'' for todos.toggle_todo is no key"),
+        ({"todos.toggle_todo": "nokey"}, "'nokey' for todos.toggle_todo is not a valid key"),
+        ({"todos.toggle_todo": ""}, "'' for todos.toggle_todo is not a valid key"),
         (
             {"todos.toggle_todo": "d"},
-            "the key d would mean todos.toggle_todo and todos.delete_todo, both in the to-dos; give one",
+            "the key d would mean both todos.toggle_todo and todos.delete_todo in the to-dos; give one",
         ),
     ],
 )

@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import tomllib
 from pathlib import Path
 
+import click
 import pytest
 
-from app.settings.settings import (
-    DEFAULT_USER_ID,
-    Settings,
-    SettingsError,
-    default_config_path,
-    json_schema,
-    load_settings,
-)
+from app.cli.main import command_line
+from app.cli.setting_options import SETTING_OPTIONS
+from app.settings.settings import DEFAULT_USER_ID, SETTINGS, Settings, json_schema
+from app.settings.sources import SettingsError, default_config_path, load_settings
 
 EXAMPLE = Path(__file__).parents[3] / "config.example.toml"
 OTHER_USER = "00000000-0000-4000-8000-000000000001"
@@ -140,7 +138,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert "cannot be read" in mistake(tmp_path)
     binary = tmp_path / "binary.toml"
     binary.write_bytes(b"\xff\xfe")
-    assert "not text in UTF-8" in mistake(binary)
+    assert "not valid UTF-8" in mistake(binary)
 
 
 def test_a_mistake_in_the_environment_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -163,7 +161,7 @@ def test_a_user_may_have_a_number_instead_of_a_uuid(tmp_path: Path) -> None:
     assert str(load_settings(config_file(tmp_path, 'user_id = "1"\n')).user_id) == "1"
     assert str(load_settings(options={"user_id": OTHER_USER.upper().replace("-", "")}).user_id) == OTHER_USER
     for wrong in ("0", "01", "-1", "1\n", "1.5", "9" * 19):
-        assert mistake(user_id=wrong).endswith("or the whole number of a user.")
+        assert mistake(user_id=wrong).endswith("or a positive whole number.")
 
 
 @pytest.mark.parametrize(
@@ -270,6 +268,30 @@ def test_a_profile_that_cannot_be_used_is_told(tmp_path: Path, text: str, profil
     with pytest.raises(SettingsError) as raised:
         load_settings(config_file(tmp_path, text), {"profile": profile})
     assert told in str(raised.value)
+
+
+def test_every_setting_has_its_words_and_its_example_sets_it() -> None:
+    assert list(SETTINGS) == list(Settings.model_fields)
+    for name, setting in SETTINGS.items():
+        values = tomllib.loads(setting.example)
+        assert list(values) == [name]
+        assert type(values[name]) is setting.toml
+        assert setting.summary.endswith("."), name
+        assert setting.expected, name
+        assert setting.option_help or not setting.option, name
+
+
+def test_the_options_of_the_command_line_are_those_of_the_settings() -> None:
+    context = click.Context(command_line)
+    commands = {"todo-tui": command_line, "todo-tui backend": command_line.get_command(context, "backend")}
+    expected = {name: setting for name, setting in SETTINGS.items() if setting.option}
+    assert list(SETTING_OPTIONS) == list(expected)
+    for name, setting in expected.items():
+        command = commands[setting.option_of]
+        assert command is not None
+        (option,) = (each for each in command.params if each.name == name)
+        assert isinstance(option, click.Option)
+        assert (option.opts, option.metavar, option.help) == ([setting.option], setting.metavar, setting.option_help)
 
 
 def test_the_schema_for_editors_is_the_one_that_is_published() -> None:
