@@ -5,7 +5,7 @@ Owns which pane is active, the welcome, and what keys do anywhere. What is in a 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -24,7 +24,7 @@ from app.tui.attempts import DONE_SECONDS, attempt, retried
 from app.tui.messages import ListsCounted, TodoSelected, ViewOpened
 from app.tui.typed import app_of
 from app.tui.widgets.detail_pane import DetailPane
-from app.tui.widgets.entry import Entry, quit_keys
+from app.tui.widgets.entry import Entry, EntryRequest, quit_keys
 from app.tui.widgets.filter_bar import FilterBar
 from app.tui.widgets.lines import KeyBar, StatusLine
 from app.tui.widgets.lists_pane import LIST_MARK, UNTITLED, VIEW_NAMES, ListsPane
@@ -60,12 +60,10 @@ class MainScreen(Screen[None]):
         self._store = store
         self._now = now
         self._entry = Entry(self._focus_rows, now)
-        self._lists_pane = ListsPane(store, self._entry.ask, self._show_todos)
-        self._todos_pane = TodosPane(
-            store, now, self._entry.ask, self._show_lists, self._clear_filter, lambda: self._lists_pane.lists
-        )
+        self._lists_pane = ListsPane(store, self)
+        self._todos_pane = TodosPane(store, now, self)
         self._detail_pane = DetailPane(now)
-        self._filter_bar = FilterBar(self._todos_pane.filter, self._show_todos)
+        self._filter_bar = FilterBar(self._todos_pane.filter, self.focus_todos)
         self._welcome = Welcome()
         self._status_line = StatusLine(now)
         self._list_count: int | None = None
@@ -183,7 +181,27 @@ class MainScreen(Screen[None]):
     def _todo_selected(self, event: TodoSelected) -> None:
         self._detail_pane.show(event.todo, event.list_name)
 
-    def _clear_filter(self) -> None:
+    # What the panes need: see `Surroundings`
+
+    @property
+    def lists(self) -> Sequence[TodoList]:
+        """All lists, oldest first."""
+        return self._lists_pane.lists
+
+    def ask(self, request: EntryRequest) -> None:
+        """Open the entry line."""
+        self._entry.ask(request)
+
+    def focus_lists(self) -> None:
+        """Give the keyboard to the lists."""
+        self._activate(todos=False)
+
+    def focus_todos(self) -> None:
+        """Give the keyboard to the to-dos."""
+        self._activate(todos=True)
+
+    def clear_filter(self) -> None:
+        """Show all to-dos of the open view again."""
         self._filter_bar.close()
 
     # Which pane has the keyboard
@@ -196,12 +214,6 @@ class MainScreen(Screen[None]):
 
     def _focus_rows(self) -> None:
         self.set_focus(self._todos_pane.rows if self._todos_active else self._lists_pane.rows)
-
-    def _show_todos(self) -> None:
-        self._activate(todos=True)
-
-    def _show_lists(self) -> None:
-        self._activate(todos=False)
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         """A click may have changed the active pane."""
@@ -273,10 +285,7 @@ class MainScreen(Screen[None]):
         from app.tui.screens.pick import Choice, PickScreen
 
         choices = [
-            *(
-                Choice(each.id, each.name or UNTITLED, f"{each.open_count:,}", LIST_MARK)
-                for each in self._lists_pane.lists
-            ),
+            *(Choice(each.id, each.name or UNTITLED, f"{each.open_count:,}", LIST_MARK) for each in self.lists),
             *(Choice(f"view:{view.value}", name, mark=glyph) for view, (glyph, name) in VIEW_NAMES.items()),
         ]
 

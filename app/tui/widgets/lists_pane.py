@@ -5,7 +5,7 @@ Owns their rows and actions. Follows the store's lists and counts for as long as
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -26,6 +26,7 @@ from app.tui.widgets.drawn_row import DrawnRow
 from app.tui.widgets.entry import EntryRequest
 from app.tui.widgets.lines import TitleLine
 from app.tui.widgets.row_list import RowActivated, RowList, RowMarked, RowSelected
+from app.tui.widgets.surroundings import Surroundings
 
 UNTITLED: Final = "(no name)"
 LIST_MARK: Final = "•"
@@ -79,17 +80,15 @@ class ListsPane(Vertical):
 
     Args:
         store: where they are kept.
-        ask: opens the entry line.
-        leave: puts the keyboard to the to-dos.
+        surroundings: the screen that the pane is on.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(Place.LISTS)
 
-    def __init__(self, store: Store, ask: Callable[[EntryRequest], None], leave: Callable[[], None]) -> None:
+    def __init__(self, store: Store, surroundings: Surroundings) -> None:
         super().__init__()
         self._store = store
-        self._ask = ask
-        self._leave = leave
+        self._surroundings = surroundings
         self._title = TitleLine("Lists")
         self._rows: RowList[PlaceRow] = RowList(draw_place)
         self._lists: list[TodoList] = []
@@ -156,7 +155,7 @@ class ListsPane(Vertical):
 
     def ask_new(self) -> None:
         """Ask for the name of a new list."""
-        self._ask(EntryRequest("New list", self._add))
+        self._surroundings.ask(EntryRequest("New list", self._add))
 
     def add_sample(self) -> None:
         """Add the sample list and open it."""
@@ -167,7 +166,7 @@ class ListsPane(Vertical):
 
     async def _open_new(self, adding: Awaitable[str]) -> None:
         self._rows.select(await adding)
-        self._leave()
+        self._surroundings.focus_todos()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
         """Without a list, there is nothing to open, rename or delete."""
@@ -181,7 +180,7 @@ class ListsPane(Vertical):
 
     def action_open_list(self) -> None:
         """Go to the to-dos."""
-        self._leave()
+        self._surroundings.focus_todos()
 
     def action_rename_list(self) -> None:
         """Ask for another name."""
@@ -192,7 +191,7 @@ class ListsPane(Vertical):
         def rename(names: list[str]) -> Awaitable[object]:
             return tell_done(self, self._store.rename_list(todo_list.id, names[0]))
 
-        self._ask(EntryRequest("Rename list", rename, value=todo_list.name or ""))
+        self._surroundings.ask(EntryRequest("Rename list", rename, value=todo_list.name or ""))
 
     def action_delete_list(self) -> None:
         """Ask whether to delete the list."""
@@ -221,7 +220,7 @@ class ListsPane(Vertical):
     @on(RowActivated)
     def _row_activated(self, event: RowActivated) -> None:
         event.stop()
-        self._leave()
+        self._surroundings.focus_todos()
 
 
 def _loss(todo_list: TodoList) -> str:

@@ -27,6 +27,7 @@ from app.tui.typed import app_of
 from app.tui.widgets.entry import EntryRequest
 from app.tui.widgets.lists_pane import LIST_MARK, UNTITLED
 from app.tui.widgets.row_list import RowActivated, RowDropped, RowMarked
+from app.tui.widgets.surroundings import Surroundings
 from app.tui.widgets.todo_rows import SORT_NAMES, TodoRows
 
 _NEEDING_A_TODO: Final = frozenset(
@@ -44,28 +45,14 @@ class TodosPane(TodoRows):
     Args:
         store: where they are kept.
         now: the clock, giving aware datetimes in the user's zone.
-        ask: opens the entry line.
-        leave: puts the keyboard to the lists.
-        clear_filter: takes the filter away.
-        lists: gives the lists, oldest first.
+        surroundings: the screen that the pane is on.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(Place.TODOS)
 
-    def __init__(
-        self,
-        store: Store,
-        now: Callable[[], datetime],
-        ask: Callable[[EntryRequest], None],
-        leave: Callable[[], None],
-        clear_filter: Callable[[], None],
-        lists: Callable[[], Sequence[TodoList]],
-    ) -> None:
+    def __init__(self, store: Store, now: Callable[[], datetime], surroundings: Surroundings) -> None:
         super().__init__(store, now)
-        self._ask = ask
-        self._leave = leave
-        self._clear_filter = clear_filter
-        self._lists = lists
+        self._surroundings = surroundings
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
         """Without a to-do, there is nothing to edit, mark or delete."""
@@ -102,7 +89,7 @@ class TodosPane(TodoRows):
             return self._select_last(self._store.add_todos(todo_list.id, self._as_meant_here(descriptions)))
 
         label = f"New to-do in {sanitized(todo_list.name or UNTITLED)}"
-        self._ask(EntryRequest(label, add, repeats=True, understands=True))
+        self._surroundings.ask(EntryRequest(label, add, repeats=True, understands=True))
 
     def _as_meant_here(self, descriptions: list[str]) -> list[str]:
         """What is added while today is shown is for today, unless it says otherwise."""
@@ -112,12 +99,12 @@ class TodosPane(TodoRows):
         return [text if todo_text.read(text).due else todo_text.set_due(text, today) for text in descriptions]
 
     async def _select_last(self, adding: Awaitable[list[str]]) -> None:
-        self._clear_filter()  # what was added is to be seen
+        self._surroundings.clear_filter()  # what was added is to be seen
         self._rows.select((await adding)[-1])
 
     def action_new_todo(self) -> None:
         """Ask for new to-dos."""
-        target = self._wanted if isinstance(self._wanted, TodoList) else next(iter(self._lists()), None)
+        target = self._wanted if isinstance(self._wanted, TodoList) else next(iter(self._surroundings.lists), None)
         if target is not None:
             self.ask_new(target)
 
@@ -131,7 +118,7 @@ class TodosPane(TodoRows):
             return tell_done(self, self._store.edit_first_line(todo.id, texts[0]))
 
         value = first_line(todo.description or "")[0]
-        self._ask(EntryRequest("Edit to-do", edit, value=value, understands=True))
+        self._surroundings.ask(EntryRequest("Edit to-do", edit, value=value, understands=True))
 
     def action_edit_in_editor(self) -> None:
         """Have the whole text edited in the user's editor, which gets the terminal meanwhile."""
@@ -200,7 +187,9 @@ class TodosPane(TodoRows):
             change: Callable[[str], str] = lambda text: todo_text.set_due(text, reading.due)  # noqa: E731
             return tell_done(self, self._store.change_texts(ids, change, done))
 
-        self._ask(EntryRequest(f"{self._subject(ids)} due on (nothing takes it away)", set_due, may_be_empty=True))
+        self._surroundings.ask(
+            EntryRequest(f"{self._subject(ids)} due on (nothing takes it away)", set_due, may_be_empty=True)
+        )
 
     def action_tag_todo(self) -> None:
         """Ask for tags."""
@@ -222,7 +211,7 @@ class TodosPane(TodoRows):
             self._rows.clear_choice()
             return tell_done(self, self._store.change_texts(ids, change, "Tagged"))
 
-        self._ask(EntryRequest(f"Tags for {self._subject(ids).lower()} (-tag takes one away)", tag))
+        self._surroundings.ask(EntryRequest(f"Tags for {self._subject(ids).lower()} (-tag takes one away)", tag))
 
     def action_move_todo(self) -> None:
         """Ask for the list to move to-dos to."""
@@ -232,7 +221,7 @@ class TodosPane(TodoRows):
         here = self._shown.id if isinstance(self._shown, TodoList) else None
         choices = [
             Choice(each.id, each.name or UNTITLED, f"{each.open_count:,}", LIST_MARK)
-            for each in self._lists()
+            for each in self._surroundings.lists
             if each.id != here
         ]
         if not choices:
@@ -282,11 +271,11 @@ class TodosPane(TodoRows):
 
     def action_clear_filter(self) -> None:
         """Show all to-dos again."""
-        self._clear_filter()
+        self._surroundings.clear_filter()
 
     def action_leave_todos(self) -> None:
         """Go to the lists."""
-        self._leave()
+        self._surroundings.focus_lists()
 
     # Arranging
 
