@@ -95,7 +95,7 @@ def import_(context: click.Context, file: Path, name: str | None) -> int:
         raise click.ClickException(f"{file} has no lists and no to-dos.")
 
     async def work(lists: OpenStore) -> str:
-        return await lists.store.import_lists(carried)
+        return await lists.store.edit.import_lists(carried)
 
     tell(context, f"{with_store(context, work)}.")
     return ExitCode.OK

@@ -56,7 +56,7 @@ def add(context: click.Context, text: tuple[str, ...], list_name: str | None, *,
             descriptions, preview = [understood.stored], understood.preview
         if not any(each.strip() for each in descriptions):
             raise click.UsageError("There is no text to add.")
-        ids = await lists.store.add_todos(target.id, descriptions)
+        ids = await lists.store.edit.add_todos(target.id, descriptions)
         for todo_id in ids:
             click.echo(todo_id)
         what = f"{len(ids):,} to-dos" if len(ids) != 1 else "1 to-do"
@@ -72,7 +72,7 @@ async def _target(lists: OpenStore, name: str | None) -> TodoList:
     every = await lists.all_lists()
     if every:
         return every[0]
-    await lists.store.add_list(_FIRST_LIST)
+    await lists.store.edit.add_list(_FIRST_LIST)
     return (await lists.all_lists())[0]
 
 
@@ -193,7 +193,7 @@ def _lines(todo: Todo) -> str:
 @click.pass_context
 def done(context: click.Context, todos: tuple[str, ...], *, opens: bool) -> int:
     """Mark to-dos as done; one that repeats gets its next one."""
-    return _write(context, todos, lambda lists, ids: lists.store.set_completed(ids, completed=not opens))
+    return _write(context, todos, lambda lists, ids: lists.store.edit.set_completed(ids, completed=not opens))
 
 
 @click.command()
@@ -201,7 +201,7 @@ def done(context: click.Context, todos: tuple[str, ...], *, opens: bool) -> int:
 @click.pass_context
 def rm(context: click.Context, todos: tuple[str, ...]) -> int:
     """Delete to-dos; `todo-tui undo` brings them back."""
-    return _write(context, todos, lambda lists, ids: lists.store.delete_todos(ids))
+    return _write(context, todos, lambda lists, ids: lists.store.edit.delete_todos(ids))
 
 
 @click.command()
@@ -212,7 +212,7 @@ def move(context: click.Context, todos: tuple[str, ...], list_name: str) -> int:
     """Move to-dos to another list."""
 
     async def write(lists: OpenStore, ids: Sequence[str]) -> str:
-        return await lists.store.move_todos(ids, (await list_named(lists, list_name)).id)
+        return await lists.store.edit.move_todos(ids, (await list_named(lists, list_name)).id)
 
     return _write(context, todos, write)
 
@@ -232,7 +232,7 @@ def edit(context: click.Context, todo: str, text: tuple[str, ...], *, plain: boo
         if text:
             line = " ".join(text)
             stored = line if plain else understand(line, local_now().replace(tzinfo=None)).stored
-            return await lists.store.edit_first_line(ids[0], stored)
+            return await lists.store.edit.edit_first_line(ids[0], stored)
         return await _in_editor(lists, ids[0])
 
     return _write(context, (todo,), write)
@@ -254,7 +254,7 @@ async def _in_editor(lists: OpenStore, todo_id: str) -> str:
         raise click.ClickException(str(error)) from error
     if after == before or not after.strip():
         return ""
-    return await lists.store.edit_todo(todo_id, after)
+    return await lists.store.edit.edit_todo(todo_id, after)
 
 
 def _write(
@@ -273,14 +273,14 @@ def _write(
 @click.pass_context
 def undo(context: click.Context) -> int:
     """Take the last step back, whether it was made here or in the interface."""
-    return _turn(context, lambda lists: lists.store.undo(), "Undone", "There is nothing to undo.")
+    return _turn(context, lambda lists: lists.store.edit.undo(), "Undone", "There is nothing to undo.")
 
 
 @click.command()
 @click.pass_context
 def redo(context: click.Context) -> int:
     """Do again what was undone last."""
-    return _turn(context, lambda lists: lists.store.redo(), "Done again", "There is nothing to do again.")
+    return _turn(context, lambda lists: lists.store.edit.redo(), "Done again", "There is nothing to do again.")
 
 
 def _turn(context: click.Context, turn: Callable[[OpenStore], Awaitable[Any]], told: str, nothing: str) -> int:
@@ -328,7 +328,7 @@ def add_list(context: click.Context, name: str) -> int:
     """Add a list and print its id."""
 
     async def work(opened: OpenStore) -> str:
-        return await opened.store.add_list(name)
+        return await opened.store.edit.add_list(name)
 
     click.echo(with_store(context, work))
     return ExitCode.OK
@@ -342,7 +342,7 @@ def rename_list(context: click.Context, name: str, new_name: str) -> int:
     """Give a list another name."""
 
     async def work(opened: OpenStore) -> str:
-        return await opened.store.rename_list((await list_named(opened, name)).id, new_name)
+        return await opened.store.edit.rename_list((await list_named(opened, name)).id, new_name)
 
     tell(context, f"{with_store(context, work)}.")
     return ExitCode.OK
@@ -355,7 +355,7 @@ def remove_list(context: click.Context, name: str) -> int:
     """Delete a list and its to-dos; `todo-tui undo` brings them back."""
 
     async def work(opened: OpenStore) -> str:
-        return await opened.store.delete_list((await list_named(opened, name)).id)
+        return await opened.store.edit.delete_list((await list_named(opened, name)).id)
 
     tell(context, f"{with_store(context, work)}.")
     return ExitCode.OK

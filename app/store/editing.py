@@ -46,43 +46,45 @@ _MOST_OWN: Final = 1_000
 def _write(
     method: Callable[Concatenate[Editing, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[Editing, P], asyncio.Future[T]]:
-    """Make a method begin its write when it is called; what is awaited only tells the result."""
+    """Make a method begin its write when it is called; awaiting what it returns only waits for the result."""
 
     @functools.wraps(method)
-    def begin(store: Editing, *arguments: P.args, **options: P.kwargs) -> asyncio.Future[T]:
-        return store.writes.begin(method(store, *arguments, **options))
+    def begin(editing: Editing, *arguments: P.args, **options: P.kwargs) -> asyncio.Future[T]:
+        return editing.writes.begin(method(editing, *arguments, **options))
 
     return begin
 
 
 class Editing:
-    """The writes of a store. `Store` documents what they have in common.
+    """The writes of a store: `Store.edit`.
 
-    Each returns what it has done as a label, such as `Deleted “Milk”`, unless it says otherwise; empty if nothing had
-    to be done. To-dos that are gone already are passed over.
+    Each is local and returns once it is committed here. It begins when it is called and ends by itself: cancelling it
+    only stops the wait for its result. It returns what it has done as a label, such as `Deleted “Milk”`, unless it says
+    otherwise; the label is empty if there was nothing to do. To-dos that have been deleted are skipped.
+
+    Attributes:
+        writes: those that are under way.
+
+    Args:
+        database: open; its tables are those of `app.store.schema`.
+        user_id: the owner of what is made here.
+        now: the clock, giving aware datetimes in the user's zone.
+        writes: where they run.
     """
 
-    def __init__(self, database: PowerSyncDatabase, user_id: str, now: Callable[[], datetime]) -> None:
-        self._database = database
+    def __init__(self, database: PowerSyncDatabase, user_id: str, now: Callable[[], datetime], writes: Writes) -> None:
         self._user_id = user_id
         self._now = now
-        self._journal = Journal(database, self._note_own)
+        self._journal = Journal(database, self._remember_own)
         self._own: dict[str, float] = {}
         self._last_stamp = datetime.min.replace(tzinfo=UTC)
-        self.writes: Final = Writes()
-
-    async def flush(self, seconds: float) -> int:
-        """Wait for the writes that are under way, at most so long, and return how many are not stored then.
-
-        Those are still unfinished, or failed when nobody may have been left to be told.
-        """
-        return await self.writes.flush(seconds)
+        self.writes: Final = writes
 
     def wrote_lately(self, row_id: str) -> bool:
-        """Whether this store wrote a row in the last seconds: what changes then needs no telling."""
+        """Whether a row was written here in the last seconds: the user knows of that change."""
         return time.monotonic() - self._own.get(row_id, -_OWN_SECONDS) < _OWN_SECONDS
 
-    def _note_own(self, row_ids: Iterable[str]) -> None:
+    def _remember_own(self, row_ids: Iterable[str]) -> None:
         now = time.monotonic()
         if len(self._own) > _MOST_OWN:
             self._own = {row_id: at for row_id, at in self._own.items() if now - at < _OWN_SECONDS}

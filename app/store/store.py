@@ -21,6 +21,7 @@ from app.store.rows import Todo, TodoList, list_of_row, local_now, todo_of_row
 from app.store.subscribing import SUBSCRIPTION_TTL, ListSubscriptions
 from app.store.sync_report import SyncReport
 from app.store.views import DEFAULT_ARRANGEMENTS, Arrangement, SmartView, Sort, ViewCounts
+from app.store.writes import Writes
 from sync import PowerSyncDatabase, SyncStatus
 from sync.errors import DatabaseClosedError
 
@@ -35,16 +36,15 @@ View = SmartView | str
 """What is looked at: a view across lists, or the id of a list."""
 
 
-class Store(Editing):
+class Store:
     """The lists and to-dos of one user in one database.
 
-    Writes are local and return once they are committed here; they sync when there is a connection. They begin when
-    they are called and end by themselves: cancelling one only stops the wait for its result. Before the database is
-    closed, `flush` waits for them. What is watched goes on after a failure, with growing waits.
+    Reading is done here, writing by `edit`. Writes sync when there is a connection; before the database is closed,
+    `flush` waits for those that are under way. What is watched goes on after a failure, with growing waits.
 
     Attributes:
-        writes: those that are under way.
-        report: what synchronization has to tell, and what was rejected.
+        edit: every change of lists and to-dos, undo and redo.
+        report: the state of synchronization explained, and what was rejected.
 
     Args:
         database: open, with `app.store.schema.APP_SCHEMA`; the store does not close it.
@@ -61,10 +61,20 @@ class Store(Editing):
         *,
         now: Callable[[], datetime] = local_now,
     ) -> None:
-        super().__init__(database, user_id, now)
+        self._database = database
         self._connect = connect
+        self._now = now
+        self._writes = Writes()
         self._subscriptions = ListSubscriptions(database)
-        self.report: Final = SyncReport(database, self.writes)
+        self.edit: Final = Editing(database, user_id, now, self._writes)
+        self.report: Final = SyncReport(database, self._writes)
+
+    async def flush(self, seconds: float) -> int:
+        """Wait at most this long for the writes that are under way; return how many are not stored by then.
+
+        Those are still unfinished, or have failed.
+        """
+        return await self._writes.flush(seconds)
 
     # Reading
 
@@ -183,12 +193,12 @@ class Store(Editing):
         with as_store_error("Syncing was not stopped"):
             await self._database.disconnect()
 
-    def open_list(self, list_id: str | None) -> None:
-        """Tell which list the user looks at: its to-dos are subscribed before those of all others."""
-        self._subscriptions.open_list(list_id)
+    def prioritize_list(self, list_id: str | None) -> None:
+        """Subscribe the to-dos of this list before those of all others, from now on."""
+        self._subscriptions.prioritize_list(list_id)
 
     async def keep_subscribed(self, tell: OnFailure = log_failure) -> None:
-        """Keep the to-dos of every known list subscribed, the open list's first, for as long as this runs.
+        """Keep the to-dos of every known list subscribed, the prioritized list's first, for as long as this runs.
 
         Runs until it is cancelled or the database is closed. Subscriptions outlive it by `SUBSCRIPTION_TTL`.
 

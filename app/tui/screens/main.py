@@ -16,7 +16,7 @@ from textual.containers import Horizontal
 from textual.screen import Screen
 
 from app.settings.keymap import Place
-from app.store import SmartView, Store, TodoList, Undone
+from app.store import Store, TodoList, Undone
 from app.store.sync_report import RejectedChange
 from app.system.display_text import fit, sanitized
 from app.tui.actions import bindings, keymap_of, performs
@@ -62,12 +62,12 @@ class MainScreen(Screen[None]):
         self._entry = Entry(self._focus_rows, now)
         self._lists_pane = ListsPane(store, self)
         self._todos_pane = TodosPane(store, now, self)
+        self._todo_rows = self._todos_pane.todo_rows
         self._detail_pane = DetailPane(now)
-        self._filter_bar = FilterBar(self._todos_pane.filter, self.focus_todos)
+        self._filter_bar = FilterBar(self._todo_rows.filter, self.focus_todos)
         self._welcome = Welcome()
         self._status_line = StatusLine(now)
         self._list_count: int | None = None
-        self._open_view: SmartView | str | None = None
         self._day = store.today()
         self._status = store.status
         self._todos_active = False
@@ -97,7 +97,7 @@ class MainScreen(Screen[None]):
         if self._store.today() != self._day:
             self._day = self._store.today()
             self._lists_pane.show_day()
-            self._todos_pane.show_day()
+            self._todo_rows.show_day()
 
     @property
     def status(self) -> SyncStatus:
@@ -115,7 +115,7 @@ class MainScreen(Screen[None]):
         """Show a state of synchronization."""
         self._status = status
         self._status_line.show(status)
-        self._todos_pane.show_uploading(uploading=status.uploading and status.upload_error is None)
+        self._todo_rows.show_uploading(uploading=status.uploading and status.upload_error is None)
         self.set_class(state_of(status) != "connected", "-offline")
         self._refresh_welcome()
         self.refresh_bindings()
@@ -128,7 +128,7 @@ class MainScreen(Screen[None]):
         known: set[str] | None = None
         async for rejected in self._store.report.watch_rejected(retried(self)):
             self._status_line.show_rejected(len(rejected))
-            self._todos_pane.show_rejected(frozenset(row for change in rejected for row in change.row_ids))
+            self._todo_rows.show_rejected(frozenset(row for change in rejected for row in change.row_ids))
             if known is not None:
                 self._tell_rejected([change for change in rejected if change.id not in known])
             known = {change.id for change in rejected}
@@ -161,7 +161,6 @@ class MainScreen(Screen[None]):
         before, self._list_count = self._list_count, event.count
         self._refresh_welcome()
         if not event.count:
-            self._todos_pane.show(None)
             self._activate(todos=False)
         elif not before:
             self._activate(todos=self._todos_active)
@@ -169,13 +168,11 @@ class MainScreen(Screen[None]):
 
     @on(ViewOpened)
     def _view_opened(self, event: ViewOpened) -> None:
-        view = event.view.id if isinstance(event.view, TodoList) else event.view
-        if view != self._open_view:
-            self._open_view = view
+        if not self._todo_rows.is_open(event.view):
             self._filter_bar.close()
         if isinstance(event.view, TodoList):
-            self._store.open_list(event.view.id)
-        self._todos_pane.show(event.view)
+            self._store.prioritize_list(event.view.id)
+        self._todo_rows.show(event.view)
 
     @on(TodoSelected)
     def _todo_selected(self, event: TodoSelected) -> None:
@@ -213,12 +210,12 @@ class MainScreen(Screen[None]):
             self._focus_rows()
 
     def _focus_rows(self) -> None:
-        self.set_focus(self._todos_pane.rows if self._todos_active else self._lists_pane.rows)
+        self.set_focus(self._todo_rows.rows if self._todos_active else self._lists_pane.rows)
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         """A click may have changed the active pane."""
-        if event.widget in {self._todos_pane.rows, self._lists_pane.rows}:
-            self._todos_active = event.widget is self._todos_pane.rows
+        if event.widget in {self._todo_rows.rows, self._lists_pane.rows}:
+            self._todos_active = event.widget is self._todo_rows.rows
             self.set_class(self._todos_active, "-todos")
 
     # Actions
@@ -261,11 +258,13 @@ class MainScreen(Screen[None]):
 
     def action_undo(self) -> None:
         """Take the last step back."""
-        attempt(self, self._turn(self._store.undo(), "Undone", "There is nothing to undo.", "anywhere.redo"))
+        attempt(self, self._turn(self._store.edit.undo(), "Undone", "There is nothing to undo.", "anywhere.redo"))
 
     def action_redo(self) -> None:
         """Do again what was undone last."""
-        attempt(self, self._turn(self._store.redo(), "Done again", "There is nothing to do again.", "anywhere.undo"))
+        attempt(
+            self, self._turn(self._store.edit.redo(), "Done again", "There is nothing to do again.", "anywhere.undo")
+        )
 
     async def _turn(self, turning: Awaitable[Undone | None], told: str, nothing: str, back: str) -> None:
         undone = await turning

@@ -159,10 +159,10 @@ class ListsPane(Vertical):
 
     def add_sample(self) -> None:
         """Add the sample list and open it."""
-        attempt(self, self._open_new(self._store.add_sample_list()))
+        attempt(self, self._open_new(self._store.edit.add_sample_list()))
 
     def _add(self, names: list[str]) -> Awaitable[None]:
-        return self._open_new(self._store.add_list(names[0]))
+        return self._open_new(self._store.edit.add_list(names[0]))
 
     async def _open_new(self, adding: Awaitable[str]) -> None:
         self._rows.select(await adding)
@@ -189,7 +189,7 @@ class ListsPane(Vertical):
             return
 
         def rename(names: list[str]) -> Awaitable[object]:
-            return tell_done(self, self._store.rename_list(todo_list.id, names[0]))
+            return tell_done(self, self._store.edit.rename_list(todo_list.id, names[0]))
 
         self._surroundings.ask(EntryRequest("Rename list", rename, value=todo_list.name or ""))
 
@@ -201,7 +201,7 @@ class ListsPane(Vertical):
         from app.tui.screens.confirm import ConfirmScreen
 
         def delete() -> None:
-            attempt(self, tell_done(self, self._store.delete_list(todo_list.id)))
+            attempt(self, tell_done(self, self._store.edit.delete_list(todo_list.id)))
 
         name = sanitized(todo_list.name or UNTITLED)
         app_of(self).push_screen(ConfirmScreen("Delete this list?", name, delete, _loss(todo_list)))

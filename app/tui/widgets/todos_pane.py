@@ -12,8 +12,9 @@ from datetime import datetime
 from typing import ClassVar, Final
 
 from textual import on
-from textual.app import SuspendNotSupported
+from textual.app import ComposeResult, SuspendNotSupported
 from textual.binding import BindingType
+from textual.containers import Vertical
 
 from app import todo_text
 from app.settings.keymap import Place
@@ -39,8 +40,11 @@ _NEEDING_A_TODO: Final = frozenset(
 
 
 @performs(Place.TODOS)
-class TodosPane(TodoRows):
+class TodosPane(Vertical):
     """To-dos and their actions.
+
+    Attributes:
+        todo_rows: the to-dos that are shown.
 
     Args:
         store: where they are kept.
@@ -51,21 +55,29 @@ class TodosPane(TodoRows):
     BINDINGS: ClassVar[list[BindingType]] = bindings(Place.TODOS)
 
     def __init__(self, store: Store, now: Callable[[], datetime], surroundings: Surroundings) -> None:
-        super().__init__(store, now)
+        super().__init__()
+        self._store = store
+        self._now = now
         self._surroundings = surroundings
+        self.todo_rows: Final = TodoRows(store, now)
+        self._rows: Final = self.todo_rows.rows
+
+    def compose(self) -> ComposeResult:
+        """The to-dos."""
+        yield self.todo_rows
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
         """Without a to-do, there is nothing to edit, mark or delete."""
         if action in {"next_match", "previous_match"}:
-            return bool(self._filter)
+            return self.todo_rows.is_filtered
         if action == "clear_filter":
-            return bool(self._filter) and not self._choosing
+            return self.todo_rows.is_filtered and not self._choosing
         if action == "choose_none":
             return self._choosing
         if action in {"move_row_up", "move_row_down"}:
             return self._can_reorder
         if action in {"sort", "toggle_done_shown"}:
-            return self._shown is not None
+            return self.todo_rows.shown_view is not None
         return action not in _NEEDING_A_TODO or self._rows.selected is not None
 
     @property
@@ -86,14 +98,14 @@ class TodosPane(TodoRows):
         """Ask for new to-dos for a list."""
 
         def add(descriptions: list[str]) -> Awaitable[None]:
-            return self._select_last(self._store.add_todos(todo_list.id, self._as_meant_here(descriptions)))
+            return self._select_last(self._store.edit.add_todos(todo_list.id, self._as_meant_here(descriptions)))
 
         label = f"New to-do in {sanitized(todo_list.name or UNTITLED)}"
         self._surroundings.ask(EntryRequest(label, add, repeats=True, understands=True))
 
     def _as_meant_here(self, descriptions: list[str]) -> list[str]:
         """What is added while today is shown is for today, unless it says otherwise."""
-        if self._shown is not SmartView.TODAY:
+        if self.todo_rows.shown_view is not SmartView.TODAY:
             return descriptions
         today = todo_text.Due(self._store.today())
         return [text if todo_text.read(text).due else todo_text.set_due(text, today) for text in descriptions]
@@ -104,7 +116,8 @@ class TodosPane(TodoRows):
 
     def action_new_todo(self) -> None:
         """Ask for new to-dos."""
-        target = self._wanted if isinstance(self._wanted, TodoList) else next(iter(self._surroundings.lists), None)
+        view = self.todo_rows.open_view
+        target = view if isinstance(view, TodoList) else next(iter(self._surroundings.lists), None)
         if target is not None:
             self.ask_new(target)
 
@@ -115,7 +128,7 @@ class TodosPane(TodoRows):
             return
 
         def edit(texts: list[str]) -> Awaitable[object]:
-            return tell_done(self, self._store.edit_first_line(todo.id, texts[0]))
+            return tell_done(self, self._store.edit.edit_first_line(todo.id, texts[0]))
 
         value = first_line(todo.description or "")[0]
         self._surroundings.ask(EntryRequest("Edit to-do", edit, value=value, understands=True))
@@ -143,7 +156,7 @@ class TodosPane(TodoRows):
         if not after.strip():
             self.notify("The text was left empty: nothing was changed.", severity="warning", markup=False)
             return
-        self._write(self._store.edit_todo(todo.id, after))
+        self._write(self._store.edit.edit_todo(todo.id, after))
 
     # Changing one or several
 
@@ -156,17 +169,17 @@ class TodosPane(TodoRows):
 
     def _toggle(self, todos: Sequence[Todo]) -> None:
         completed = not all(todo.completed for todo in todos)
-        self._write(self._store.set_completed([todo.id for todo in todos], completed=completed))
+        self._write(self._store.edit.set_completed([todo.id for todo in todos], completed=completed))
 
     def action_delete_todo(self) -> None:
         """Delete to-dos."""
-        self._write(self._store.delete_todos(self._chosen_ids()))
+        self._write(self._store.edit.delete_todos(self._chosen_ids()))
 
     def action_set_priority(self, priority: int) -> None:
         """Set a priority, or take it away with 0."""
         done = f"Set priority {priority} of" if priority else "Took the priority from"
         self._write(
-            self._store.change_texts(
+            self._store.edit.change_texts(
                 self._chosen_ids(), lambda text: todo_text.set_priority(text, priority or None), done
             )
         )
@@ -185,7 +198,7 @@ class TodosPane(TodoRows):
             done = "Set the due date of" if reading.due else "Took the due date from"
             self._rows.clear_choice()
             change: Callable[[str], str] = lambda text: todo_text.set_due(text, reading.due)  # noqa: E731
-            return tell_done(self, self._store.change_texts(ids, change, done))
+            return tell_done(self, self._store.edit.change_texts(ids, change, done))
 
         self._surroundings.ask(
             EntryRequest(f"{self._subject(ids)} due on (nothing takes it away)", set_due, may_be_empty=True)
@@ -209,7 +222,7 @@ class TodosPane(TodoRows):
                 return text
 
             self._rows.clear_choice()
-            return tell_done(self, self._store.change_texts(ids, change, "Tagged"))
+            return tell_done(self, self._store.edit.change_texts(ids, change, "Tagged"))
 
         self._surroundings.ask(EntryRequest(f"Tags for {self._subject(ids).lower()} (-tag takes one away)", tag))
 
@@ -218,7 +231,8 @@ class TodosPane(TodoRows):
         from app.tui.screens.pick import Choice, PickScreen
 
         ids = self._chosen_ids()
-        here = self._shown.id if isinstance(self._shown, TodoList) else None
+        view = self.todo_rows.shown_view
+        here = view.id if isinstance(view, TodoList) else None
         choices = [
             Choice(each.id, each.name or UNTITLED, f"{each.open_count:,}", LIST_MARK)
             for each in self._surroundings.lists
@@ -229,7 +243,7 @@ class TodosPane(TodoRows):
             return
 
         def move(list_id: str) -> None:
-            self._write(self._store.move_todos(ids, list_id))
+            self._write(self._store.edit.move_todos(ids, list_id))
 
         app_of(self).push_screen(PickScreen(f"Move {self._subject(ids).lower()} to", choices, move))
 
@@ -283,22 +297,25 @@ class TodosPane(TodoRows):
         """Ask for another order."""
         from app.tui.screens.pick import Choice, PickScreen
 
-        sorts = [sort for sort in Sort if isinstance(self._shown, TodoList) or sort is not Sort.MANUAL]
+        arrangement = self.todo_rows.arrangement
+        by_hand = isinstance(self.todo_rows.shown_view, TodoList)
+        sorts = [sort for sort in Sort if by_hand or sort is not Sort.MANUAL]
         choices = [Choice(sort.value, SORT_NAMES[sort][:1].upper() + SORT_NAMES[sort][1:]) for sort in sorts]
 
         def sort_by(value: str) -> None:
-            self.rearrange(replace(self._arrangement, sort=Sort(value)))
+            self.todo_rows.rearrange(replace(self.todo_rows.arrangement, sort=Sort(value)))
 
-        app_of(self).push_screen(PickScreen("Sort", choices, sort_by, self._arrangement.sort.value))
+        app_of(self).push_screen(PickScreen("Sort", choices, sort_by, arrangement.sort.value))
 
     def action_toggle_done_shown(self) -> None:
         """Show completed to-dos at the end, or hide them."""
-        self.rearrange(replace(self._arrangement, shows_done=not self._arrangement.shows_done))
+        arrangement = self.todo_rows.arrangement
+        self.todo_rows.rearrange(replace(arrangement, shows_done=not arrangement.shows_done))
 
     @property
     def _can_reorder(self) -> bool:
         selected = self._rows.selected
-        return self._rows.drags and not self._filter and selected is not None and not selected.completed
+        return self._rows.drags and not self.todo_rows.is_filtered and selected is not None and not selected.completed
 
     def action_move_row_up(self) -> None:
         """Put the to-do before the one above it."""
@@ -317,11 +334,11 @@ class TodosPane(TodoRows):
     def _place(self, todo_id: str, index: int) -> None:
         """Put an open to-do at a place among the open ones."""
         others = [todo.id for todo in self._rows.rows if not todo.completed and todo.id != todo_id]
-        if not self._rows.drags or self._filter or not 0 <= index <= len(others):
+        if not self._rows.drags or self.todo_rows.is_filtered or not 0 <= index <= len(others):
             return
         after = others[index - 1] if index else None
         before = others[index] if index < len(others) else None
-        attempt(self, self._store.place_todo(todo_id, after=after, before=before))
+        attempt(self, self._store.edit.place_todo(todo_id, after=after, before=before))
 
     # Messages
 

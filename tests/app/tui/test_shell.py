@@ -51,7 +51,7 @@ async def test_a_keymap_is_in_force_in_bindings_key_bar_help_and_words(store: St
 
 async def test_keys_of_the_entry_line_can_be_changed(store: Store):
     keymap = Keymap.of("default", {"entry.submit": "ctrl+s", "entry.close": "f10"})
-    await store.add_list("Home")
+    await store.edit.add_list("Home")
     async with running(store, keymap=keymap) as run:
         await run.press("a", *"Milk", "enter", "ctrl+s")
         await run.until(lambda: run.texts == ["Milk"])
@@ -151,7 +151,7 @@ def test_all_text_can_be_read_on_every_ground(theme):
 async def test_without_colour_every_state_is_still_told(store: Store, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("NO_COLOR", "1")
     ids = await filled(store)
-    await store.edit_todo(ids["Milk"], "Milk due:2026-03-01 p1 #a")
+    await store.edit.edit_todo(ids["Milk"], "Milk due:2026-03-01 p1 #a")
     async with running(store, (80, 24)) as run:
         await run.press("right", "down", "space")
         await run.until(lambda: "2026" not in "".join(painted(run.todos)))

@@ -118,11 +118,11 @@ async def in_step(store: Store, database: PowerSyncDatabase) -> None:
 @asynccontextmanager
 async def refused(syncing: Store, database: PowerSyncDatabase, elsewhere: User) -> AsyncGenerator[tuple[Running, str]]:
     """The app after a to-do was refused, because its list was deleted elsewhere; and the list's id."""
-    list_id = await syncing.add_list("Home")
+    list_id = await syncing.edit.add_list("Home")
     await in_step(syncing, database)
     async with running(syncing) as run:
         await syncing.disconnect()
-        await syncing.add_todo(list_id, "Paint [b]the\x1b[2J door")
+        await syncing.edit.add_todo(list_id, "Paint [b]the\x1b[2J door")
         await elsewhere.write(delete("lists", list_id))
         await syncing.connect()
         await run.until(lambda: "1 rejected" in run.status_text)
@@ -196,14 +196,14 @@ async def test_what_was_decided_elsewhere_is_told(syncing: Store, database: Powe
 async def test_what_others_replaced_is_shown_and_dismissed(
     syncing: Store, database: PowerSyncDatabase, elsewhere: User, overtaken: list[Entry]
 ):
-    list_id = await syncing.add_list("Home")
-    todo_ids = await syncing.add_todos(list_id, ["Milk", "Eggs"])
+    list_id = await syncing.edit.add_list("Home")
+    todo_ids = await syncing.edit.add_todos(list_id, ["Milk", "Eggs"])
     await in_step(syncing, database)
     async with running(syncing) as run:
         await run.until(lambda: run.texts == ["Milk", "Eggs"])
         for todo_id, mine, theirs in zip(todo_ids, ["Oat milk", "6 eggs"], ["Soy milk", "12 eggs"], strict=True):
             overtaken.append(patch("todos", todo_id, description=theirs))
-            await syncing.edit_todo(todo_id, mine)
+            await syncing.edit.edit_todo(todo_id, mine)
             await run.until(lambda theirs=theirs: theirs in run.texts)
         await opened(run)
         assert text(run, "detail").splitlines()[:3] == [
@@ -282,8 +282,8 @@ async def test_pictures(store: Store, snapshot: SnapshotAssertion, size: tuple[i
 
 
 async def test_what_waits_is_shown_by_transaction(store: Store):
-    list_id = await store.add_list("Home")
-    await store.add_todos(list_id, ["Milk", "Bread"])
+    list_id = await store.edit.add_list("Home")
+    await store.edit.add_todos(list_id, ["Milk", "Bread"])
     async with running(store) as run:
         await opened(run)
         await run.until(lambda: len(rows(run).rows) == 2)
@@ -293,7 +293,7 @@ async def test_what_waits_is_shown_by_transaction(store: Store):
         ]
         await run.press("down")
         await run.until(lambda: "Add the to-do “Bread”" in text(run, "detail"))
-        await store.undo()
+        await store.edit.undo()
         await run.until(lambda: len(rows(run).rows) == 3)
 
 
@@ -332,8 +332,8 @@ async def test_rejected_changes_are_exported_into_a_new_file(
 
 
 async def test_diagnostics_hold_no_texts(store: Store):
-    list_id = await store.add_list("Secret plans")
-    await store.add_todo(list_id, "Hide the treasure")
+    list_id = await store.edit.add_list("Secret plans")
+    await store.edit.add_todo(list_id, "Hide the treasure")
     told = await store.report.diagnostics()
     assert "waiting: 2 changes in 2 transactions" in told
     assert "Secret" not in told

@@ -101,8 +101,8 @@ async def test_the_panes_go_on_after_a_query_failed_and_tell_it_once(store: Stor
         await run.until(lambda: run.texts == ["Fix the tap", "Plant the tomatoes"])
         for trouble in (1, 2):
             failing.add("read")
-            await store.add_list(f"Late {trouble}")
-            await store.add_todo(run.lists.rows[6].id, f"Late {trouble}")
+            await store.edit.add_list(f"Late {trouble}")
+            await store.edit.add_todo(run.lists.rows[6].id, f"Late {trouble}")
             await run.until(lambda: any("lists cannot be shown" in toast for toast in run.toasts))
             await asyncio.sleep(0.3)
             failing.clear()
@@ -117,7 +117,7 @@ async def test_new_lists_are_subscribed_though_a_subscription_failed_before(stor
     async with running(store) as run:
         await run.until(lambda: len(store.status.streams) == 3)
         failing.add("write")
-        await store.add_list("Late")
+        await store.edit.add_list("Late")
         told = ["Some lists may not sync: out of order. It is tried again."]
         await run.until(lambda: run.toasts == told)
         await asyncio.sleep(0.3)
