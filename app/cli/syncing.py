@@ -95,7 +95,7 @@ def queue(context: click.Context, *, as_json: bool) -> int:
     """Print the changes that wait to be uploaded, oldest first, one transaction a line."""
 
     async def work(lists: OpenStore) -> list[dict[str, Any]]:
-        from app.store.change_words import KnownTexts, told
+        from app.store.change_words import KnownTexts, describe_entry
 
         found: list[dict[str, Any]] = []
         async for transaction in lists.database.crud_transactions():
@@ -106,7 +106,7 @@ def queue(context: click.Context, *, as_json: bool) -> int:
             found.append(
                 {
                     "transaction": transaction.transaction_id,
-                    "changes": [told(entry, known) for entry in transaction.crud],
+                    "changes": [describe_entry(entry, known) for entry in transaction.crud],
                     "ids": ids,
                 }
             )

@@ -1,4 +1,4 @@
-"""The store: what the interface and the commands hold on to.
+"""The store: what the interface and the commands work with.
 
 Owns how what is read is followed: unchanged rows stay the same objects, and reading goes on after a failure. What is
 written is `app.store.editing`'s, what is read `app.store.views`'.
@@ -30,10 +30,10 @@ __all__ = ["SUBSCRIPTION_TTL", "Store"]
 T = TypeVar("T")
 
 _COUNT_SECONDS = 0.25
-"""How often the views across lists are counted at most: all to-dos are read for it."""
+"""The views across lists are counted at most this often: counting reads all to-dos."""
 
 View = SmartView | str
-"""What is looked at: a view across lists, or the id of a list."""
+"""A view across lists, or the id of a list."""
 
 
 class Store:
@@ -82,23 +82,23 @@ class Store:
         """The local day, to which views and words such as `tomorrow` refer."""
         return self._now().date()
 
-    def watch_lists(self, tell: OnFailure = log_failure) -> AsyncIterator[list[TodoList]]:
+    def watch_lists(self, on_failure: OnFailure = log_failure) -> AsyncIterator[list[TodoList]]:
         """Yield all lists, now and after each change, oldest first; unchanged ones stay the same objects.
 
         Ends when the database is closed.
 
         Args:
-            tell: called once per trouble, when the lists cannot be read.
+            on_failure: called once when the lists cannot be read.
         """
         failed = "The lists cannot be shown"
-        return follow_with_retry(lambda: self._follow(failed, views.LISTS, (), list_of_row), tell)
+        return follow_with_retry(lambda: self._follow(failed, views.LISTS, (), list_of_row), on_failure)
 
     async def todos(self, view: View, *, arrangement: Arrangement | None = None) -> list[Todo]:
-        """The to-dos of a view; the completed ones come last, the latest first.
+        """The to-dos of a view; completed ones come last, the most recent first.
 
         Args:
             view: a view across lists, or the id of a list.
-            arrangement: their order; by default that of the view before anybody changed it.
+            arrangement: their order; by default that of a view that nobody has rearranged.
 
         Raises:
             StoreError: they cannot be read.
@@ -107,7 +107,7 @@ class Store:
         with as_store_error("The to-dos cannot be read"):
             return [todo_of_row(row) for row in await self._database.get_all(sql, parameters)]
 
-    def watch_view(self, view: View, tell: OnFailure = log_failure) -> AsyncIterator[ViewRead]:
+    def watch_view(self, view: View, on_failure: OnFailure = log_failure) -> AsyncIterator[ViewRead]:
         """Yield the to-dos of a view, now and after each change, as it is arranged on this device when this begins.
 
         Unchanged to-dos stay the same objects. Ends when the database is closed. A view that depends on the day shows
@@ -115,18 +115,18 @@ class Store:
 
         Args:
             view: a view across lists, or the id of a list.
-            tell: called once per trouble, when the to-dos cannot be read.
+            on_failure: called once when the to-dos cannot be read.
         """
-        return follow_with_retry(lambda: self._follow_view(view), tell)
+        return follow_with_retry(lambda: self._follow_view(view), on_failure)
 
-    def watch_counts(self, tell: OnFailure = log_failure) -> AsyncIterator[ViewCounts]:
+    def watch_counts(self, on_failure: OnFailure = log_failure) -> AsyncIterator[ViewCounts]:
         """Yield how many to-dos are in the views across lists; otherwise as `watch_view`."""
         parameters = {"today": self.today().isoformat()}
-        return follow_with_retry(lambda: self._follow_counts(parameters), tell)
+        return follow_with_retry(lambda: self._follow_counts(parameters), on_failure)
 
-    def watch_waiting(self, tell: OnFailure = log_failure) -> AsyncIterator[frozenset[str]]:
+    def watch_waiting(self, on_failure: OnFailure = log_failure) -> AsyncIterator[frozenset[str]]:
         """Yield the ids of the to-dos whose changes wait to be uploaded; otherwise as `watch_view`."""
-        return follow_with_retry(self._follow_waiting, tell)
+        return follow_with_retry(self._follow_waiting, on_failure)
 
     async def arrangement(self, view: View) -> Arrangement:
         """How a view is arranged on this device.
@@ -143,12 +143,12 @@ class Store:
         return Arrangement(Sort(row["sort"]), shows_done=bool(row["shows_done"]))
 
     async def arrange(self, view: View, arrangement: Arrangement) -> None:
-        """Remember how a view is arranged on this device.
+        """Save how a view is arranged on this device.
 
         Raises:
-            StoreError: it was not remembered.
+            StoreError: it was not saved.
         """
-        with as_store_error("How the view is arranged was not remembered"):
+        with as_store_error("The arrangement of the view was not saved"):
             await self._database.upsert(
                 "arrangements",
                 {"id": _view_id(view), "sort": arrangement.sort.value, "shows_done": int(arrangement.shows_done)},
@@ -185,7 +185,7 @@ class Store:
             await self._connect()
 
     async def disconnect(self) -> None:
-        """Stop syncing until `connect`; what is here stays, and stays editable.
+        """Stop syncing until `connect`; local data stays, and stays editable.
 
         Raises:
             StoreError: the database is closed.
@@ -194,22 +194,22 @@ class Store:
             await self._database.disconnect()
 
     def prioritize_list(self, list_id: str | None) -> None:
-        """Subscribe the to-dos of this list before those of all others, from now on."""
+        """Subscribe to the to-dos of this list before those of all others, from now on."""
         self._subscriptions.prioritize_list(list_id)
 
-    async def keep_subscribed(self, tell: OnFailure = log_failure) -> None:
-        """Keep the to-dos of every known list subscribed, the prioritized list's first, for as long as this runs.
+    async def keep_subscribed(self, on_failure: OnFailure = log_failure) -> None:
+        """Stay subscribed to the to-dos of every known list, the prioritized one first, for as long as this runs.
 
         Runs until it is cancelled or the database is closed. Subscriptions outlive it by `SUBSCRIPTION_TTL`.
 
         Args:
-            tell: called once per trouble, when the subscriptions cannot be stored.
+            on_failure: called once when the subscriptions cannot be stored.
         """
-        async for _ in follow_with_retry(self._subscriptions.keep, tell):
+        async for _ in follow_with_retry(self._subscriptions.keep, on_failure):
             pass
 
     async def subscribe_known(self) -> None:
-        """Subscribe the to-dos of the lists that are here, once.
+        """Subscribe to the to-dos of all known lists, once.
 
         Raises:
             StoreError: the subscriptions cannot be stored.
@@ -218,12 +218,12 @@ class Store:
             await self._subscriptions.subscribe_known()
 
     async def wait_for_todos(self) -> None:
-        """Wait until the to-dos of all lists that are here have come; while syncing.
+        """Wait until the to-dos of all known lists have been downloaded; for use while syncing.
 
         Raises:
             StoreError: the subscriptions cannot be stored, or the database is closed.
         """
-        with as_store_error("The to-dos did not come"):
+        with as_store_error("The to-dos were not downloaded"):
             await self._subscriptions.wait_for_first_sync()
 
     async def _follow(
@@ -254,7 +254,7 @@ class Store:
                     yield read
 
     async def _follow_waiting(self) -> AsyncGenerator[frozenset[str]]:
-        with as_store_error("Which changes wait cannot be shown"), suppress(DatabaseClosedError):
+        with as_store_error("The waiting changes cannot be shown"), suppress(DatabaseClosedError):
             async for waiting in self._database.watch_queued_rows("todos", throttle=0.1):
                 yield waiting
 
@@ -271,7 +271,7 @@ class Store:
 
 
 def default_arrangement(view: View) -> Arrangement:
-    """How a view is arranged before anybody changed that."""
+    """How a view is arranged until somebody rearranges it."""
     return DEFAULT_ARRANGEMENTS[view] if isinstance(view, SmartView) else Arrangement()
 
 

@@ -44,12 +44,12 @@ class ListSubscriptions:
         self._wanted_changed.set()
 
     async def subscribe_known(self) -> None:
-        """Subscribe the lists that are here, once."""
+        """Subscribe to all known lists, once."""
         self._known_lists = [row["id"] for row in await self._database.get_all(_LIST_IDS)]
         await self._subscribe_wanted()
 
     async def wait_for_first_sync(self) -> None:
-        """Wait until the to-dos of all lists that are here have come."""
+        """Wait until the to-dos of all known lists have been downloaded."""
         waited: set[str] = set()
         while True:
             await self.subscribe_known()
@@ -63,7 +63,7 @@ class ListSubscriptions:
             waited |= fresh
 
     async def keep(self) -> AsyncGenerator[None]:
-        """Keep what is wanted subscribed; yields each time that it is."""
+        """Stay subscribed to the wanted lists; yields whenever all of them are subscribed."""
         follower = asyncio.create_task(self._follow_list_ids(), name="follow the lists to subscribe")
         try:
             with as_store_error("Some lists may not sync"), suppress(DatabaseClosedError):

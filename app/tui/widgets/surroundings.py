@@ -34,5 +34,5 @@ class Surroundings(Protocol):
         ...
 
     def clear_filter(self) -> None:
-        """Show all to-dos of the open view again."""
+        """Clear the filter of the open view."""
         ...

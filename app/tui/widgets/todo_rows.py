@@ -1,7 +1,7 @@
 """The to-dos of a list or of a view across lists, as rows under a title.
 
-Owns what is shown of them: the order, the filter, the badges, and the state of each with syncing. What can be done with
-them is `todos_pane`'s.
+Owns which view is on the screen and what is shown of its to-dos: the order, the filter, the badges, and the sync state
+of each. The actions on them are in `todos_pane`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from textual.worker import Worker
 
 from app.store import Arrangement, SmartView, Sort, Store, Todo, TodoList, ViewRead
 from app.todo_text.badges import FRESH, REJECTED, UPLOADING, WAITING, badges_of, read_cached
-from app.tui.attempts import attempt, retried
+from app.tui.attempts import attempt, notify_retry
 from app.tui.filtering import Filter
 from app.tui.messages import TodoSelected
 from app.tui.widgets.drawn_row import DrawnRow
@@ -30,22 +30,22 @@ from app.tui.widgets.row_list import RowList, RowsChosen, RowSelected
 
 OPEN_MARK: Final = "○"
 DONE_MARK: Final = "✓"
-WORDLESS: Final = "(no text)"
-NO_MATCH: Final = ("Nothing matches", "", "Press esc to show all to-dos.")
+NO_TEXT: Final = "(no text)"
+NO_MATCH: Final = ("No matches", "", "Press esc to show all to-dos.")
 EMPTY: Final = ("Nothing to do here", "", "Press a to add a to-do.")
 EMPTY_VIEW: Final = ("Nothing here",)
 
 FRESH_SECONDS: Final = 5.0
 UPLOAD_SECONDS: Final = 0.3
 _MOST_FRESH: Final = 50
-"""Of more changes at once, as in a long download, none is pointed out."""
+"""If more change at once, as in a long download, none is pointed out."""
 
 SORT_NAMES: Final = {
-    Sort.MANUAL: "by hand",
+    Sort.MANUAL: "manually",
     Sort.DUE: "by due date",
     Sort.PRIORITY: "by priority",
     Sort.NAME: "by name",
-    Sort.AGE: "by age",
+    Sort.AGE: "by date added",
 }
 
 _NOTHING_READ: Final = ViewRead(Arrangement(), [], None)
@@ -136,7 +136,7 @@ class TodoRows(Vertical):
             self._refresh_title()
 
     def show_day(self) -> None:
-        """Show what the present day brings."""
+        """Show the to-dos of today from now on."""
         if self._open is not None:
             self._restart_following()
 
@@ -195,9 +195,9 @@ class TodoRows(Vertical):
     async def _follow(self, view: SmartView | str) -> None:
         other = _key(self._shown) != view
         first = True
-        async for read in self._store.watch_view(view, retried(self)):
+        async for read in self._store.watch_view(view, notify_retry(self)):
             if not read.is_whole and not other:
-                continue  # it is shown already, in another order, say: a part of it would move the cursor
+                continue  # it is shown already, perhaps in another order: a part of it would move the cursor
             if first:
                 first = False
                 self._shown = self._open
@@ -218,7 +218,7 @@ class TodoRows(Vertical):
                 self._rows.refresh()
 
     def _point_out(self, changed: Sequence[Todo]) -> None:
-        """Mark for a moment what was changed elsewhere just now."""
+        """Mark for a moment what has just been changed elsewhere."""
         if not self._store.status.has_synced:
             return
         fresh = {todo.id: todo for todo in changed if not self._store.edit.wrote_lately(todo.id)}
@@ -252,7 +252,7 @@ class TodoRows(Vertical):
     def _progress(self) -> str:
         chosen = self._rows.chosen_count
         if chosen:
-            return f"{chosen:,} chosen"
+            return f"{chosen:,} selected"
         if not self._read.is_whole:
             return "…"
         todos = self._read.todos
@@ -285,7 +285,7 @@ class TodoRows(Vertical):
         elif todo.id in self._waiting:
             badges.append(UPLOADING if self._is_uploading else WAITING)
         drawn = DrawnRow(text.title, mark, badges=tuple(badges), kind="done" if todo.completed else "plain")
-        return drawn if text.title.strip() else replace(drawn, text=WORDLESS, kind="faint")
+        return drawn if text.title.strip() else replace(drawn, text=NO_TEXT, kind="faint")
 
     # Messages
 

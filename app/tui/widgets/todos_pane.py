@@ -1,6 +1,6 @@
-"""The right pane: what can be done with to-dos, one or several at once.
+"""The right pane: the actions on to-dos, one or several at once.
 
-Owns the actions on to-dos, and what is asked for them in the entry line. How to-dos are shown is `todo_rows`'.
+Owns the actions on to-dos, and what they ask for in the entry line. How to-dos are shown is up to `todo_rows`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from app.store.failures import StoreError
 from app.system.display_text import sanitized
 from app.system.editor import EditorError, edited, editor_command
 from app.tui.actions import bindings, performs
-from app.tui.attempts import attempt, tell_done
-from app.tui.typed import app_of
+from app.tui.attempts import attempt, notify_done
+from app.tui.typed_textual import app_of
 from app.tui.widgets.entry import EntryRequest
 from app.tui.widgets.lists_pane import LIST_MARK, UNTITLED
 from app.tui.widgets.row_list import RowActivated, RowDropped, RowMarked
@@ -88,9 +88,9 @@ class TodosPane(Vertical):
         return [todo.id for todo in self._rows.chosen]
 
     def _write(self, writing: Awaitable[str]) -> None:
-        """Tell how a write ends; what was chosen is not any more."""
+        """Say in a toast how a write ends, and clear the selection."""
         self._rows.clear_choice()
-        attempt(self, tell_done(self, writing))
+        attempt(self, notify_done(self, writing))
 
     # Adding and editing
 
@@ -98,20 +98,20 @@ class TodosPane(Vertical):
         """Ask for new to-dos for a list."""
 
         def add(descriptions: list[str]) -> Awaitable[None]:
-            return self._select_last(self._store.edit.add_todos(todo_list.id, self._as_meant_here(descriptions)))
+            return self._select_last(self._store.edit.add_todos(todo_list.id, self._with_due_of_view(descriptions)))
 
         label = f"New to-do in {sanitized(todo_list.name or UNTITLED)}"
         self._surroundings.ask(EntryRequest(label, add, repeats=True, understands=True))
 
-    def _as_meant_here(self, descriptions: list[str]) -> list[str]:
-        """What is added while today is shown is for today, unless it says otherwise."""
+    def _with_due_of_view(self, descriptions: list[str]) -> list[str]:
+        """To-dos added to the view Today are due today unless they say otherwise."""
         if self.todo_rows.shown_view is not SmartView.TODAY:
             return descriptions
         today = todo_text.Due(self._store.today())
         return [text if todo_text.read(text).due else todo_text.set_due(text, today) for text in descriptions]
 
     async def _select_last(self, adding: Awaitable[list[str]]) -> None:
-        self._surroundings.clear_filter()  # what was added is to be seen
+        self._surroundings.clear_filter()  # so that what was added is visible
         self._rows.select((await adding)[-1])
 
     def action_new_todo(self) -> None:
@@ -128,13 +128,13 @@ class TodosPane(Vertical):
             return
 
         def edit(texts: list[str]) -> Awaitable[object]:
-            return tell_done(self, self._store.edit.edit_first_line(todo.id, texts[0]))
+            return notify_done(self, self._store.edit.edit_first_line(todo.id, texts[0]))
 
         value = first_line(todo.description or "")[0]
         self._surroundings.ask(EntryRequest("Edit to-do", edit, value=value, understands=True))
 
     def action_edit_in_editor(self) -> None:
-        """Have the whole text edited in the user's editor, which gets the terminal meanwhile."""
+        """Open the whole text in the user's editor, which takes over the terminal meanwhile."""
         todo = self._rows.selected
         if todo is None:
             return
@@ -144,17 +144,17 @@ class TodosPane(Vertical):
             with app_of(self).suspend():
                 after = edited(before, command)
         except SuspendNotSupported:
-            self.notify("This terminal cannot be lent to an editor.", severity="warning", markup=False)
+            self.notify("This terminal cannot open an editor.", severity="warning", markup=False)
         except EditorError as error:
             self.notify(sanitized(str(error)), severity="error", markup=False)
         else:
-            self._take_edited(todo, before, after)
+            self._save_edited(todo, before, after)
 
-    def _take_edited(self, todo: Todo, before: str, after: str) -> None:
+    def _save_edited(self, todo: Todo, before: str, after: str) -> None:
         if after == before:
             return
         if not after.strip():
-            self.notify("The text was left empty: nothing was changed.", severity="warning", markup=False)
+            self.notify("The text was empty, so nothing was changed.", severity="warning", markup=False)
             return
         self._write(self._store.edit.edit_todo(todo.id, after))
 
@@ -176,8 +176,8 @@ class TodosPane(Vertical):
         self._write(self._store.edit.delete_todos(self._chosen_ids()))
 
     def action_set_priority(self, priority: int) -> None:
-        """Set a priority, or take it away with 0."""
-        done = f"Set priority {priority} of" if priority else "Took the priority from"
+        """Set a priority, or remove it with 0."""
+        done = f"Set priority {priority} for" if priority else "Removed the priority from"
         self._write(
             self._store.edit.change_texts(
                 self._chosen_ids(), lambda text: todo_text.set_priority(text, priority or None), done
@@ -193,15 +193,15 @@ class TodosPane(Vertical):
             reading = todo_text.understand(f"x {typed}", self._now().replace(tzinfo=None)).reading
             if typed and (reading.due is None or reading.title != "x"):
                 return _refused(
-                    f"“{sanitized(typed)}” is not a date: try tomorrow 9am, fri, in 3d, 15 jan or 2026-12-01."
+                    f"“{sanitized(typed)}” is not a valid date. Try tomorrow 9am, fri, in 3d, 15 jan or 2026-12-01."
                 )
-            done = "Set the due date of" if reading.due else "Took the due date from"
+            done = "Set the due date of" if reading.due else "Removed the due date from"
             self._rows.clear_choice()
             change: Callable[[str], str] = lambda text: todo_text.set_due(text, reading.due)  # noqa: E731
-            return tell_done(self, self._store.edit.change_texts(ids, change, done))
+            return notify_done(self, self._store.edit.change_texts(ids, change, done))
 
         self._surroundings.ask(
-            EntryRequest(f"{self._subject(ids)} due on (nothing takes it away)", set_due, may_be_empty=True)
+            EntryRequest(f"Due date for {self._subject(ids)} (empty removes it)", set_due, may_be_empty=True)
         )
 
     def action_tag_todo(self) -> None:
@@ -222,9 +222,9 @@ class TodosPane(Vertical):
                 return text
 
             self._rows.clear_choice()
-            return tell_done(self, self._store.edit.change_texts(ids, change, "Tagged"))
+            return notify_done(self, self._store.edit.change_texts(ids, change, "Changed the tags of"))
 
-        self._surroundings.ask(EntryRequest(f"Tags for {self._subject(ids).lower()} (-tag takes one away)", tag))
+        self._surroundings.ask(EntryRequest(f"Tags for {self._subject(ids)} (-tag removes one)", tag))
 
     def action_move_todo(self) -> None:
         """Ask for the list to move to-dos to."""
@@ -245,7 +245,7 @@ class TodosPane(Vertical):
         def move(list_id: str) -> None:
             self._write(self._store.edit.move_todos(ids, list_id))
 
-        app_of(self).push_screen(PickScreen(f"Move {self._subject(ids).lower()} to", choices, move))
+        app_of(self).push_screen(PickScreen(f"Move {self._subject(ids)} to", choices, move))
 
     def action_copy_todo(self) -> None:
         """Copy the texts of to-dos."""
@@ -255,36 +255,36 @@ class TodosPane(Vertical):
         self.notify("Copied." if len(todos) == 1 else f"Copied {len(todos):,} to-dos.", timeout=2, markup=False)
 
     def _subject(self, ids: Sequence[str]) -> str:
-        return "To-do" if len(ids) == 1 else f"{len(ids):,} to-dos"
+        return "this to-do" if len(ids) == 1 else f"{len(ids):,} to-dos"
 
     # Choosing and finding
 
     def action_choose(self) -> None:
-        """Choose the to-do, or not any more."""
+        """Select the to-do, or deselect it."""
         self._rows.toggle_choice()
 
     def action_choose_range(self) -> None:
-        """Choose while moving."""
+        """Select while moving."""
         self._rows.toggle_range()
 
     def action_choose_all(self) -> None:
-        """Choose all that are shown, or none."""
+        """Select all that are shown, or none."""
         self._rows.choose_all()
 
     def action_choose_none(self) -> None:
-        """Choose nothing any more."""
+        """Clear the selection."""
         self._rows.clear_choice()
 
     def action_next_match(self) -> None:
         """Go to the next to-do that matches."""
-        self._rows.go_round(1)
+        self._rows.cycle(1)
 
     def action_previous_match(self) -> None:
         """Go to the to-do before that matches."""
-        self._rows.go_round(-1)
+        self._rows.cycle(-1)
 
     def action_clear_filter(self) -> None:
-        """Show all to-dos again."""
+        """Clear the filter."""
         self._surroundings.clear_filter()
 
     def action_leave_todos(self) -> None:
@@ -329,10 +329,10 @@ class TodosPane(Vertical):
         selected = self._rows.selected
         index = next((index for index, todo in enumerate(self._rows.rows) if todo is selected), None)
         if selected is not None and index is not None:
-            self._place(selected.id, index + step)
+            self._reorder(selected.id, index + step)
 
-    def _place(self, todo_id: str, index: int) -> None:
-        """Put an open to-do at a place among the open ones."""
+    def _reorder(self, todo_id: str, index: int) -> None:
+        """Move an open to-do to an index among the open ones."""
         others = [todo.id for todo in self._rows.rows if not todo.completed and todo.id != todo_id]
         if not self._rows.drags or self.todo_rows.is_filtered or not 0 <= index <= len(others):
             return
@@ -359,7 +359,7 @@ class TodosPane(Vertical):
     @on(RowDropped)
     def _row_dropped(self, event: RowDropped) -> None:
         event.stop()
-        self._place(event.row_id, event.index)
+        self._reorder(event.row_id, event.index)
 
 
 def _tagged(text: str, word: str) -> str:

@@ -256,7 +256,7 @@ async def test_two_processes_share_the_journal(tmp_path: Path, store: Store, dat
     before = await content(database)
     async with PowerSyncDatabase(tmp_path / "todo.db", APP_SCHEMA) as again:
         other = Store(again, "user-1", database_connects, now=lambda: NOW)
-        await asyncio.gather(store.edit.delete_todos(ids[:1]), other.delete_todos(ids[1:2]))
+        await asyncio.gather(store.edit.delete_todos(ids[:1]), other.edit.delete_todos(ids[1:2]))
         labels = {(await store.edit.undo() or Undone("")).label, (await other.edit.undo() or Undone("")).label}
     assert labels == {"Deleted “Milk”", "Deleted “Bread”"}
     assert await content(database) == before

@@ -15,7 +15,7 @@ from app.tui.app import TodoApp
 from app.tui.screens.main import MainScreen
 from app.tui.widgets.entry import Entry, EntryField
 from app.tui.widgets.lines import KeyBar, Line, StatusLine, TitleLine
-from app.tui.widgets.lists_pane import ListsPane, PlaceRow
+from app.tui.widgets.lists_pane import ListsPane, SidebarRow
 from app.tui.widgets.row_list import RowList
 from app.tui.widgets.todo_rows import TodoRows
 from tests.app.conftest import NOW
@@ -35,7 +35,7 @@ class Running:
         return cast("MainScreen", self.app.screen_stack[0])
 
     @property
-    def lists(self) -> RowList[PlaceRow]:
+    def lists(self) -> RowList[SidebarRow]:
         return self.main.query_one(ListsPane).rows
 
     @property

@@ -29,7 +29,7 @@ CONNECTED = SyncStatus(wanted=True, connected=True, last_synced_at=NOW)
 
 async def test_an_empty_database_offers_a_sample_but_does_not_add_it(store: Store):
     async with running(store) as run:
-        assert "start with a short sample" in str(run.main.query_one(Welcome).render())
+        assert "try a sample list" in str(run.main.query_one(Welcome).render())
         assert run.names == []
         await run.press("s")
         await run.until(lambda: run.texts == list(SAMPLE_TODOS))
@@ -47,7 +47,7 @@ async def test_while_a_first_sync_is_expected_nothing_is_offered(store: Store):
         await run.press("s")
         assert run.names == []
         run.main.show_status(replace(CONNECTED))
-        assert "start with a short sample" in str(run.main.query_one(Welcome).render())
+        assert "try a sample list" in str(run.main.query_one(Welcome).render())
 
 
 async def test_the_first_list(store: Store):
@@ -127,7 +127,7 @@ async def test_deleting_a_list_tells_what_goes_with_it(store: Store):
     async with running(store) as run:
         await run.press("d")
         await run.until(lambda: isinstance(run.app.screen, ConfirmScreen))
-        assert "Its 5 to-dos go too, 3 still open." in run.app.export_screenshot().replace("&#160;", " ")
+        assert "Its 5 to-dos (3 still open) will be deleted too." in run.app.export_screenshot().replace("&#160;", " ")
         await run.press("n")
         assert len(run.names) == 3
         await run.press("d", "y")
@@ -394,8 +394,8 @@ async def test_the_state_is_told_in_words_and_what_c_does_with_it(store: Store):
             (CONNECTED, "● Connected · all changes synced", "c Pause"),
             (SyncStatus(wanted=True), "◌ Connecting…", "c Pause"),
             (offline, "○ Offline · 2 changes waiting", "c Pause"),
-            (SyncStatus(), "‖ Paused by you", "c Connect"),
-            (SyncStatus(wanted=True, syncing_elsewhere=True), "◆ Synced by another window", "c Pause"),
+            (SyncStatus(), "‖ Paused", "c Connect"),
+            (SyncStatus(wanted=True, syncing_elsewhere=True), "◆ Syncing in another window", "c Pause"),
         ]:
             run.main.show_status(status)
             await run.until(lambda words=words: run.status_text.startswith(words))

@@ -51,7 +51,7 @@ async def test_a_todo_cannot_lose_its_text_by_editing(store: Store):
     await filled(store)
     async with running(store) as run:
         await run.press("right", "e", "ctrl+u", "enter")
-        await run.until(lambda: run.toasts == ["Type some text, or press esc to leave it as it was."])
+        await run.until(lambda: run.toasts == ["Type some text, or press esc to cancel."])
         assert run.entry.is_open
 
 
@@ -221,7 +221,7 @@ async def test_what_was_confirmed_is_stored_though_the_app_ends_while_another_pr
 @pytest.mark.parametrize("quits", ["q", "ctrl+q"])
 async def test_quitting_does_not_lose_a_half_typed_text_without_a_word(store: Store, quits: str):
     await filled(store)
-    told = "This text is not saved: press enter to save it, or ctrl+q to quit without it."
+    told = "This text has not been saved. Press enter to save it, or ctrl+q to quit without saving."
     async with running(store) as run:
         await run.press("a", *"half")
         await run.pilot.click(run.lists, offset=(4, 0))

@@ -64,11 +64,11 @@ async def test_the_help_filters_while_typing(store: Store):
         await run.press("question_mark")
         await run.until(lambda: isinstance(run.app.screen, HelpScreen))
         assert [action.id for action in ACTIONS if action.help[:25] not in told(run)] == []
-        await run.press(*"last step")
+        await run.press(*"last change")
         await run.until(lambda: "Redo what" not in told(run))
-        assert "Undo the last step" in told(run)
+        assert "Undo the last change" in told(run)
         await run.press(*"zzz")
-        await run.until(lambda: "Nothing matches" in told(run))
+        await run.until(lambda: "No matches" in told(run))
         await run.press("escape")
         await run.until(lambda: run.app.screen is run.main)
 
@@ -163,13 +163,13 @@ async def test_without_colour_every_state_is_still_told(store: Store, monkeypatc
         assert len(run.app._filters) == 1
         assert [line[0] for line in painted(run.todos)[:3]] == [" ", "┃", "▌"]
         assert "13 days late" in painted(run.todos)[0]
-        assert run.status_text.startswith("‖ Paused by you")
+        assert run.status_text.startswith("‖ Paused")
 
 
 async def test_ctrl_z_tells_where_there_is_no_shell(store: Store):
     async with running(store) as run:
         await run.press("ctrl+z")
-        await run.until(lambda: run.toasts == ["This terminal has no shell to go to."])
+        await run.until(lambda: run.toasts == ["This terminal cannot suspend the app."])
 
 
 async def test_nothing_moves_by_itself_if_that_is_wanted(store: Store):

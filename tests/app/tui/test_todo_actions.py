@@ -160,7 +160,7 @@ async def test_chosen_rows_are_marked_without_colour_and_counted(store: Store):
     async with running(store) as run:
         await run.press("right", "space", "space")
         assert [line[0] for line in painted(run.todos)[:3]] == ["┃", "┃", "▌"]
-        assert "2 chosen" in run.title_text
+        assert "2 selected" in run.title_text
         await run.press("escape")
         assert run.todos.chosen_count == 0
         assert run.todos.has_focus
@@ -203,8 +203,8 @@ async def test_several_are_moved_tagged_and_given_a_date(store: Store):
 @pytest.mark.parametrize(
     ("key", "typed", "told"),
     [
-        ("w", "someday", "“someday” is not a date: try tomorrow 9am, fri, in 3d, 15 jan or 2026-12-01."),
-        ("t", "#", "“#” cannot be a tag: it takes letters, digits, _, - and /."),
+        ("w", "someday", "“someday” is not a valid date. Try tomorrow 9am, fri, in 3d, 15 jan or 2026-12-01."),
+        ("t", "#", "“#” is not a valid tag: use letters, digits, _, - and /."),
     ],
 )
 async def test_what_is_no_date_or_tag_is_told_and_stays_in_the_field(store: Store, key: str, typed: str, told: str):
@@ -279,7 +279,7 @@ async def test_the_filter_narrows_while_typing(store: Store):
         assert not run.main.query_one(FilterBar).has_class("-open")
         await run.press("slash", *"zzz")
         await run.until(lambda: run.texts == [])
-        assert "Nothing matches" in "".join(painted(run.todos))
+        assert "No matches" in "".join(painted(run.todos))
         await run.press("escape")
         await run.until(lambda: len(run.texts) == 5)
 
@@ -370,13 +370,13 @@ async def test_undoing_is_told_and_has_an_end(store: Store):
     await store.edit.add_list("Home")
     async with running(store) as run:
         await run.press("u")
-        await run.until(lambda: run.toasts == ["Undone: Added the list “Home”. Press U to turn back."])
+        await run.until(lambda: run.toasts == ["Undone: Added the list “Home”. Press U to redo."])
         await run.press("u")
-        await run.until(lambda: run.toasts[1:] == ["There is nothing to undo."])
+        await run.until(lambda: run.toasts[1:] == ["Nothing to undo."])
         await run.press("ctrl+r")
         await run.until(lambda: run.names == ["Home"])
         await run.press("U")
-        await run.until(lambda: run.toasts[-1] == "There is nothing to do again.")
+        await run.until(lambda: run.toasts[-1] == "Nothing to redo.")
 
 
 async def test_undoing_what_was_changed_elsewhere_says_so(store: Store, database: PowerSyncDatabase):
@@ -386,7 +386,7 @@ async def test_undoing_what_was_changed_elsewhere_says_so(store: Store, database
         await database.execute("UPDATE todos SET description = 'Theirs' WHERE id = ?", [ids["Milk"]])
         await run.press("u")
         await run.until(
-            lambda: run.toasts == ["Undone: Changed “Milk”. 1 row was changed elsewhere since, and left alone."]
+            lambda: run.toasts == ["Undone: Changed “Milk”. 1 row was left alone because it has changed since."]
         )
         assert run.texts[0] == "Theirs"
 

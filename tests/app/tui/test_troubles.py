@@ -109,7 +109,7 @@ async def test_the_panes_go_on_after_a_query_failed_and_tell_it_once(store: Stor
             await run.until(lambda trouble=trouble: f"Late {trouble}" in run.names)
             await run.until(lambda trouble=trouble: f"Late {trouble}" in run.texts)
             told = [toast for toast in run.toasts if "lists cannot" in toast]
-            assert told == ["The lists cannot be shown: out of order. It is tried again."] * trouble
+            assert told == ["The lists cannot be shown: out of order. Retrying."] * trouble
 
 
 async def test_new_lists_are_subscribed_though_a_subscription_failed_before(store: Store, failing: set[str]):
@@ -118,7 +118,7 @@ async def test_new_lists_are_subscribed_though_a_subscription_failed_before(stor
         await run.until(lambda: len(store.status.streams) == 3)
         failing.add("write")
         await store.edit.add_list("Late")
-        told = ["Some lists may not sync: out of order. It is tried again."]
+        told = ["Some lists may not sync: out of order. Retrying."]
         await run.until(lambda: run.toasts == told)
         await asyncio.sleep(0.3)
         failing.clear()
