@@ -97,7 +97,7 @@ def import_(context: click.Context, file: Path, name: str | None) -> int:
         raise click.ClickException(f"{file} contains no lists and no to-dos.")
 
     async def work(opened: OpenStore) -> str:
-        return await opened.store.import_lists(exported)
+        return await opened.store.edit.import_lists(exported)
 
     print_note(context, f"{with_store(context, work)}.")
     return ExitCode.OK

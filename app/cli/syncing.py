@@ -122,7 +122,7 @@ def queue(context: click.Context, *, as_json: bool) -> int:
     """Print the changes that wait for upload. The oldest come first, one transaction per line."""
 
     async def work(opened: OpenStore) -> list[dict[str, Any]]:
-        from app.store.change_words import KnownTexts, told
+        from app.store.change_words import KnownTexts, describe_entry
 
         found: list[dict[str, Any]] = []
         async for transaction in opened.database.crud_transactions():
@@ -133,7 +133,7 @@ def queue(context: click.Context, *, as_json: bool) -> int:
             found.append(
                 {
                     "transaction": transaction.transaction_id,
-                    "changes": [told(entry, known) for entry in transaction.crud],
+                    "changes": [describe_entry(entry, known) for entry in transaction.crud],
                     "ids": ids,
                 }
             )

@@ -58,7 +58,7 @@ def add(context: click.Context, text: tuple[str, ...], list_name: str | None, *,
             descriptions, preview = [understood.stored], understood.preview
         if not any(each.strip() for each in descriptions):
             raise click.UsageError("There is no text to add.")
-        ids = await opened.store.add_todos(target.id, descriptions)
+        ids = await opened.store.edit.add_todos(target.id, descriptions)
         for todo_id in ids:
             click.echo(todo_id)
         what = f"{len(ids):,} to-dos" if len(ids) != 1 else "1 to-do"
@@ -74,7 +74,7 @@ async def _target(opened: OpenStore, name: str | None) -> TodoList:
     every = await opened.all_lists()
     if every:
         return every[0]
-    await opened.store.add_list(_FIRST_LIST)
+    await opened.store.edit.add_list(_FIRST_LIST)
     return (await opened.all_lists())[0]
 
 
@@ -195,7 +195,7 @@ def _lines(todo: Todo) -> str:
 @click.pass_context
 def done(context: click.Context, todos: tuple[str, ...], *, opens: bool) -> int:
     """Mark to-dos as done. If one repeats, its next occurrence is added."""
-    return _write(context, todos, lambda opened, ids: opened.store.set_completed(ids, completed=not opens))
+    return _write(context, todos, lambda opened, ids: opened.store.edit.set_completed(ids, completed=not opens))
 
 
 @click.command()
@@ -203,7 +203,7 @@ def done(context: click.Context, todos: tuple[str, ...], *, opens: bool) -> int:
 @click.pass_context
 def rm(context: click.Context, todos: tuple[str, ...]) -> int:
     """Delete to-dos; `todo-tui undo` brings them back."""
-    return _write(context, todos, lambda opened, ids: opened.store.delete_todos(ids))
+    return _write(context, todos, lambda opened, ids: opened.store.edit.delete_todos(ids))
 
 
 @click.command()
@@ -214,7 +214,7 @@ def move(context: click.Context, todos: tuple[str, ...], list_name: str) -> int:
     """Move to-dos to another list."""
 
     async def write(opened: OpenStore, ids: Sequence[str]) -> str:
-        return await opened.store.move_todos(ids, (await list_named(opened, list_name)).id)
+        return await opened.store.edit.move_todos(ids, (await list_named(opened, list_name)).id)
 
     return _write(context, todos, write)
 
@@ -234,7 +234,7 @@ def edit(context: click.Context, todo: str, text: tuple[str, ...], *, plain: boo
         if text:
             line = " ".join(text)
             stored = line if plain else understand(line, local_now().replace(tzinfo=None)).stored
-            return await opened.store.edit_first_line(ids[0], stored)
+            return await opened.store.edit.edit_first_line(ids[0], stored)
         return await _in_editor(opened, ids[0])
 
     return _write(context, (todo,), write)
@@ -256,7 +256,7 @@ async def _in_editor(opened: OpenStore, todo_id: str) -> str:
         raise click.ClickException(str(error)) from error
     if after == before or not after.strip():
         return ""
-    return await opened.store.edit_todo(todo_id, after)
+    return await opened.store.edit.edit_todo(todo_id, after)
 
 
 def _write(
@@ -275,14 +275,14 @@ def _write(
 @click.pass_context
 def undo(context: click.Context) -> int:
     """Undo the last step, made here or in the interface."""
-    return _undo_or_redo(context, lambda opened: opened.store.undo(), "Undone", "Nothing to undo.")
+    return _undo_or_redo(context, lambda opened: opened.store.edit.undo(), "Undone", "Nothing to undo.")
 
 
 @click.command()
 @click.pass_context
 def redo(context: click.Context) -> int:
     """Redo what was undone last."""
-    return _undo_or_redo(context, lambda opened: opened.store.redo(), "Redone", "Nothing to redo.")
+    return _undo_or_redo(context, lambda opened: opened.store.edit.redo(), "Redone", "Nothing to redo.")
 
 
 def _undo_or_redo(context: click.Context, step: Callable[[OpenStore], Awaitable[Any]], done: str, nothing: str) -> int:
@@ -330,7 +330,7 @@ def add_list(context: click.Context, name: str) -> int:
     """Add a list and print its id."""
 
     async def work(opened: OpenStore) -> str:
-        return await opened.store.add_list(name)
+        return await opened.store.edit.add_list(name)
 
     click.echo(with_store(context, work))
     return ExitCode.OK
@@ -344,7 +344,7 @@ def rename_list(context: click.Context, name: str, new_name: str) -> int:
     """Rename a list."""
 
     async def work(opened: OpenStore) -> str:
-        return await opened.store.rename_list((await list_named(opened, name)).id, new_name)
+        return await opened.store.edit.rename_list((await list_named(opened, name)).id, new_name)
 
     print_note(context, f"{with_store(context, work)}.")
     return ExitCode.OK
@@ -357,7 +357,7 @@ def remove_list(context: click.Context, name: str) -> int:
     """Delete a list and its to-dos; `todo-tui undo` brings them back."""
 
     async def work(opened: OpenStore) -> str:
-        return await opened.store.delete_list((await list_named(opened, name)).id)
+        return await opened.store.edit.delete_list((await list_named(opened, name)).id)
 
     print_note(context, f"{with_store(context, work)}.")
     return ExitCode.OK

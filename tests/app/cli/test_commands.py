@@ -169,7 +169,7 @@ def test_a_thousand_to_dos_come_back_from_each_format(run: Run, tmp_path: Path, 
 @pytest.mark.parametrize(
     ("arguments", "text", "code", "told"),
     [
-        (["import", "-", "-f", "json"], "{", 1, "Line 1 is not JSON"),
+        (["import", "-", "-f", "json"], "{", 1, "Line 1 is not valid JSON"),
         (["import", "-", "-f", "todo.txt"], "", 1, "contains no lists and no to-dos"),
         (["import", "-"], "x", 2, "Give the format of -"),
         (["import", "missing.json"], "", 1, "missing.json cannot be read: No such file or directory."),

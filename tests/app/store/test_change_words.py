@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pytest
 
-from app.store.change_words import KnownTexts, concerns_the_user, conflict_told, told
+from app.store.change_words import KnownTexts, concerns_the_user, describe_conflict, describe_entry
 from sync import Conflict, CrudEntry
 
 KNOWN = KnownTexts({("lists", "l"): "Home", ("todos", "t"): "Milk"})
@@ -21,7 +21,7 @@ KNOWN = KnownTexts({("lists", "l"): "Home", ("todos", "t"): "Milk"})
         ("PATCH", "lists", "l", {"owner_id": "x"}, "Change the list “Home”"),
         ("DELETE", "lists", "l", None, "Delete the list “Home”"),
         ("PUT", "todos", "new", {"description": "Eggs", "list_id": "l"}, "Add the to-do “Eggs” to “Home”"),
-        ("PUT", "todos", "new", {"list_id": "gone"}, "Add the to-do (no text) to a list that is gone"),
+        ("PUT", "todos", "new", {"list_id": "gone"}, "Add the to-do (no text) to a list that no longer exists"),
         ("PATCH", "todos", "t", {"description": "Oat milk"}, "Change the to-do “Milk” to “Oat milk”"),
         ("PATCH", "todos", "t", {"completed": 1, "completed_by": "me"}, "Mark the to-do “Milk” as done"),
         ("PATCH", "todos", "t", {"completed": 0}, "Mark the to-do “Milk” as open"),
@@ -33,15 +33,15 @@ KNOWN = KnownTexts({("lists", "l"): "Home", ("todos", "t"): "Milk"})
 def test_what_an_entry_does(
     op: Literal["PUT", "PATCH", "DELETE"], table: str, row_id: str, data: dict[str, Any] | None, words: str
 ):
-    assert told(CrudEntry(1, 1, op, table, row_id, data), KNOWN) == words
+    assert describe_entry(CrudEntry(1, 1, op, table, row_id, data), KNOWN) == words
 
 
 @pytest.mark.parametrize(
     ("table", "row_id", "column", "mine", "theirs", "words"),
     [
-        ("todos", "t", "description", "Oat milk", "Milk", ("The text of the to-do “Milk”", "“Oat milk”", "“Milk”")),
-        ("lists", "l", "name", "House", None, ("The text of the list “Home”", "“House”", "(no text)")),
-        ("todos", "t", "completed", 1, 0, ("Whether the to-do “Milk” is done", "done", "open")),
+        ("todos", "t", "description", "Oat milk", "Milk", ("Text of the to-do “Milk”", "“Oat milk”", "“Milk”")),
+        ("lists", "l", "name", "House", None, ("Name of the list “Home”", "“House”", "(no text)")),
+        ("todos", "t", "completed", 1, 0, ("Status of the to-do “Milk”", "done", "open")),
         ("todos", "t", "list_id", "l", None, ("list_id of the to-do “Milk”", "l", "None")),
         ("todos", "t", None, None, {"description": "Milk"}, ("The to-do “Milk”", "deleted", "kept")),
         ("others", "o", None, {"a": 1}, None, ("Others (no text)", "kept", "deleted")),
@@ -51,7 +51,7 @@ def test_what_a_conflict_is_about(
     table: str, row_id: str, column: str | None, mine: Any, theirs: Any, words: tuple[str, str, str]
 ):
     conflict = Conflict(1, table, row_id, column, mine, theirs, datetime(2026, 3, 14, tzinfo=UTC))
-    assert conflict_told(conflict, KNOWN) == words
+    assert describe_conflict(conflict, KNOWN) == words
 
 
 @pytest.mark.parametrize(("column", "shown"), [("completed", True), (None, True), ("completed_at", False)])

@@ -47,10 +47,10 @@ async def texts(store: Store, view: SmartView | str, arrangement: Arrangement | 
 
 
 async def filled(store: Store) -> tuple[str, str]:
-    home, work = await store.add_list("Home"), await store.add_list("Work")
-    await store.add_todos(home, ["Rent due:2026-03-14T09:00", "Taxes due:2026-03-01 p1", "Paint"])
-    work_ids = await store.add_todos(work, ["Report due:2026-03-14", "Trip due:2026-04-01", "Old due:2026-03-13"])
-    await store.set_completed([work_ids[2]], completed=True)
+    home, work = await store.edit.add_list("Home"), await store.edit.add_list("Work")
+    await store.edit.add_todos(home, ["Rent due:2026-03-14T09:00", "Taxes due:2026-03-01 p1", "Paint"])
+    work_ids = await store.edit.add_todos(work, ["Report due:2026-03-14", "Trip due:2026-04-01", "Old due:2026-03-13"])
+    await store.edit.set_completed([work_ids[2]], completed=True)
     return home, work
 
 
@@ -89,15 +89,15 @@ async def test_counts_of_the_views(store: Store):
     ],
 )
 async def test_orders(store: Store, sort: Sort, order: list[str]):
-    list_id = await store.add_list("Home")
-    ids = await store.add_todos(list_id, ["done p1", "D p1", "c", "b due:2026-01-02 p2", "a due:2026-01-02T09:00"])
-    await store.set_completed(ids[:1], completed=True)
+    list_id = await store.edit.add_list("Home")
+    ids = await store.edit.add_todos(list_id, ["done p1", "D p1", "c", "b due:2026-01-02 p2", "a due:2026-01-02T09:00"])
+    await store.edit.set_completed(ids[:1], completed=True)
     assert await texts(store, list_id, Arrangement(sort)) == [*order, "done p1"]
     assert await texts(store, list_id, Arrangement(sort, shows_done=False)) == order
 
 
 async def test_arrangements_are_remembered_by_view(store: Store):
-    list_id = await store.add_list("Home")
+    list_id = await store.edit.add_list("Home")
     assert await store.arrangement(list_id) == Arrangement(Sort.MANUAL)
     assert (await store.arrangement(SmartView.TODAY)).sort is Sort.DUE
     for sort in (Sort.NAME, Sort.PRIORITY):
@@ -107,10 +107,10 @@ async def test_arrangements_are_remembered_by_view(store: Store):
 
 
 async def test_what_is_of_this_device_is_not_uploaded(store: Store, database: PowerSyncDatabase):
-    list_id = await store.add_list("Home")
-    one, two = await store.add_todos(list_id, ["One", "Two"])
+    list_id = await store.edit.add_list("Home")
+    one, two = await store.edit.add_todos(list_id, ["One", "Two"])
     before = (await database.upload_queue_stats()).entries
-    await store.place_todo(two, after=None, before=one)
+    await store.edit.place_todo(two, after=None, before=one)
     await store.arrange(list_id, Arrangement(Sort.NAME))
     assert (await database.upload_queue_stats()).entries == before > 0
     tables = {entry.table async for transaction in database.crud_transactions() for entry in transaction.crud}

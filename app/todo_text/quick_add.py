@@ -43,7 +43,7 @@ class Understood:
     Attributes:
         parts: what is recognised, from left to right; none overlaps another.
         stored: the description to store.
-        preview: one line that tells how the parts are understood; empty if there are none.
+        preview: one line that says how the parts are understood; empty if there are none.
         reading: what `stored` says.
     """
 
@@ -181,15 +181,15 @@ def _without(line: str, spans: list[tuple[int, int]]) -> str:
 
 
 def _preview(reading: TodoText, today: date) -> str:
-    told: list[str] = []
+    words: list[str] = []
     if reading.due is not None:
-        told.append(f"due {_day(reading.due, today)}")
+        words.append(f"due {_day(reading.due, today)}")
     if reading.priority is not None:
-        told.append(f"priority {reading.priority}")
-    told += [f"#{tag}" for tag in reading.tags]
+        words.append(f"priority {reading.priority}")
+    words += [f"#{tag}" for tag in reading.tags]
     if reading.recurrence is not None:
-        told.append(reading.recurrence.text)
-    return " · ".join(told)
+        words.append(reading.recurrence.text)
+    return " · ".join(words)
 
 
 def _meaning(value: object, kind: PartKind) -> str:

@@ -1,4 +1,4 @@
-"""Textual's untyped corners, typed once.
+"""The parts of Textual that a strict type checker cannot see, typed once.
 
 Owns the accessors for what Textual leaves partly unknown to a strict type checker. Adds no behaviour.
 """
