@@ -111,15 +111,17 @@ def with_due(rows: str) -> str:
 _NOT_DUE: Final = "9999-99"
 _NO_PRIORITY: Final = 5
 
-_PRIORITY: Final = (
-    "CASE "
-    + " ".join(
-        f"WHEN instr(' ' || lower(replace(replace(description, char(10), ' '), char(13), ' ')) || ' ', ' p{number} ')"
-        f" THEN {number}"
-        for number in (1, 2, 3, 4)
-    )
-    + f" ELSE {_NO_PRIORITY} END"
-)
+# The first of the words counts, in the first line only. Each step gives a name to what would be computed once for each
+# use; most descriptions end at the first of them.
+_PLACES: Final = ", ".join(f"ifnull(nullif(instr(words, ' p{number} '), 0), 1 << 30)" for number in (1, 2, 3, 4))
+_PRIORITY: Final = f"""
+    (SELECT CASE WHEN description GLOB '*[pP][1-4]*' THEN
+            (SELECT CAST(ifnull(nullif(substr(words, min({_PLACES}) + 2, 1), ''), {_NO_PRIORITY}) AS INTEGER)
+               FROM (SELECT ' ' || lower(replace(line, char(9), ' ')) || ' ' AS words
+                       FROM (SELECT substr(lines, 1, instr(lines || char(10), char(10)) - 1) AS line
+                               FROM (SELECT replace(description, char(13), char(10)) AS lines))))
+            ELSE {_NO_PRIORITY} END
+       FROM (SELECT description))"""
 
 # A to-do that was moved by hand has a position between those of its neighbours; the others stand where they were made.
 POSITION: Final = """

@@ -96,6 +96,28 @@ async def test_orders(store: Store, sort: Sort, order: list[str]):
     assert await texts(store, list_id, Arrangement(sort, shows_done=False)) == order
 
 
+async def test_the_priority_that_sorts_is_the_one_that_the_words_say(store: Store):
+    home = await store.add_list("Home")
+    descriptions = [
+        "a",
+        "b p12",
+        "c xp1",
+        "d #p1",
+        "e \\p1",
+        "f p3 p1",
+        "g p3\nnote p1",
+        "h p2\nnote",
+        "i p4\r\nnote",
+        "j\tp2\tnow",
+        "p1 k",
+        "P3 l",
+        "\np1",
+    ]
+    await store.add_todos(home, descriptions)
+    by_words = sorted(descriptions, key=lambda description: todo_text.read(description).priority or 5)
+    assert await texts(store, home, Arrangement(Sort.PRIORITY)) == by_words
+
+
 async def test_arrangements_are_remembered_by_view(store: Store):
     list_id = await store.edit.add_list("Home")
     assert await store.arrangement(list_id) == Arrangement(Sort.MANUAL)

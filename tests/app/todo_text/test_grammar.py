@@ -98,6 +98,9 @@ def test_the_example_of_the_quick_add_line():
         ("in 2 weeks", "2026-12-10"),
         ("2w", "2026-12-10"),
         ("in 3 months", "2027-02-26"),
+        ("next year", "2027-01-01"),
+        ("26 nov", "2026-11-26"),
+        ("25 nov", "2027-11-25"),
         ("15 jan", "2027-01-15"),
         ("jan 15th", "2027-01-15"),
         ("15 jan 2028", "2028-01-15"),
@@ -110,11 +113,17 @@ def test_the_example_of_the_quick_add_line():
         ("at 9 tom", "2026-11-27T09:00"),
         ("12:00", "2026-11-27T12:00"),
         ("12:01", "2026-11-26T12:01"),
-        ("every mon", "2026-11-30"),
+        ("0:59", "2026-11-27T00:59"),
+        ("12:30pm", "2026-11-26T12:30"),
+        ("23:59", "2026-11-26T23:59"),
     ],
 )
 def test_dates_in_plain_words(typed, due):
-    assert understand(f"Call {typed}", NOW).stored.startswith(f"Call due:{due}")
+    assert understand(f"Call {typed}", NOW).stored == f"Call due:{due}"
+
+
+def test_a_leap_day_may_be_eight_years_away():
+    assert understand("Call 29 feb", NOW.replace(year=2096)).stored == "Call due:2104-02-29"
 
 
 def test_the_longest_phrase_is_read_to_its_end():
@@ -122,10 +131,31 @@ def test_the_longest_phrase_is_read_to_its_end():
 
 
 @pytest.mark.parametrize(
-    "typed", ["31 feb", "9:70", "13pm", "in 9999 years", "2026-02-30", "at noon", "every", "p5", "#"]
+    "typed",
+    [
+        "31 feb",
+        "9:60",
+        "24:00",
+        "0am",
+        "13pm",
+        "9",
+        "3m",
+        "2y",
+        "in 2 weekdays",
+        "in 9999 years",
+        "2026-02-30",
+        "at noon",
+        "every",
+        "every 0 days",
+        "rec:0d",
+        "p0",
+        "p5",
+        "#",
+    ],
 )
 def test_what_is_no_date_stays_text(typed):
-    assert understand(f"Call {typed}", NOW).stored == f"Call {typed}"
+    understood = understand(f"Call {typed}", NOW)
+    assert (understood.stored, understood.parts) == (f"Call {typed}", ())
 
 
 @pytest.mark.parametrize(
@@ -136,6 +166,7 @@ def test_what_is_no_date_stays_text(typed):
         ("every 2 weeks", "rec:2w"),
         ("every other year", "rec:2y"),
         ("every 3m", "rec:3m"),
+        ("every mon", "due:2026-11-30 rec:1w"),
         ("rec:+1m", "rec:+1m"),
     ],
 )
@@ -143,8 +174,24 @@ def test_repetitions_in_plain_words(typed, word):
     assert understand(f"Call {typed}", NOW).stored == f"Call {word}"
 
 
+@pytest.mark.parametrize(
+    ("typed", "stored"),
+    [
+        ("Call tomorrow Friday 9am 10am", "Call due:2026-11-27T09:00 Friday 10am"),
+        ("Call tomorrow due:2026-12-01 9am", "Call tomorrow due:2026-12-01 9am"),
+        ("Call every day rec:1m", "Call every day rec:1m"),
+        ("Call every mon due:2026-12-01", "Call rec:1w due:2026-12-01"),
+        ("Call tomorrow every mon", "Call due:2026-11-27 rec:1w"),
+        ("Call every mon tomorrow", "Call due:2026-11-27 rec:1w"),
+    ],
+)
+def test_of_each_kind_one_part_counts(typed, stored):
+    assert understand(typed, NOW).stored == stored
+
+
 def test_what_is_rejected_stays_text():
     assert understand("Watch Friday tom", NOW, ["friday"]).stored == "Watch Friday due:2026-11-27"
+    assert understand("Watch next friday", NOW, ["Next Friday"]).stored == "Watch next friday"
     rejected = understand("Buy p1 cable", NOW, ["p1"])
     assert (rejected.stored, rejected.parts) == ("Buy \\p1 cable", ())
     assert (rejected.reading.title, rejected.reading.priority) == ("Buy p1 cable", None)
@@ -166,6 +213,16 @@ def test_the_first_of_two_due_words_counts():
     assert set_due(text, None) == "Pay rent"
 
 
+def test_backslashes_that_were_typed_are_shown():
+    stored = set_title("p2", r"Buy \p1 and \x")
+    assert stored == r"Buy \\p1 and \x p2"
+    assert (read(stored).title, read(stored).priority) == (r"Buy \p1 and \x", 2)
+
+
+def test_a_priority_may_be_a_capital():
+    assert read("Pay P2").priority == 2
+
+
 def test_text_of_other_clients_is_shown_as_it_is():
     reading = read("due:nonsense p9")
     assert (reading.title, reading.due, reading.priority) == ("due:nonsense p9", None, None)
@@ -179,6 +236,17 @@ def test_one_part_is_changed_and_nothing_else():
     assert add_tag(text, "work") == "Pay  rent due:2026-12-01 p1 #home #work\r\nnote p2"
     assert remove_tag(text, "home") == "Pay  rent due:2026-12-01 p1\r\nnote p2"
     assert set_title(text, "Buy p1") == "Buy \\p1 due:2026-12-01 p1 #home\r\nnote p2"
+    assert set_title(text, "Buy\nmilk") == "Buy milk due:2026-12-01 p1 #home\r\nnote p2"
+    assert add_tag(text, "#home") == text
+    assert remove_tag("#home Pay #home rent", "home") == "Pay rent"
+    assert set_due("", Due(date(2026, 12, 1))) == "due:2026-12-01"
+    assert add_tag("Pay ", "work") == "Pay #work"
+
+
+@pytest.mark.parametrize("priority", [0, 5])
+def test_a_priority_is_from_1_to_4(priority):
+    with pytest.raises(ValueError, match="1, 2, 3 or 4"):
+        set_priority("Pay", priority)
 
 
 @pytest.mark.parametrize(
@@ -195,6 +263,12 @@ def test_one_part_is_changed_and_nothing_else():
         (date(2026, 11, 27), Recurrence(1, "b"), date(2026, 11, 27), date(2026, 11, 30)),
         (None, Recurrence(3, "d"), date(2026, 11, 26), date(2026, 11, 29)),
         (date(2026, 12, 5), Recurrence(1, "w"), date(2026, 11, 26), date(2026, 12, 12)),
+        (date(2026, 11, 19), Recurrence(1, "w"), date(2026, 11, 26), date(2026, 12, 3)),
+        (date(2026, 11, 25), Recurrence(1, "m"), date(2026, 11, 26), date(2026, 12, 25)),
+        (date(2026, 11, 28), Recurrence(1, "b"), date(2026, 11, 28), date(2026, 11, 30)),
+        (date(2026, 11, 29), Recurrence(6, "b"), date(2026, 11, 29), date(2026, 12, 7)),
+        (date(9998, 6, 1), Recurrence(1, "y"), date(9998, 6, 1), date(9999, 6, 1)),
+        (date(9999, 6, 1), Recurrence(1, "y"), date(9999, 6, 1), None),
         (date.max, Recurrence(1, "d"), date(2026, 11, 26), None),
     ],
 )

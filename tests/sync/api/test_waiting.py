@@ -341,10 +341,10 @@ async def test_syncing_with_a_service_that_knows_only_the_older_call(database: P
 async def test_a_rejected_change_is_told_by_the_waits_for_it(database: PowerSyncDatabase, wait: str) -> None:
     async def reject(database: PowerSyncDatabase) -> None:
         async for transaction in database.crud_transactions():
-            if transaction.crud[0].id == "a":
-                await transaction.reject("No room.")
-            else:
+            if transaction.crud[0].id == "c":
                 await transaction.complete()
+            else:
+                await transaction.reject("No room." if transaction.crud[0].id == "a" else "No time.")
 
     async with stepwise(checkpoint(), COMPLETE) as service:
         for row in "ab":

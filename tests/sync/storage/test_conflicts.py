@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +16,23 @@ import pytest
 from sync import PowerSyncDatabase, Schema, Table
 from sync.protocol.checkpoints import TrackedCheckpoint
 from sync.protocol.lines import BucketChecksum, DataLine, Operation
-from sync.storage import oplog, publish, upload_queue
+from sync.storage import conflicts, oplog, publish, upload_queue
 from sync.storage.oplog import ReceivedData
 from tests.kit import inside
 from tests.sync.rig import within
 
 
 class Server:
-    """The service's side: one bucket."""
+    """The service's side: a bucket, and more if they are named."""
 
     def __init__(self, database: PowerSyncDatabase) -> None:
         self._database = database
         self._last_op = 0
-        self._checksum = 0
+        self._checksums: Counter[str] = Counter()
 
-    async def send(self, row_id: str, data: dict[str, Any] | None) -> None:
+    async def send(self, row_id: str, data: dict[str, Any] | None, bucket: str = "b") -> None:
         self._last_op += 1
-        self._checksum += 1
+        self._checksums[bucket] += 1
         operation = Operation(
             self._last_op,
             "REMOVE" if data is None else "PUT",
@@ -37,7 +42,7 @@ class Server:
             "k",
             None if data is None else json.dumps(data),
         )
-        line = ReceivedData(DataLine("b", (operation,)), 1)
+        line = ReceivedData(DataLine(bucket, (operation,)), 1)
         await inside.write(self._database, lambda statements: oplog.take_in(statements, [line]))
 
     async def complete(self) -> publish.Outcome:
@@ -47,7 +52,7 @@ class Server:
             request = upload_queue.next_checkpoint_request_id(statements)
             state = upload_queue.queue_state(statements)
             upload_queue.set_target(statements, request, state.last_ever)
-            buckets = {"b": BucketChecksum("b", self._checksum)} if self._last_op else {}
+            buckets = {name: BucketChecksum(name, checksum) for name, checksum in self._checksums.items()}
             target = TrackedCheckpoint(self._last_op, request, buckets, ())
             return publish.publish(statements, target, None, self._database.schema.raw_tables).outcome
 
@@ -57,6 +62,15 @@ class Server:
 @pytest.fixture
 def server(database: PowerSyncDatabase) -> Server:
     return Server(database)
+
+
+@pytest.fixture
+def far_from_utc(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
 
 
 async def upload(database: PowerSyncDatabase) -> None:
@@ -88,6 +102,29 @@ async def test_what_came_back_as_it_was_is_no_conflict(database: PowerSyncDataba
     await server.send("a", {"name": "second", "created_at": "2026-01-01 10:00:00Z", "more": 1})
     await server.complete()
     assert await database.conflicts() == ()
+
+
+@pytest.mark.usefixtures("far_from_utc")
+async def test_a_time_without_a_zone_is_utc(database: PowerSyncDatabase, server: Server) -> None:
+    await database.execute("INSERT INTO lists(id, name, created_at) VALUES ('a', 'x', '2026-01-01T10:00:00Z')")
+    await upload(database)
+    await server.send("a", {"name": "x", "created_at": "2026-01-01 10:00:00"})
+    await server.complete()
+    assert await database.conflicts() == ()
+
+
+@pytest.mark.parametrize("buckets", [("b", "c"), ("c", "b")])
+async def test_of_a_row_in_two_buckets_the_newest_is_compared(
+    database: PowerSyncDatabase, server: Server, buckets: tuple[str, str]
+) -> None:
+    await server.send("other", {}, "b")
+    await server.send("other", {}, "c")
+    await database.execute("INSERT INTO lists(id, name) VALUES ('a', 'mine')")
+    await upload(database)
+    for bucket, name in zip(buckets, ("mine", "theirs"), strict=True):
+        await server.send("a", {"name": name}, bucket)
+    await server.complete()
+    assert told(await database.conflicts()) == [("lists", "a", "name", "mine", "theirs")]
 
 
 async def test_what_is_only_inserted_is_not_expected_back(tmp_path: Path) -> None:
@@ -128,6 +165,16 @@ async def test_deleted_here_and_changed_there_and_the_other_way_round(
     ]
 
 
+async def test_deleted_here_and_there_is_no_conflict(database: PowerSyncDatabase, server: Server) -> None:
+    await server.send("a", {"name": "A"})
+    await server.complete()
+    await database.execute("DELETE FROM lists WHERE id = 'a'")
+    await upload(database)
+    await server.send("a", None)
+    await server.complete()
+    assert await database.conflicts() == ()
+
+
 async def test_a_new_row_whose_stream_is_not_subscribed_yet_is_no_conflict(
     database: PowerSyncDatabase, server: Server
 ) -> None:
@@ -160,3 +207,30 @@ async def test_conflicts_are_watched_and_dismissed(database: PowerSyncDatabase, 
     assert [each.row_id for each in found] == ["a", "b"]
     await database.dismiss_conflicts(found[0])
     assert [each.row_id for each in await within(10, anext(watch))] == ["b"]
+
+
+async def test_only_the_newest_conflicts_are_kept(
+    database: PowerSyncDatabase, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conflicts, "KEPT", 3)
+    for row in "abcde":
+        await database.execute("INSERT INTO lists(id, name) VALUES (?, 'mine')", [row])
+        await server.send(row, {"name": "theirs"})
+    await upload(database)
+    await server.complete()
+    assert [each.row_id for each in await database.conflicts()] == ["c", "d", "e"]
+
+
+async def test_what_was_found_before_another_client_cleared_the_file_is_gone(
+    database: PowerSyncDatabase, server: Server
+) -> None:
+    await database.execute("INSERT INTO lists(id, name) VALUES ('a', 'mine')")
+    await upload(database)
+    await server.send("a", {"name": "theirs"})
+    await server.complete()
+    assert len(await database.conflicts()) == 1
+    await database.close()
+    with closing(sqlite3.connect(database.path, isolation_level=None)) as other:
+        other.execute("DELETE FROM ps_kv WHERE key <> 'client_id'")
+    async with PowerSyncDatabase(database.path, database.schema) as again:
+        assert await again.conflicts() == ()

@@ -180,6 +180,15 @@ async def test_a_custom_checkpoint_holds_when_the_last_transaction_is_rejected(
     assert not state.checkpoint_wanted
 
 
+async def test_a_custom_checkpoint_does_not_count_while_a_change_waits_behind_it(database: PowerSyncDatabase) -> None:
+    for name in "ab":
+        await database.execute("INSERT INTO my_lists(id, name) VALUES (?, 'x')", [name])
+    first, second = await database.crud_transaction_batch()
+    await first.complete(7)
+    await second.complete()
+    assert (await database._pool.read(upload_queue.queue_state)).checkpoint_wanted
+
+
 async def test_a_backend_without_custom_checkpoints_any_more_is_asked_for_one(database: PowerSyncDatabase) -> None:
     await database.execute("INSERT INTO my_lists(id, name) VALUES ('a', 'x')")
     for checkpoint in (7, None):

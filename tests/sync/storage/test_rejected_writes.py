@@ -150,6 +150,21 @@ async def test_a_retry_queues_the_same_once_more_and_shows_it_again(database: Po
     assert await rows(database, "SELECT id, name FROM lists") == [["a", "server's"]]
 
 
+async def test_a_retry_forgets_older_checkpoints_as_a_write_does(database: PowerSyncDatabase) -> None:
+    """A service that counts from the start again may give a number that the old one had reached long ago."""
+    await database.execute(INSERT, ["a", "A"])
+    transaction = await database.next_crud_transaction()
+    assert transaction is not None
+    await transaction.reject("no")
+    await database.execute("INSERT INTO ps_kv(key, value) VALUES ('last_seen_checkpoint_request_id', 57)")
+    [rejected] = await database.rejected_writes()
+    await rejected.retry()
+    again = await database.next_crud_transaction()
+    assert again is not None
+    await again.complete(7)
+    assert not await database._pool.read(upload_queue.is_gate_open)
+
+
 async def test_a_retry_of_an_insert_only_write_stores_nothing_and_holds_nothing_back(tmp_path: Path) -> None:
     async with PowerSyncDatabase(tmp_path / "log.db", Schema([Table("log", [], insert_only=True)])) as database:
         await database.execute("INSERT INTO log(id) VALUES ('a')")
