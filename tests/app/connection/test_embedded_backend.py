@@ -370,13 +370,13 @@ async def test_a_backend_with_other_lists_that_comes_later_is_not_used(
             # With its file away, this process cannot take over when the backend ends.
             right.rename(hidden)
         await states.until(Phase.UNAVAILABLE, f"The backend database {right}")
-        with pytest.raises(EmbeddedBackendError, match="is gone"):
+        with pytest.raises(EmbeddedBackendError, match="is missing"):
             await embedded.verify()
         assert not right.exists(), "no empty database may take the place of the lost one"
 
         async with running(BackendConfig(tmp_path / "other.db", port=port, open_to_all=True)):
-            await states.until(Phase.UNAVAILABLE, "holds other lists")
-            with pytest.raises(EmbeddedBackendError, match="holds other lists"):
+            await states.until(Phase.UNAVAILABLE, "serves other lists")
+            with pytest.raises(EmbeddedBackendError, match="serves other lists"):
                 await embedded.verify()
             assert (data_dir / "backend.json").read_bytes() == memory
         hidden.rename(right)
@@ -392,7 +392,7 @@ async def test_another_program_that_comes_later_is_not_used(data_dir: Path, port
             embedded = await stack.enter_async_context(EmbeddedBackend.open(data_dir, port, states))
             await states.until(Phase.SHARED)
             shared.rename(tmp_path / "away.db")
-        await states.until(Phase.UNAVAILABLE, "is gone")
+        await states.until(Phase.UNAVAILABLE, "is missing")
         async with listener(port, b"HTTP/1.1 200 OK\r\n\r\nhello"):
             await states.until(Phase.UNAVAILABLE, "used by another program")
             with pytest.raises(EmbeddedBackendError, match="used by another program"):
@@ -406,8 +406,8 @@ async def test_a_child_whose_database_was_replaced_is_not_used(data_dir: Path, p
     (tmp_path / "elsewhere" / "backend.db").replace(data_dir / "backend.db")
     states = States()
     async with EmbeddedBackend.open(data_dir, port, states) as embedded:
-        await states.until(Phase.UNAVAILABLE, "holds other lists")
-        with pytest.raises(EmbeddedBackendError, match="holds other lists"):
+        await states.until(Phase.UNAVAILABLE, "serves other lists")
+        with pytest.raises(EmbeddedBackendError, match="serves other lists"):
             await embedded.verify()
     assert json.loads((data_dir / "backend.json").read_text())["backend_id"] == own.backend_id
 
@@ -508,7 +508,7 @@ async def test_whatever_fails_the_backend_goes_on_being_looked_after(
             broken.setattr("app.connection.embedded_backend.probe", fail)
             await states.until(Phase.UNAVAILABLE, "cannot be used (ZeroDivisionError); retrying")
         await states.until(Phase.OWN)
-    assert "could not be looked after" in caplog.text
+    assert "Checking the backend on port" in caplog.text
 
 
 @pytest.mark.parametrize(

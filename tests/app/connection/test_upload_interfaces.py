@@ -199,10 +199,10 @@ async def test_transactions_keep_their_bounds_and_results_count_one_by_one(datab
     ("answer", "sentence", "after"),
     [
         ({"results": [{"status": "retryable_error", "message": "busy", "retry_after_ms": 1500}]}, "busy", 1.5),
-        ({"results": [{"status": "retryable_error"}]}, "could not carry out", None),
+        ({"results": [{"status": "retryable_error"}]}, "could not apply", None),
         ({"results": [{"status": "not_attempted"}]}, "did not attempt", None),
-        ({"results": [{"status": "novel"}]}, "not known", None),
-        ({"results": ["?"]}, "not known", None),
+        ({"results": [{"status": "novel"}]}, "unknown result", None),
+        ({"results": ["?"]}, "unknown result", None),
         ({"results": []}, "without results", None),
         ({"message": "Batch completed"}, "without results", None),
         ("?", "without results", None),

@@ -39,7 +39,7 @@ def test_single_actions_are_changed():
     ("changes", "told"),
     [
         ({"todos.toggle": "x"}, "there is no action 'todos.toggle'; did you mean todos.toggle_todo?"),
-        ({"qqq": "x"}, "there is no action 'qqq'; todo-tui keys lists all."),
+        ({"qqq": "x"}, "there is no action 'qqq'; run todo-tui keys to see all."),
         (
             {"todos.toggle_todo": "hyper+x"},
             "'hyper+x' for todos.toggle_todo is not a valid key; write it like d, ctrl+k",

@@ -256,7 +256,7 @@ def test_what_is_named_goes_before_the_profile(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("text", "profile", "told"),
     [
-        ("", "self-hosted", "the profile self-hosted needs its backend_url, in [profiles.self-hosted]."),
+        ("", "self-hosted", "the profile self-hosted needs a backend_url, in [profiles.self-hosted]."),
         ("", "slef-hosted", "There is no profile 'slef-hosted'; did you mean self-hosted?"),
         ("[profiles.x]\nport = '1'", "x", "unknown key 'port' in profiles.x"),
         ("[profiles.x]\nbackend_url = 1", "x", "profiles.x must be a table of text."),

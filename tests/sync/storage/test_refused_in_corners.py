@@ -186,7 +186,7 @@ async def test_a_custom_checkpoint_does_not_count_while_a_change_waits_behind_it
     first, second = await database.crud_transaction_batch()
     await first.complete(7)
     await second.complete()
-    assert (await database._pool.read(upload_queue.queue_state)).checkpoint_wanted
+    assert (await inside.read(database, upload_queue.queue_state)).checkpoint_wanted
 
 
 async def test_a_backend_without_custom_checkpoints_any_more_is_asked_for_one(database: PowerSyncDatabase) -> None:

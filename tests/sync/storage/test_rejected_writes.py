@@ -162,7 +162,7 @@ async def test_a_retry_forgets_older_checkpoints_as_a_write_does(database: Power
     again = await database.next_crud_transaction()
     assert again is not None
     await again.complete(7)
-    assert not await database._pool.read(upload_queue.is_gate_open)
+    assert not await inside.read(database, upload_queue.is_gate_open)
 
 
 async def test_a_retry_of_an_insert_only_write_stores_nothing_and_holds_nothing_back(tmp_path: Path) -> None:
