@@ -23,7 +23,7 @@ DOCS = Path(__file__).parent
 
 _KEYS_HEAD = """# Keys
 
-`?` in todo-tui shows the keys in force; typing there filters them. `ctrl+p` finds any action by its words.
+`?` in todo-tui shows the keys in force; typing there filters them. `ctrl+p` finds any action by name.
 
 ## Other keys
 
@@ -40,8 +40,8 @@ keymap = "vim"
 ```
 
 A key is named as in `d`, `ctrl+k`, `shift+up`, `f5` or `pageup`; an empty list leaves an action without a key. An
-action that does not exist, a key that does not exist, and a key that would mean two things in one place are refused
-with a sentence.
+action that does not exist, a key that does not exist, and a key with two meanings in one place are refused with an
+error message.
 
 ## All actions
 
