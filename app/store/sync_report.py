@@ -41,7 +41,7 @@ _TEXT_QUERIES = (
 
 _WAITING_SECONDS = 0.3
 _MOST_ENTRIES = 20
-_PAUSED = "Syncing is paused: nothing is uploaded or downloaded until you resume it."
+_PAUSED = "Syncing is paused: nothing is sent or received until you resume it."
 
 
 @dataclass(frozen=True, slots=True)
