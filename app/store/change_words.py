@@ -1,7 +1,7 @@
 """Changes of rows, described as what a person did to lists and to-dos.
 
 Owns this wording only: pure functions of entries of the upload queue and of what is known about their rows. The texts
-of lists and to-dos are in it as they are; whoever shows them makes them harmless.
+of lists and to-dos are in it as they are; the caller has to sanitize them before showing them.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def describe_conflict(conflict: Conflict, known: KnownTexts) -> tuple[str, str, 
 
 
 def concerns_the_user(conflict: Conflict) -> bool:
-    """Whether a conflict is about something that is shown, and not about who did it and when."""
+    """Whether a conflict is about something visible, and not about who changed it and when."""
     return conflict.column not in _BOOKKEEPING
 
 

@@ -266,11 +266,11 @@ async def _insert(transaction: Transaction, table: str, row_id: str, values: Val
     await transaction.execute(f"INSERT INTO {table} ({names}) VALUES ({marks})", [row_id, *values.values()])
 
 
-async def require(transaction: Transaction, table: str, row_id: str, otherwise: str) -> None:
-    """Check that a row is there.
+async def require(transaction: Transaction, table: str, row_id: str, reason: str) -> None:
+    """Check that a row exists.
 
     Raises:
-        RefusedError: it is not.
+        RefusedError: it does not, with this reason.
     """
     if await transaction.get_optional(f"SELECT 1 FROM {table} WHERE id = ?", [row_id]) is None:
-        raise RefusedError(otherwise)
+        raise RefusedError(reason)

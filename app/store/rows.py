@@ -37,7 +37,7 @@ class Todo:
     Attributes:
         id: UUID, as text.
         list_id: id of its list.
-        description: as synced, any text; None if the row has none. `app.todo_text.read` tells what it says.
+        description: as synced, any text; None if the row has none. `app.todo_text.read` reads it.
         completed: whether it is done.
         created_at: ISO 8601 as synced, or None.
         completed_at: ISO 8601 as synced, or None.

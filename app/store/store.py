@@ -121,12 +121,12 @@ class Store:
         return follow_with_retry(lambda: self._follow_view(view), on_failure)
 
     def watch_counts(self, on_failure: OnFailure = log_failure) -> AsyncIterator[ViewCounts]:
-        """Yield how many to-dos are in the views across lists; otherwise as `watch_view`."""
+        """Yield how many to-dos are in the views across lists; as `watch_view`."""
         parameters = {"today": self.today().isoformat()}
         return follow_with_retry(lambda: self._follow_counts(parameters), on_failure)
 
     def watch_waiting(self, on_failure: OnFailure = log_failure) -> AsyncIterator[frozenset[str]]:
-        """Yield the ids of the to-dos whose changes wait to be uploaded; otherwise as `watch_view`."""
+        """Yield the ids of the to-dos whose changes wait to be uploaded; as `watch_view`."""
         return follow_with_retry(self._follow_waiting, on_failure)
 
     async def arrangement(self, view: View) -> Arrangement:

@@ -41,7 +41,7 @@ _TEXT_QUERIES = (
 
 _WAITING_SECONDS = 0.3
 _MOST_ENTRIES = 20
-_PAUSED = "Syncing is paused: nothing is uploaded or downloaded until you resume it."
+_PAUSED = "Syncing is paused: nothing is sent or received until you resume it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class SyncReport:
             explanation = await self._database.explain_sync()
         sentences = list(explanation.sentences)
         if not explanation.status.wanted:
-            # The engine speaks to programmers, of calls.
+            # The engine writes for programmers, about calls.
             sentences = [_PAUSED, *(sentence for sentence in sentences if "connect()" not in sentence)]
         return " ".join(sentences)
 
@@ -140,11 +140,11 @@ class SyncReport:
         return follow_with_retry(self._follow_rejected, on_failure)
 
     def watch_replaced(self, on_failure: OnFailure = log_failure) -> AsyncIterator[list[ReplacedChange]]:
-        """Yield the values that others have replaced, oldest first; otherwise as `watch_rejected`."""
+        """Yield the values that others have replaced, oldest first; as `watch_rejected`."""
         return follow_with_retry(self._follow_replaced, on_failure)
 
     def watch_waiting(self, on_failure: OnFailure = log_failure) -> AsyncIterator[list[WaitingChange]]:
-        """Yield the transactions that wait, oldest first, at most `MOST_WAITING`; otherwise as `watch_rejected`."""
+        """Yield the transactions that wait, oldest first, at most `MOST_WAITING`; as `watch_rejected`."""
         return follow_with_retry(self._follow_waiting, on_failure)
 
     def text_of(self, change_id: str) -> str | None:

@@ -3,7 +3,7 @@
 `understand` reads what a user types, `read` what is stored; the rest changes one part of a stored description. All of
 it is pure: no clock, no database. Must not know where descriptions are kept, nor how anything is shown.
 
-A description holds todo.txt-style words in its first line, notes in the lines after it:
+A description has todo.txt-style words in its first line, and notes in the lines after it:
 
     Pay rent due:2026-12-01T09:00 p1 #home rec:1m
 

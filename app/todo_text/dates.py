@@ -1,7 +1,7 @@
 """Dates and times in plain English words.
 
-Owns which words are dates, times and repetitions, and what they mean on a given day. Must not know what is done with
-them.
+Owns which words are dates, times and repetitions, and what they mean on a given day. Must not know how they
+are stored.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ _UNITS: Final[dict[str, tuple[str, str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """When a to-do is due, in the local time of whoever reads it.
+    """When a to-do is due, in local time.
 
     Attributes:
         date: the day.
@@ -52,12 +52,12 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Recurrence:
-    """How often a to-do comes again.
+    """How often a to-do recurs.
 
     Attributes:
         count: how many units, from 1 to 9,999.
         unit: `d` days, `b` days from Monday to Friday, `w` weeks, `m` months, `y` years.
-        strict: whether dates that were missed come too, instead of the next one after the completion.
+        strict: whether missed dates are kept, instead of going on to the first one after the completion.
     """
 
     count: int
@@ -86,7 +86,7 @@ def words_of(line: str) -> Iterator[re.Match[str]]:
 
 
 def meant_words_of(line: str) -> Iterator[re.Match[str]]:
-    """Those of the words that may stand for something, by their first character; the quicker way to `value_of`."""
+    """The words that may stand for something, judged by their first character: faster than `value_of` for each."""
     return _MEANT.finditer(line)
 
 
@@ -111,10 +111,10 @@ def value_of(word: str) -> tuple[PartKind, Value] | None:
 
 
 def plain(word: str) -> str:
-    """A word as it is shown: without the backslash that keeps it from being more than text."""
+    """A word as it is shown: without the backslash that keeps it plain text."""
     return word[1:] if word.startswith("\\") and value_of(word.lstrip("\\")) is not None else word
 
 
 def escaped(word: str) -> str:
-    """A word as it is stored, so that it is shown as it is and is no more than text."""
+    """A word as it is stored so that it stays plain text."""
     return "\\" + word if value_of(word.lstrip("\\")) is not None else word

@@ -1,6 +1,6 @@
 """What a user types for a to-do: which parts are understood, how, and what is stored for it.
 
-Owns the reading of the quick-add line and of the edit line. Must not know what is stored otherwise.
+Owns how the quick-add line and the edit line are read. Must not know where descriptions are stored.
 """
 
 from __future__ import annotations

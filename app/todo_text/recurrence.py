@@ -1,4 +1,4 @@
-"""When a recurring to-do comes again.
+"""When a recurring to-do is due next.
 
 Owns the arithmetic of calendars: days, weekdays, weeks, months and years. Must not know how a recurrence is typed.
 """
@@ -15,13 +15,13 @@ from app.todo_text.stored import read, set_due
 def next_due(due: Due | None, recurrence: Recurrence, completed_on: date) -> Due | None:
     """When a to-do is due next, at the same time of day; None if that is after the year 9999.
 
-    `rec:1m` steps from the due date, and on until the date lies after the completion: what was missed is not made up
-    for, and a to-do that is done early or late keeps its day. `rec:+1m` is strict: one step from the due date, even
+    `rec:1m` steps from the due date, and on until the date lies after the completion: missed dates are skipped,
+    and a to-do that is done early or late keeps its day. `rec:+1m` is strict: one step from the due date, even
     into the past. Without a due date both count from the completion. A day that a month does not have becomes its last.
 
     Args:
         due: when it was due.
-        recurrence: how often it comes.
+        recurrence: how often it recurs.
         completed_on: the local day on which it was completed.
     """
     start = due.date if due is not None else completed_on

@@ -25,7 +25,7 @@ class TodoText:
         due: when it is due, or None.
         priority: from 1, the highest, to 4; None if it has none.
         tags: without `#`, in their order, each once.
-        recurrence: how often it comes again, or None.
+        recurrence: how often it recurs, or None.
         notes: the lines after the first, as they are.
     """
 
@@ -80,12 +80,12 @@ def read(description: str) -> TodoText:
 
 
 def set_due(description: str, due: Due | None) -> str:
-    """Set or take away when a to-do is due."""
+    """Set or remove when a to-do is due."""
     return _set(description, "due", due.word if due is not None else None)
 
 
 def set_priority(description: str, priority: int | None) -> str:
-    """Set or take away a priority.
+    """Set or remove a priority.
 
     Raises:
         ValueError: it is not from 1 to 4.
@@ -96,7 +96,7 @@ def set_priority(description: str, priority: int | None) -> str:
 
 
 def set_recurrence(description: str, recurrence: Recurrence | None) -> str:
-    """Set or take away how often a to-do comes again."""
+    """Set or remove how often a to-do recurs."""
     return _set(description, "recurrence", recurrence.word if recurrence is not None else None)
 
 
@@ -116,7 +116,7 @@ def add_tag(description: str, tag: str) -> str:
 
 
 def remove_tag(description: str, tag: str) -> str:
-    """Take away a tag, given with or without `#`, wherever it stands in the first line."""
+    """Remove a tag, given with or without `#`, wherever it stands in the first line."""
     line, line_break, notes = split(description)
     for start, end, kind, value in reversed(found_words(line)):
         if kind == "tag" and value == tag.removeprefix("#"):

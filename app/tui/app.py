@@ -1,7 +1,7 @@
 """The terminal application, which shows one store.
 
 Owns the app's life: themes, the main screen, and the background work that lasts as long as the app does. It closes
-neither the store nor its database: whoever opened them does.
+neither the store nor its database: that is up to the caller.
 """
 
 from __future__ import annotations

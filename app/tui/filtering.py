@@ -1,7 +1,7 @@
 """Which texts a filter matches, and where.
 
-Owns that one reading of what is typed into the filter: words that must all occur, in any case and any order. Pure
-functions; what is filtered, and how a match looks, is the widgets' affair.
+Owns how the text in the filter is read: as words that must all occur, in any case and any order. Pure
+functions; what is filtered, and how a match looks, is up to the widgets.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 
 
 class Described(Protocol):
-    """What can be filtered by its text."""
+    """Something that can be filtered by its text."""
 
     @property
     def description(self) -> str | None:
@@ -44,11 +44,11 @@ class Filter:
 
     @classmethod
     def of(cls, typed: str) -> Filter:
-        """The filter that is meant by a typed text."""
+        """The filter for a typed text."""
         return cls(tuple(dict.fromkeys(typed.split())))
 
     def __bool__(self) -> bool:
-        """Whether it leaves anything out."""
+        """Whether it has any words."""
         return bool(self.words)
 
     def matches(self, text: str) -> bool:
@@ -57,13 +57,13 @@ class Filter:
         return all(word in folded for word in self._folded)
 
     def select(self, rows: Sequence[D]) -> Sequence[D]:
-        """Those of the rows whose description it matches; of a hundred thousand in some milliseconds."""
+        """The rows whose description it matches; takes a few milliseconds for a hundred thousand."""
         for word in sorted(self._folded, key=len, reverse=True):
             rows = [row for row in rows if word in (row.description or "").casefold()]
         return rows
 
     def narrows(self, other: Filter) -> bool:
-        """Whether all that this filter matches is matched by another one too: typing on needs no new start."""
+        """Whether another filter matches everything that this one matches, so that only those need searching."""
         return all(any(word in mine for mine in self._folded) for word in other._folded)
 
     def spans(self, text: str) -> Iterator[tuple[int, int]]:

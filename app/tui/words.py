@@ -1,6 +1,7 @@
 """How the state of synchronization and distances in time are put into words.
 
-Owns wording only: pure functions of a status and a moment. Where and in which colour they stand is the widgets' affair.
+Owns wording only: pure functions of a status and a moment. Where and in which colour the words appear is up to the
+widgets.
 """
 
 from __future__ import annotations

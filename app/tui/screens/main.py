@@ -1,6 +1,6 @@
 """The main screen: lists at the left, to-dos at the right, the state of synchronization below.
 
-Owns which pane is active, the welcome, and what keys do anywhere. What is in a pane is the pane's affair.
+Owns which pane is active, the welcome, and what keys do anywhere. What is in a pane is up to the pane.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ class MainScreen(Screen[None]):
         self.set_focus(self._todo_rows.rows if self._todos_active else self._lists_pane.rows)
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
-        """A click may have changed the active pane."""
+        """Notice that a click has changed the active pane."""
         if event.widget in {self._todo_rows.rows, self._lists_pane.rows}:
             self._todos_active = event.widget is self._todo_rows.rows
             self.set_class(self._todos_active, "-todos")
@@ -237,7 +237,7 @@ class MainScreen(Screen[None]):
         return True
 
     def action_add_todo(self) -> None:
-        """Ask for new to-dos, where they can be seen."""
+        """Ask for new to-dos, in the pane where they appear."""
         # The list under the cursor is meant, even while its to-dos are still being read.
         todo_list = self._lists_pane.target
         if todo_list is not None:

@@ -37,7 +37,7 @@ from app.tui.widgets.row_list import RowList, RowSelected
 from app.tui.words import DownloadRate, ago
 
 EXPLAIN_SECONDS: Final = 2.0
-NOTHING: Final = ("All clear", "None of your changes were rejected or replaced.")
+NOTHING: Final = ("All clear", "Nothing was rejected or replaced.")
 _MOST_LISTED: Final = 50
 
 

@@ -1,7 +1,7 @@
 """The line in which texts are typed: new lists and to-dos, and changes of their names and texts.
 
-Owns the typed text until it is stored: a text that could not be stored comes back, so that nothing has to be typed
-twice. What is stored, and how, is in the request.
+Owns the typed text until it is stored: a text that could not be stored comes back, so that nobody has to type it
+again. What is stored, and how, is in the request.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ _FORMAT: Final = "Cf"
 class EntryField(Input):
     """An input that acts on its keys at once and in order, so that quick typing loses nothing.
 
-    It takes any text as it is: what a terminal would obey is painted as symbols, and line breaks are kept where
-    several texts wait to be submitted.
+    It takes any text as it is: control characters are painted as symbols, and line breaks are kept where several
+    texts wait to be submitted.
 
     Args:
         submitted: called when its text is to be stored.
@@ -78,8 +78,8 @@ class EntryField(Input):
 
     Attributes:
         takes_lines: whether a paste of several lines is several texts.
-        understand: reads the parts of a text, given those that are to stay plain; None if it is not to be read.
-        rejected: what is to stay plain.
+        understand: reads the parts of a text, given the phrases that stay plain; None to read nothing.
+        rejected: the phrases that stay plain.
         submit_action: the action whose keys submit the text.
         close_action: the action whose keys leave the field.
     """
@@ -100,7 +100,7 @@ class EntryField(Input):
         self._stand_ins = StandIns()
 
     def on_mount(self) -> None:
-        """Keep the cursor still where nothing is to move by itself."""
+        """Stop the cursor from blinking where animations are off."""
         if app_of(self).animation_level == "none":
             self.cursor_blink = False
 
@@ -125,7 +125,7 @@ class EntryField(Input):
         return self._read[2]
 
     def _reject_part(self) -> bool:
-        """Make the part plain that ends where the cursor is; whether there was one."""
+        """Turn the part that ends at the cursor into plain text; return whether there was one."""
         understood = self.understood
         if understood is None or not self.selection.is_empty or len(self.text) != len(self.value):
             return False
@@ -143,7 +143,7 @@ class EntryField(Input):
         return self._stand_ins.meant(super().selected_text)
 
     def render_line(self, y: int) -> Strip:
-        """Paint the text, with symbols for what a terminal would obey."""
+        """Paint the text, with symbols for control characters."""
         strip = super().render_line(y)
         shown = [Segment(self._stand_ins.shown(text), style, control) for text, style, control in strip]
         return Strip(shown, strip.cell_length)
@@ -182,7 +182,7 @@ class EntryField(Input):
             self.notify(quit_keys(self), markup=False)
 
     def on_paste(self, event: events.Paste) -> None:
-        """Take several lines as several texts, where that is wanted, and have them stored."""
+        """Take several lines as several texts, where the request allows that, and submit them."""
         event.prevent_default()
         event.stop()
         self._take(event.text)
@@ -218,7 +218,7 @@ class _Parts(Highlighter):
 
 
 def _harmless(pasted: str) -> str:
-    """Text with symbols for control characters, which only get into a clipboard by mistake; tabs are kept."""
+    """Text with symbols for control characters, which get into a clipboard only by mistake; tabs are kept."""
     return "\t".join(map(sanitized, pasted.split("\t")))
 
 
@@ -283,7 +283,7 @@ class Entry(Vertical):
         self._title.set(request.label)
         self._field.takes_lines = request.repeats
         self._field.understand = self._understand if request.understands else None
-        # What is stored already keeps its plain words plain.
+        # Words that are plain in the stored text stay plain.
         self._field.rejected = phrases_to_keep(text, self._local_time()) if request.understands and text else ()
         self._field.text = text
         self.add_class("-open")
@@ -313,7 +313,7 @@ class Entry(Vertical):
         request, text = self._request, self._field.text
         if request is None or self._saving:
             return
-        # An old text keeps the space around it: whoever wrote it may have meant that.
+        # An existing text keeps the space around it: that may be intended.
         texts = [text] if request.value else [line.strip() for line in text.split("\n")]
         texts = [text for text in texts if text.strip() or request.may_be_empty]
         unchanged = not request.repeats and text == request.value and not request.may_be_empty

@@ -1,6 +1,6 @@
 """The line in which a filter is typed, and which shows it while it is set.
 
-Owns what is typed there. What a filter hides is up to whoever gets it.
+Owns what is typed there. What a filter hides is up to the main screen.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from app.tui.widgets.lines import TitleLine
 
 @performs(Place.FILTER)
 class FilterField(EntryField, inherit_bindings=False):
-    """The field: as harmless as the one for to-dos, with its own two keys."""
+    """An entry field with the keys of the filter."""
 
     BINDINGS: ClassVar[list[BindingType]] = [*Input.BINDINGS, *bindings(Place.FILTER)]
 

@@ -228,6 +228,6 @@ def _consequence(todo_list: TodoList) -> str:
     if not total:
         return "It has no to-dos."
     if total == 1:
-        return f"Its one to-do ({'not done' if todo_list.open_count else 'done'}) will be deleted too."
+        return f"Also deletes its one to-do ({'not done' if todo_list.open_count else 'done'})."
     still_open = f"{todo_list.open_count:,} still open" if todo_list.open_count else "all done"
-    return f"Its {total:,} to-dos ({still_open}) will be deleted too."
+    return f"Also deletes its {total:,} to-dos ({still_open})."

@@ -1,7 +1,7 @@
 """A list of rows that stays quick at any length, and keeps the cursor on its row while rows come and go.
 
-Owns the cursor, scrolling and painting of keyed rows. Knows nothing of lists and to-dos: whoever makes it says how a
-row is drawn. Only lines in sight are ever drawn, and only those whose row object changed are drawn again.
+Owns the cursor, scrolling and painting of keyed rows. Knows nothing of lists and to-dos: the caller says how
+a row is drawn. Only visible lines are drawn, and only those whose row object changed are drawn again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ R = TypeVar("R", bound=Keyed)
 
 @dataclass
 class RowSelected(Message):
-    """The cursor of a row list is on another row, or that row's content changed.
+    """The cursor of a row list came to another row, or the row under it changed.
 
     Attributes:
         rows: the list.
@@ -80,7 +80,7 @@ class RowMarked(Message):
 
 @dataclass
 class RowsChosen(Message):
-    """Other rows are chosen.
+    """The chosen rows changed.
 
     Attributes:
         rows: the list.
@@ -117,7 +117,7 @@ class RowList(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
     Posts `RowSelected`, `RowActivated`, `RowMarked`, `RowsChosen` and, if rows can be dragged, `RowDropped`.
 
     Args:
-        draw: makes a row visible; called for rows in sight only.
+        draw: how a row looks; called for visible rows only.
         empty: lines to show while there are no rows: a title, then explanations; plain text.
 
     Attributes:
@@ -281,7 +281,7 @@ class RowList(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
                 self.refresh()
 
     def set_matching(self, matching: Filter) -> None:
-        """Make visible from now on where a filter matches; which rows there are is up to `set_rows`."""
+        """Highlight what a filter matches from now on; which rows there are is up to `set_rows`."""
         if matching != self._matching:
             self._matching = matching
             self.refresh()

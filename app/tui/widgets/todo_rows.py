@@ -54,7 +54,7 @@ _NOTHING_READ: Final = ViewRead(Arrangement(), [], None)
 class TodoRows(Vertical):
     """To-dos under a title. Posts `TodoSelected`.
 
-    Owns which view is on the screen: it is opened by `show`, and whoever needs to know it asks here.
+    Owns which view is on the screen: `show` opens it, and all others ask here.
 
     Args:
         store: where they are kept.
@@ -119,7 +119,7 @@ class TodoRows(Vertical):
         return _key(view) == _key(self._open)
 
     def show(self, view: TodoList | SmartView | None) -> None:
-        """Show a list or view, as soon as its to-dos are read; until then the one before stays, title and all."""
+        """Show a list or view as soon as its to-dos are read; until then the previous one stays, with its title."""
         was_open = self.is_open(view)
         self._open = view
         if view is None:

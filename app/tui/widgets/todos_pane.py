@@ -201,7 +201,7 @@ class TodosPane(Vertical):
             return notify_done(self, self._store.edit.change_texts(ids, change, done))
 
         self._surroundings.ask(
-            EntryRequest(f"Due date for {self._subject(ids)} (empty removes it)", set_due, may_be_empty=True)
+            EntryRequest(f"Due date for {self._subject(ids)} (leave empty to remove it)", set_due, may_be_empty=True)
         )
 
     def action_tag_todo(self) -> None:

@@ -127,7 +127,7 @@ async def test_deleting_a_list_tells_what_goes_with_it(store: Store):
     async with running(store) as run:
         await run.press("d")
         await run.until(lambda: isinstance(run.app.screen, ConfirmScreen))
-        assert "Its 5 to-dos (3 still open) will be deleted too." in run.app.export_screenshot().replace("&#160;", " ")
+        assert "Also deletes its 5 to-dos (3 still open)." in run.app.export_screenshot().replace("&#160;", " ")
         await run.press("n")
         assert len(run.names) == 3
         await run.press("d", "y")
