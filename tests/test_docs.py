@@ -17,6 +17,7 @@ from app.cli.main import command_line
 from app.settings.keymap import ACTIONS, DEFAULT, Place
 from app.settings.settings import Settings
 from sync import Table
+from tests.test_architecture import ROOMS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -162,3 +163,51 @@ def test_every_public_name_command_setting_and_action_is_documented() -> None:
         assert f"## todo-tui {command}\n" in texts["commands.md"], command
     for name in Settings.model_fields:
         assert f"`{name}`" in texts["configuration.md"], name
+
+
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
+
+
+def part_of_architecture(heading: str) -> str:
+    """The text below a heading, up to the next one of any level."""
+    found = re.search(rf"^#+ {re.escape(heading)}$(.*?)(?=^#|\Z)", ARCHITECTURE, re.MULTILINE | re.DOTALL)
+    assert found, heading
+    return found[1]
+
+
+@pytest.mark.parametrize(
+    ("package", "heading"),
+    [
+        ("sync", "The engine, `sync/`"),
+        ("app", "The application, `app/`"),
+        ("app/backend", "The demo backend, `app/backend/`"),
+    ],
+)
+def test_the_architecture_page_has_every_room_in_its_order(package: str, heading: str) -> None:
+    part = part_of_architecture(heading)
+    rooms = re.findall(r"^\| `([\w.]+)/?` \|", part, re.MULTILINE)
+    assert tuple(room.removesuffix(".py") for room in rooms) == ROOMS[package]
+    for path in (ROOT / package).iterdir():
+        if path.name != "__pycache__":
+            name = f"{path.name}/" if path.is_dir() else path.name
+            assert f"`{name}`" in part, name
+
+
+@pytest.mark.parametrize(("owner", "listen"), [("pool", "ConnectionPool.listen"), ("board", "StatusBoard.listen")])
+def test_the_architecture_page_names_every_listener(owner: str, listen: str) -> None:
+    rows = [row for row in part_of_architecture("In the engine").splitlines() if f"`{listen}`" in row]
+    listening = [
+        path.relative_to(ROOT / "sync").as_posix()
+        for path in (ROOT / "sync").rglob("*.py")
+        if f"{owner}.listen(self." in path.read_text()
+    ]
+    assert listening
+    for name in listening:
+        assert f"`{name}`" in rows[0].split("|")[2], name
+
+
+def test_the_architecture_page_names_only_files_that_exist() -> None:
+    paths = [path.relative_to(ROOT) for package in ("sync", "app", "tests") for path in (ROOT / package).rglob("*")]
+    known = {f"/{path.as_posix()}{'/' if (ROOT / path).is_dir() else ''}" for path in paths} | {"/sync/", "/app/"}
+    for name in re.findall(r"`([\w/]+\.py|[\w/]+/)`", ARCHITECTURE):
+        assert any(path.endswith(f"/{name}") for path in known), name
