@@ -46,10 +46,10 @@ FRAME_SECONDS = 1.1
 async def fill(store: Store) -> None:
     """Put the lists and to-dos of the pictures into a store."""
     for name, texts in LISTS.items():
-        list_id = await store.add_list(name)
-        for todo_id, text in zip(await store.add_todos(list_id, texts), texts, strict=True):
+        list_id = await store.edit.add_list(name)
+        for todo_id, text in zip(await store.edit.add_todos(list_id, texts), texts, strict=True):
             if text in DONE:
-                await store.set_completed([todo_id], completed=True)
+                await store.edit.set_completed([todo_id], completed=True)
 
 
 @asynccontextmanager

@@ -59,6 +59,8 @@ from sync.watch.row_diff import RowDiff
 from sync.watch.watched_queries import RowChanges, TableChanges, Watch
 from sync.watch.window import RowWindow, WindowWatch
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Accepted",
     "AccountMismatchError",

@@ -30,15 +30,15 @@ async def write_at_random(client: Client, chance: random.Random, count: int, lis
         some = chance.sample(todos, min(len(todos), chance.randint(1, 3)))
         match chance.randrange(6):
             case 0 | 1:
-                await client.store.add_todos(chance.choice(list_ids), [f"Number {number}", f"Other {number} p1"])
+                await client.store.edit.add_todos(chance.choice(list_ids), [f"Number {number}", f"Other {number} p1"])
             case 2 if some:
-                await client.store.change_texts(some, lambda text: todo_text.add_tag(text, "x"))
+                await client.store.edit.change_texts(some, lambda text: todo_text.add_tag(text, "x"))
             case 3 if some:
-                await client.store.set_completed(some, completed=chance.random() < 0.5)
+                await client.store.edit.set_completed(some, completed=chance.random() < 0.5)
             case 4 if some:
-                await client.store.move_todos(some, chance.choice(list_ids))
+                await client.store.edit.move_todos(some, chance.choice(list_ids))
             case _:
-                await client.store.delete_todos(some[:1])
+                await client.store.edit.delete_todos(some[:1])
         await asyncio.sleep(chance.random() * 0.01)
 
 
@@ -74,7 +74,7 @@ async def test_nothing_that_was_acknowledged_is_lost_and_all_agree(tmp_path: Pat
         Client(tmp_path / "one.db", backend) as one,
         Client(tmp_path / "two.db", backend) as two,
     ):
-        list_ids = [await one.store.add_list("Home"), await one.store.add_list("Work")]
+        list_ids = [await one.store.edit.add_list("Home"), await one.store.edit.add_list("Work")]
         await two.until_lists(lambda lists: len(lists) == 2)
 
         async def kill_again_and_again(writing: list[asyncio.Task[None]]) -> int:

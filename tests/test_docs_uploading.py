@@ -13,9 +13,10 @@ import pytest
 
 import sync
 from sync import PowerSyncDatabase
+from tests.kit import inside
 from tests.kit.service import Exchange, scripted_service
 from tests.sync.rig import SCHEMA, within
-from tests.sync.test_account import token
+from tests.sync.storage.test_account import token
 
 PAGE = (Path(__file__).parents[1] / "docs" / "uploading.md").read_text()
 
@@ -90,7 +91,7 @@ async def test_every_example_runs(tmp_path: Path, capsys: pytest.CaptureFixture[
                 """ VALUES ('lists', 'a', 'name', '"x"', '"y"', 0)"""
             )
 
-        await database._pool.write(found)
+        await inside.write(database, found)
         capsys.readouterr()
         await page["show_conflicts"](database)
         assert capsys.readouterr().out == "lists a name: x became y\n"

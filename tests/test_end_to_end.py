@@ -11,12 +11,14 @@ from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, Self
 
+from app.connection.account import account_of
 from app.connection.connector import HttpConnector
-from app.connection.data_owner import DataOwner
+from app.settings.sources import load_settings
 from app.store import Store, Todo, TodoList
 from app.store.schema import APP_SCHEMA
 from app.todo_text.badges import FRESH
 from sync import PowerSyncDatabase, SyncOptions, SyncStatus
+from tests.app.conftest import NOW
 from tests.app.tui.harness import painted, running
 
 USER = "7c2a9c1e-4d55-4b7c-9a5e-0c8a4f1d2b3c"
@@ -85,7 +87,7 @@ class Client:
         async def connect() -> None:
             await self.database.connect(connector, OPTIONS)
 
-        self.store = Store(self.database, USER, connect)
+        self.store = Store(self.database, USER, connect, now=lambda: NOW)
         await self.store.connect()
         self._keeper = asyncio.create_task(self.store.keep_subscribed())
         return self
@@ -140,28 +142,28 @@ async def test_two_terminals_one_list(tmp_path: Path) -> None:
         Client(tmp_path / "one.db", backend) as one,
         Client(tmp_path / "two.db", backend) as two,
     ):
-        list_id = await one.store.add_list("Groceries")
+        list_id = await one.store.edit.add_list("Groceries")
         lists = await two.until_lists(bool)
         assert [(found.id, found.name) for found in lists] == [(list_id, "Groceries")]
-        first = await one.store.add_todo(list_id, "Milk")
+        first = await one.store.edit.add_todo(list_id, "Milk")
         await two.until_todos(list_id, lambda todos: texts(todos) == [("Milk", False)])
 
         async def shows_within_a_second(wanted: list[tuple[str, bool]]) -> None:
             await two.until_todos(list_id, lambda todos: texts(todos) == wanted, seconds=1)
 
-        await one.store.add_todo(list_id, "Bread")
+        await one.store.edit.add_todo(list_id, "Bread")
         await shows_within_a_second([("Milk", False), ("Bread", False)])
-        await one.store.edit_todo(first, "Oat milk")
+        await one.store.edit.edit_todo(first, "Oat milk")
         await shows_within_a_second([("Oat milk", False), ("Bread", False)])
-        await one.store.set_completed([first], completed=True)
+        await one.store.edit.set_completed([first], completed=True)
         await shows_within_a_second([("Bread", False), ("Oat milk", True)])
         counts = await two.until_lists(lambda lists: lists[0].done_count == 1, seconds=1)
         assert (counts[0].open_count, counts[0].done_count) == (1, 1)
-        await one.store.delete_todos([first])
+        await one.store.edit.delete_todos([first])
         await shows_within_a_second([("Bread", False)])
-        await two.store.rename_list(list_id, "Food")
+        await two.store.edit.rename_list(list_id, "Food")
         await one.until_lists(lambda lists: lists[0].name == "Food", seconds=1)
-        await two.store.delete_list(list_id)
+        await two.store.edit.delete_list(list_id)
         await one.until_lists(lambda lists: lists == [], seconds=1)
 
 
@@ -171,8 +173,8 @@ async def test_both_work_on_while_the_backend_is_dead_and_agree_when_it_returns(
         Client(tmp_path / "one.db", backend) as one,
         Client(tmp_path / "two.db", backend) as two,
     ):
-        list_id = await one.store.add_list("Trip")
-        shared = await one.store.add_todo(list_id, "Tickets")
+        list_id = await one.store.edit.add_list("Trip")
+        shared = await one.store.edit.add_todo(list_id, "Tickets")
         await two.until_todos(list_id, lambda todos: len(todos) == 1)
         await two.until_status(is_settled)
 
@@ -182,10 +184,10 @@ async def test_both_work_on_while_the_backend_is_dead_and_agree_when_it_returns(
                 lambda status: not status.connected and status.download_error is not None
             )
             assert status.wanted
-        mine = await one.store.add_todo(list_id, "Passport")
-        await one.store.edit_todo(shared, "Train tickets")
-        await two.store.set_completed([shared], completed=True)
-        theirs = await two.store.add_todo(list_id, "Hotel")
+        mine = await one.store.edit.add_todo(list_id, "Passport")
+        await one.store.edit.edit_todo(shared, "Train tickets")
+        await two.store.edit.set_completed([shared], completed=True)
+        theirs = await two.store.edit.add_todo(list_id, "Hotel")
         await one.until_status(lambda status: status.upload_queue_count == 2)
         await two.until_status(lambda status: status.upload_queue_count == 2)
         assert {row[0] for row in await one.database.get_all("SELECT id FROM todos")} == {shared, mine}
@@ -206,12 +208,12 @@ async def test_both_work_on_while_the_backend_is_dead_and_agree_when_it_returns(
 async def test_offline_edits_outlive_a_restart(tmp_path: Path) -> None:
     async with backend_process(tmp_path / "backend.db") as backend:
         async with Client(tmp_path / "one.db", backend) as one:
-            list_id = await one.store.add_list("Home")
+            list_id = await one.store.edit.add_list("Home")
             await one.until_status(is_settled)
             await one.until_status(lambda status: status.has_synced)
             await backend.kill()
             await one.until_status(lambda status: not status.connected)
-            await one.store.add_todo(list_id, "Lamp")
+            await one.store.edit.add_todo(list_id, "Lamp")
         async with Client(tmp_path / "one.db", backend) as one:
             assert one.store.status.upload_queue_count == 1
             assert one.store.status.has_synced
@@ -224,20 +226,16 @@ async def test_offline_edits_outlive_a_restart(tmp_path: Path) -> None:
 
 async def test_a_backend_whose_data_was_replaced_gets_nothing_and_takes_nothing(tmp_path: Path) -> None:
     """A wrong --database for the backend is enough for that."""
-    memory = DataOwner(tmp_path)
     async with backend_process(tmp_path / "backend.db") as backend:
         async with PowerSyncDatabase(tmp_path / "one.db", APP_SCHEMA) as database:
-
-            async def claim(backend_id: str | None) -> None:
-                memory.claim(USER, backend.url, backend_id)
-
-            connector = HttpConnector(backend.url, USER, claim=claim)
+            settings = load_settings(options={"data_dir": tmp_path, "backend_url": backend.url, "user_id": USER})
+            connector = HttpConnector(backend.url, USER, check=account_of(settings))
 
             async def connect() -> None:
                 await database.connect(connector, OPTIONS)
 
-            store = Store(database, USER, connect)
-            list_id = await store.add_list("Mine")
+            store = Store(database, USER, connect, now=lambda: NOW)
+            list_id = await store.edit.add_list("Mine")
             await store.connect()
             async with asyncio.timeout(10):
                 async for status in store.watch_status():
@@ -246,10 +244,10 @@ async def test_a_backend_whose_data_was_replaced_gets_nothing_and_takes_nothing(
             await backend.kill()
             backend.database = tmp_path / "other.db"
             await backend.start()
-            await store.add_todo(list_id, "Waiting")
+            await store.edit.add_todo(list_id, "Waiting")
             async with asyncio.timeout(10):
                 async for status in store.watch_status():
-                    refused = "holds other lists now" in str(status.download_error)
+                    refused = "now has other lists than" in str(status.download_error)
                     # The count follows a commit by some milliseconds.
                     if refused and status.upload_queue_count == 1:
                         break
@@ -300,12 +298,12 @@ async def test_what_another_terminal_changed_is_pointed_out_for_a_moment(tmp_pat
         Client(tmp_path / "one.db", backend) as one,
         Client(tmp_path / "two.db", backend) as two,
     ):
-        list_id = await one.store.add_list("Groceries")
-        milk, _ = await one.store.add_todos(list_id, ["Milk", "Bread"])
+        list_id = await one.store.edit.add_list("Groceries")
+        milk, _ = await one.store.edit.add_todos(list_id, ["Milk", "Bread"])
         await two.until_todos(list_id, lambda todos: len(todos) == 2)
         async with running(two.store) as run:
             assert not any(FRESH.text in line for line in painted(run.todos))
-            await one.store.edit_todo(milk, "Oat milk")
+            await one.store.edit.edit_todo(milk, "Oat milk")
             await run.until(lambda: "Oat milk" in (run.texts[0] or ""))
             assert [FRESH.text in line for line in painted(run.todos)[:2]] == [True, False]
             await run.press("right", "j", "e", *" rolls", "enter")

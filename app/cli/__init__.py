@@ -1,5 +1,5 @@
 """The command line: `todo-tui` and its commands, one module for each kind.
 
-Each command module imports nothing but click and `app.cli.context` at module level: wrong usage and `--help` answer at
-once, and no command ever loads the interface.
+Command modules import nothing heavy at module level: wrong usage and `--help` answer at once, and no command loads the
+interface.
 """

@@ -1,6 +1,6 @@
-"""The commands `todo-tui backend …`: running the demo backend alone, and who may sign in at it.
+"""The commands `todo-tui backend …`: running the demo backend by itself, and who can sign in at it.
 
-Owns their options and words, and how the process is told to end. Must import nothing but click at module level.
+Owns their options and words, and what stops the process. Must import nothing heavy at module level.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from app.cli.context import ExitCode, settings_of
+from app.cli.context import ExitCode, setting_option, settings_of
+from app.system.user_error import UserError
 
 if TYPE_CHECKING:
     import asyncio
@@ -31,28 +32,20 @@ _ORPHAN_SECONDS = 8.0
 @click.group(invoke_without_command=True)
 @click.option("--host", metavar="HOST", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), metavar="N", help="Port to listen on; 0 takes a free one.  [default: 6161]"
+    "--port", type=click.IntRange(0, 65535), metavar="N", help="Port to listen on; 0 picks a free one.  [default: 6161]"
 )
 @click.option(
-    "--sync-port", type=click.IntRange(0, 65535), metavar="N", help="Serve the sync side on this port, not on the same."
+    "--sync-port", type=click.IntRange(0, 65535), metavar="N", help="Serve the sync API on this port instead."
 )
+@setting_option("database")
+@click.option("--init-database", is_flag=True, help="Create the tables and the publication in PostgreSQL, and exit.")
 @click.option(
-    "--database",
-    metavar="FILE|URL",
-    help="Keep the lists in this file, or in the PostgreSQL database postgresql://…  "
-    "[default: backend.db in the data directory]",
+    "--powersync-url", metavar="URL", help="Address of the PowerSync Service that syncs PostgreSQL, for clients."
 )
-@click.option("--init-database", is_flag=True, help="Make the tables and the publication in PostgreSQL, and end.")
-@click.option("--powersync-url", metavar="URL", help="Where clients find the PowerSync Service that syncs PostgreSQL.")
-@click.option("--audience", metavar="NAME", default="todo-tui", show_default=True, help="For whom tokens are.")
-@click.option(
-    "--sync-config",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Who syncs what, as PowerSync's sync config says it.  [default: each user their own lists]",
-)
+@click.option("--audience", metavar="NAME", default="todo-tui", show_default=True, help="Audience of the tokens.")
+@setting_option("sync_config", type=click.Path(path_type=Path))
 @click.option("--allow-remote", is_flag=True, help="Allow addresses that other machines can reach.")
-@click.option("--open", "open_to_all", is_flag=True, help="Let anybody in as any user, without a sign-in key.")
+@click.option("--open", "open_to_all", is_flag=True, help="Accept anybody as any user, without a sign-in key.")
 @click.option("--until-stdin-closes", is_flag=True, hidden=True)
 @click.pass_context
 def backend(
@@ -70,32 +63,33 @@ def backend(
     open_to_all: bool,
     until_stdin_closes: bool,
 ) -> int | None:
-    """Run the demo backend alone, and print its address when it is ready.
+    """Run the demo backend by itself. It prints its address when it is ready.
 
-    A todo-tui of the same account on this machine is let in; all others need a sign-in key (`backend user add`).
+    A todo-tui that the same account runs on this machine can sign in without a key; all others need one (`backend user
+    add`).
     """
-    file, postgres = _places(context, database)
+    file, postgres = _storage_of(context, database)
     context.obj = file  # for the commands below
     if context.invoked_subcommand is not None:
         return None
     if init_database:
         return _initialize(postgres)
     if postgres is not None and powersync_url is None:
-        click.echo("Without --powersync-url, clients are not told where their PowerSync Service is.", err=True)
+        click.echo("Without --powersync-url, clients do not learn the address of their PowerSync Service.", err=True)
     from app.backend import BackendConfig, is_loopback
 
     if not host.strip():
         raise click.UsageError("Option --host must be an address or a name of this machine; 0.0.0.0 means all of them.")
     if not allow_remote and not is_loopback(host):
-        who = "lets in anyone who can reach it" if open_to_all else "is a demo, without encryption"
+        why = "accepts anybody as any user" if open_to_all else "does not encrypt"
         raise click.UsageError(
-            f"Other machines may reach {host}, and the demo backend {who}; add --allow-remote if that is wanted."
+            f"Other machines can reach {host}, and the demo backend {why}; add --allow-remote to allow that."
         )
     settings = settings_of(context)
     port = settings.port if port is None else port
     sync_config = settings.sync_config if sync_config is None else sync_config
     if open_to_all:
-        click.echo("Anybody who can reach this backend is let in as any user (--open).", err=True)
+        click.echo("Anybody who can reach this backend is accepted as any user (--open).", err=True)
     config = BackendConfig(
         file,
         postgres=postgres,
@@ -111,7 +105,7 @@ def backend(
     return _serve(config, until_stdin_closes=until_stdin_closes)
 
 
-def _places(context: click.Context, database: str | None) -> tuple[Path, str | None]:
+def _storage_of(context: click.Context, database: str | None) -> tuple[Path, str | None]:
     """The backend's own file, and the address of PostgreSQL if that keeps the lists."""
     from app.settings.settings import POSTGRES
 
@@ -123,11 +117,11 @@ def _places(context: click.Context, database: str | None) -> tuple[Path, str | N
 
 
 def _initialize(postgres: str | None) -> int:
-    """Make the tables in PostgreSQL. Returns the exit code."""
+    """Create the tables in PostgreSQL. Returns the exit code."""
     from app.backend import BackendError
 
     if postgres is None:
-        raise click.UsageError("--init-database is for PostgreSQL: name it with --database postgresql://… too.")
+        raise click.UsageError("--init-database needs a PostgreSQL database; add --database postgresql://….")
     try:
         from app.backend.data.postgres import initialize
 
@@ -135,51 +129,61 @@ def _initialize(postgres: str | None) -> int:
             click.echo(sentence, err=True)
     except ImportError as error:
         raise click.ClickException(
-            "PostgreSQL needs the extra postgres, which is not installed: pip install 'todo-tui[postgres]'."
+            "Support for PostgreSQL is not installed; run pip install 'todo-tui[postgres]'."
         ) from error
     except BackendError as error:
         raise click.ClickException(str(error)) from error
-    click.echo("The tables lists and todos and the publication powersync are there.", err=True)
+    click.echo("The tables lists and todos and the publication powersync exist.", err=True)
     return ExitCode.OK
 
 
 @backend.group()
 def user() -> None:
-    """Who may sign in at the backend with a key."""
+    """Manage who can sign in at the backend with a key."""
 
 
 @user.command()
 @click.argument("name")
-@click.option("--mine", is_flag=True, help="With the lists that todo-tui shows on this machine, not with others.")
+@click.option("--mine", is_flag=True, help="Give access to the lists that todo-tui shows on this machine.")
 @click.pass_context
 def add(context: click.Context, name: str, *, mine: bool) -> int:
-    """Make a sign-in key for NAME and print it, once. Without --mine it opens lists of its own, none at first.
+    """Create a sign-in key for NAME and print it once. Without --mine it is for a new user, who has no lists yet.
 
-    Give it to `todo-tui login URL` on the device that is to be let in; several devices may have the same.
+    Give it to `todo-tui login URL` on the device that should sign in; several devices can use the same key.
     """
     import uuid
 
     from app.backend.data import users
     from app.system import sign_in_keys
 
-    user_id = str(settings_of(context).user_id) if mine else str(uuid.uuid4())
+    user_id = _own_user(context) if mine else str(uuid.uuid4())
     secret = sign_in_keys.new_secret()
     try:
-        _on_database(context, lambda connection: users.add(connection, name, user_id, secret))
+        _with_database(context, lambda connection: users.add(connection, name, user_id, secret))
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     click.echo(f"{name}:{secret}")
-    click.echo("Keep it: it is not shown again.", err=True)
+    click.echo("Save it now: it is not shown again.", err=True)
     return ExitCode.OK
+
+
+def _own_user(context: click.Context) -> str:
+    """The user whose lists todo-tui shows on this machine."""
+    from app.connection.account import account_of
+
+    try:
+        return account_of(settings_of(context)).user_id
+    except UserError as error:
+        raise click.ClickException(str(error)) from error
 
 
 @user.command("list")
 @click.pass_context
 def list_users(context: click.Context) -> int:
-    """Print who may sign in: name, and the user whose lists it opens."""
+    """Print who can sign in: the name of each key, and the user whose lists it opens."""
     from app.backend.data import users
 
-    for each in _on_database(context, users.listed):
+    for each in _with_database(context, users.listed):
         click.echo(f"{each.name}\t{each.user_id}")
     return ExitCode.OK
 
@@ -188,16 +192,16 @@ def list_users(context: click.Context) -> int:
 @click.argument("name")
 @click.pass_context
 def remove(context: click.Context, name: str) -> int:
-    """Let NAME sign in no more. Its lists stay; a device that is connected goes on for at most five minutes."""
+    """Revoke the key of NAME. The lists stay; a connected device goes on syncing for at most five minutes."""
     from app.backend.data import users
 
-    if not _on_database(context, lambda connection: users.remove(connection, name)):
-        raise click.ClickException(f"There is no user {name}; `todo-tui backend user list` shows all.")
+    if not _with_database(context, lambda connection: users.remove(connection, name)):
+        raise click.ClickException(f"There is no user {name}; run todo-tui backend user list to see all.")
     return ExitCode.OK
 
 
-def _on_database(context: click.Context, work: Callable[[sqlite3.Connection], T]) -> T:
-    """Run `work` as one transaction on the backend's database, made if there is none."""
+def _with_database(context: click.Context, work: Callable[[sqlite3.Connection], T]) -> T:
+    """Run `work` as one transaction on the backend's database, which is created if it does not exist."""
     import asyncio
     import sqlite3
 
@@ -220,11 +224,11 @@ def _on_database(context: click.Context, work: Callable[[sqlite3.Connection], T]
     except BackendError as error:
         raise click.ClickException(str(error)) from error
     except sqlite3.Error as error:
-        raise click.ClickException(f"The database {path} cannot be used now: {error}.") from error
+        raise click.ClickException(f"The database {path} cannot be used: {error}.") from error
 
 
 def _serve(config: BackendConfig, *, until_stdin_closes: bool) -> int:
-    """Serve until a signal, or the end of stdin if that is asked for. Returns the exit code."""
+    """Serve until a signal, or until stdin closes if that is asked for. Returns the exit code."""
     import asyncio
     import errno
     import logging
@@ -236,7 +240,7 @@ def _serve(config: BackendConfig, *, until_stdin_closes: bool) -> int:
     os.umask(0o077)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        ended_by = asyncio.run(_serve_until_told(config, until_stdin_closes=until_stdin_closes))
+        ended_by = asyncio.run(_serve_until_stopped(config, until_stdin_closes=until_stdin_closes))
     except BackendError as error:
         cause = error.__cause__
         if until_stdin_closes and isinstance(cause, OSError) and cause.errno == errno.EADDRINUSE:
@@ -245,8 +249,8 @@ def _serve(config: BackendConfig, *, until_stdin_closes: bool) -> int:
     return ExitCode.OK if ended_by is None else 128 + ended_by
 
 
-async def _serve_until_told(config: BackendConfig, *, until_stdin_closes: bool) -> int | None:
-    """Serve; returns the number of the signal that ended it, if one did."""
+async def _serve_until_stopped(config: BackendConfig, *, until_stdin_closes: bool) -> int | None:
+    """Serve until stopped; returns the number of the signal that stopped it, if one did."""
     import asyncio
     import signal
 
@@ -268,7 +272,7 @@ async def _serve_until_told(config: BackendConfig, *, until_stdin_closes: bool) 
 
 
 def _announce(url: str) -> None:
-    # Whoever started it may have stopped reading; that is no reason not to serve.
+    # Whoever started it may have stopped reading: serve all the same.
     with contextlib.suppress(OSError):
         click.echo(url)
 

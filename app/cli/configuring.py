@@ -1,4 +1,4 @@
-"""The commands about todo-tui itself: its settings, its keys, completions for shells, and what is wrong.
+"""The commands about todo-tui itself: its settings, its keys, completions for shells, and its health.
 
 Owns what they print. What is checked is `app.cli.doctor`'s, how a database is
 repaired `app.cli.repair`'s.
@@ -15,7 +15,8 @@ from uuid import UUID
 import click
 
 from app.cli.context import ExitCode, settings_of
-from app.cli.opened_store import print_json
+from app.cli.output import print_json
+from app.cli.setting_options import SETTING_OPTIONS
 from app.cli.todos import json_option
 
 _SHELLS = ("bash", "zsh", "fish")
@@ -23,14 +24,14 @@ _SHELLS = ("bash", "zsh", "fish")
 
 @click.group()
 def config() -> None:
-    """The settings: where their file is, what they are, and whether they can be used."""
+    """Show and check the settings."""
 
 
 @config.command()
 @click.pass_context
 def path(context: click.Context) -> int:
-    """Print where the config file is looked for."""
-    from app.settings.settings import default_config_path
+    """Print the path of the config file."""
+    from app.settings.sources import default_config_path
 
     given, _ = context.find_root().obj
     click.echo(given or default_config_path())
@@ -41,9 +42,9 @@ def path(context: click.Context) -> int:
 @json_option
 @click.pass_context
 def show_config(context: click.Context, *, as_json: bool) -> int:
-    """Print all settings as they are in force; keys, and passwords in addresses, are left out."""
+    """Print the settings in use; keys, and passwords in addresses, are hidden."""
     settings = settings_of(context)
-    values = {key: _harmless(key, getattr(settings, key)) for key in type(settings).model_fields}
+    values = {key: _without_secrets(key, getattr(settings, key)) for key in type(settings).model_fields}
     if as_json:
         print_json(values)
         return ExitCode.OK
@@ -52,11 +53,11 @@ def show_config(context: click.Context, *, as_json: bool) -> int:
     return ExitCode.OK
 
 
-def _harmless(key: str, value: Any) -> Any:
+def _without_secrets(key: str, value: Any) -> Any:
     if key == "sign_in_key" and value is not None:
         return f"{str(value).partition(':')[0]}:…"
     if isinstance(value, dict):
-        return {name: _harmless(name, each) for name, each in cast("dict[str, Any]", value).items()}
+        return {name: _without_secrets(name, each) for name, each in cast("dict[str, Any]", value).items()}
     if not isinstance(value, str | Path | UUID):
         return value
     return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:…@", str(value))
@@ -65,9 +66,9 @@ def _harmless(key: str, value: Any) -> Any:
 @config.command()
 @click.pass_context
 def check(context: click.Context) -> int:
-    """Say whether the settings can be used; exit code 2 and one sentence if not."""
+    """Check the settings. The exit code is 2 if they are not valid."""
     settings_of(context)
-    click.echo("The settings can be used.", err=True)
+    click.echo("The settings are valid.", err=True)
     return ExitCode.OK
 
 
@@ -101,10 +102,10 @@ def keys(context: click.Context, *, as_json: bool) -> int:
 @click.argument("shell", type=click.Choice(_SHELLS))
 @click.pass_context
 def completions(context: click.Context, shell: str) -> int:
-    """Print what makes SHELL complete the commands and options of todo-tui.
+    """Print the completion script for SHELL.
 
-    bash: eval "$(todo-tui completions bash)" in ~/.bashrc; zsh alike in ~/.zshrc; fish: todo-tui completions fish >
-    ~/.config/fish/completions/todo-tui.fish.
+    bash: eval "$(todo-tui completions bash)" in ~/.bashrc; zsh: the same with zsh, in ~/.zshrc; fish: todo-tui
+    completions fish > ~/.config/fish/completions/todo-tui.fish.
     """
     from click.shell_completion import get_completion_class
 
@@ -159,7 +160,7 @@ def doctor(context: click.Context, *, as_json: bool, repairs: bool, yes: bool, b
 @click.option("--allow-remote", is_flag=True, help="Allow addresses that other machines can reach.")
 @click.pass_context
 def serve(context: click.Context, *, host: str, port: int, allow_remote: bool) -> int:
-    """Show the interface in a browser (extra serve). Whoever can reach the address can use the lists."""
+    """Serve the interface to a browser (extra: serve). Anybody who can reach the address can use the lists."""
     import shlex
     import sys
 
@@ -167,26 +168,20 @@ def serve(context: click.Context, *, host: str, port: int, allow_remote: bool) -
 
     settings_of(context)
     if not allow_remote and not is_loopback(host):
-        raise click.UsageError(f"Other machines may reach {host}, and nobody is asked for a key; add --allow-remote.")
+        raise click.UsageError(
+            f"Other machines can reach {host}, and no key is required; add --allow-remote to allow that."
+        )
     try:
         from textual_serve.server import Server
     except ImportError as error:
         raise click.ClickException(
-            "The browser needs the extra serve, which is not installed: pip install 'todo-tui[serve]'."
+            "Support for browsers is not installed; run pip install 'todo-tui[serve]'."
         ) from error
     config_file, options = context.find_root().obj
-    given = {"--config": config_file, **{_ROOT_OPTIONS[key]: value for key, value in options.items()}}
+    given = {"--config": config_file, **{SETTING_OPTIONS[key][0]: value for key, value in options.items()}}
     words = [word for option, value in given.items() if value is not None for word in (option, str(value))]
     Server(shlex.join([sys.executable, "-m", "app", *words]), host=host, port=port, title="todo-tui").serve()
     return ExitCode.OK
 
-
-_ROOT_OPTIONS = {
-    "profile": "--profile",
-    "data_dir": "--data-dir",
-    "backend_url": "--backend",
-    "user_id": "--user",
-    "port": "--port",
-}
 
 COMMANDS = (config, keys, completions, doctor, serve)

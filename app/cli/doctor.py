@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from app.settings.settings import Settings
-    from app.system.sign_in_keys import SignInKey
     from sync import FileInspection, SyncGate
 
 _LEAST_SQLITE: Final = (3, 38, 0)
@@ -181,17 +180,15 @@ def _gate(gate: SyncGate) -> str:
 
 
 def _owner(settings: Settings) -> Generator[Finding]:
-    from app.connection.data_owner import DataOwner
-    from app.connection.sign_in import as_signed_in
+    from app.connection.account import account_of
     from app.system.user_error import UserError
 
     try:
-        signed_in = as_signed_in(settings)
-        DataOwner(settings.data_dir).check(str(signed_in.user_id), settings.backend_url)
+        user_id = account_of(settings).user_id
     except UserError as error:
         yield Finding("user and backend", "problem", str(error))
     else:
-        yield Finding("user and backend", "ok", f"The lists belong to user {signed_in.user_id}.")
+        yield Finding("user and backend", "ok", f"The lists belong to user {user_id}.")
 
 
 def _network(settings: Settings) -> Generator[Finding]:
@@ -219,28 +216,27 @@ def _network(settings: Settings) -> Generator[Finding]:
 
 async def _token(settings: Settings, url: str) -> Finding:
     """What the backend says to who signs in, and whether this machine's clock agrees with the token."""
-    from app.connection.connector import BackendRefusedError, BackendUnreachableError, HttpConnector, claims_of
-    from app.connection.sign_in import as_signed_in, sign_in_key
+    from app.connection.backend_check import BackendCheck
+    from app.connection.connector import BackendRefusedError, BackendUnreachableError, HttpConnector
+    from app.connection.sign_in import sign_in_key, signed_in_user
     from app.system.user_error import UserError
 
-    async def key() -> SignInKey | None:
-        return await asyncio.to_thread(sign_in_key, settings)
-
     try:
-        user_id = str(as_signed_in(settings).user_id)
-        connector = HttpConnector(url, user_id, interface=settings.upload_interface, sign_in=key, timeout=_SECONDS)
+        user_id, check = signed_in_user(settings), BackendCheck(sign_in_key(settings))
+        connector = HttpConnector(url, user_id, interface=settings.upload_interface, check=check, timeout=_SECONDS)
         try:
             credentials = await connector.fetch_credentials()
         finally:
             await connector.aclose()
     except (BackendRefusedError, BackendUnreachableError, UserError) as error:
         return Finding("token", "problem", str(error))
-    now, made = datetime.now(UTC).timestamp(), claims_of(credentials.token).get("iat")
+    now, claims = datetime.now(UTC).timestamp(), credentials.claims()
+    made, expires = claims.get("iat"), claims.get("exp")
     if isinstance(made, (int, float)) and made - now > _TOKEN_SECONDS:
         return Finding("token", "problem", f"The token is not valid for another {made - now:.0f} s: check the clock.")
-    if credentials.expires_at is None:
+    if not isinstance(expires, (int, float)):
         return Finding("token", "ok", "The backend issues one.")
-    left = credentials.expires_at.timestamp() - now
+    left = expires - now
     if left <= 0:
         return Finding(
             "token",

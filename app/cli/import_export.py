@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import click
 
 from app.cli.context import ExitCode
-from app.cli.opened_store import OpenStore, list_named, tell, with_store
+from app.cli.lookup import list_named
+from app.cli.open_store import OpenStore, with_store
+from app.cli.output import print_note
 
 if TYPE_CHECKING:
     from app.todo_text.transfer import ExportedList
@@ -26,35 +28,35 @@ _MOST_BYTES = 64 * 1024 * 1024
 @click.command("export")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True), required=False)
 @click.option(
-    "-f", "--format", "name", type=click.Choice([*_READ, "csv"]), help="By default what FILE's name says, or json."
+    "-f", "--format", "name", type=click.Choice([*_READ, "csv"]), help="[default: by the extension of FILE, or json]"
 )
-@click.option("-l", "--list", "list_name", metavar="LIST", help="Only this list.")
+@click.option("-l", "--list", "list_name", metavar="LIST", help="Export only this list.")
 @click.pass_context
 def export(context: click.Context, file: Path | None, name: str | None, list_name: str | None) -> int:
     """Write all lists to FILE, or to stdout.
 
-    json keeps everything; so does todo.txt, in words that other todo.txt programs pass over. markdown has no place for
-    times, and csv is not read again.
+    json keeps everything. So does todo.txt, in extensions that other todo.txt programs ignore. markdown drops when
+    to-dos were created and completed, and csv cannot be imported.
     """
     from app.todo_text.transfer import WRITERS, summary
 
-    async def work(lists: OpenStore) -> list[ExportedList]:
+    async def work(opened: OpenStore) -> list[ExportedList]:
         from app.todo_text.transfer import ExportedList, ExportedTodo
 
-        every = [await list_named(lists, list_name)] if list_name is not None else await lists.all_lists()
-        carried: list[ExportedList] = []
+        every = [await list_named(opened, list_name)] if list_name is not None else await opened.all_lists()
+        exported: list[ExportedList] = []
         for each in every:
-            todos = await lists.store.todos(each.id)
-            carried.append(
+            todos = await opened.store.todos(each.id)
+            exported.append(
                 ExportedList(
                     each.name or "",
                     [ExportedTodo(t.description or "", t.completed, t.created_at, t.completed_at) for t in todos],
                 )
             )
-        return carried
+        return exported
 
-    carried = with_store(context, work)
-    text = WRITERS[name or _format_of(file) or "json"](carried)
+    exported = with_store(context, work)
+    text = WRITERS[name or _format_of(file) or "json"](exported)
     if file is None or str(file) == "-":
         sys.stdout.buffer.write(text.encode("utf-8", "surrogatepass"))
         sys.stdout.flush()
@@ -65,39 +67,39 @@ def export(context: click.Context, file: Path | None, name: str | None, list_nam
                 target.write(text.encode("utf-8", "surrogatepass"))
         except OSError as error:
             raise click.ClickException(f"{file} cannot be written: {error.strerror}.") from error
-        tell(context, f"Exported {summary(carried)}.")
+        print_note(context, f"Exported {summary(exported)}.")
     return ExitCode.OK
 
 
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
-@click.option("-f", "--format", "name", type=click.Choice(_READ), help="By default what FILE's name says.")
+@click.option("-f", "--format", "name", type=click.Choice(_READ), help="[default: by the extension of FILE]")
 @click.pass_context
 def import_(context: click.Context, file: Path, name: str | None) -> int:
-    """Add the lists in FILE, or of stdin if FILE is -, to those that are here; `todo-tui undo` takes them back."""
+    """Add the lists in FILE to yours. - as FILE reads stdin. `todo-tui undo` removes them again."""
     from app.todo_text.transfer import READERS, TransferError
 
     chosen = name or _format_of(file)
     if chosen not in _READ:
-        raise click.UsageError(f"Name the format of {file} with --format: {', '.join(_READ)}.")
+        raise click.UsageError(f"Give the format of {file} with --format: {', '.join(_READ)}.")
     try:
         raw = sys.stdin.buffer.read(_MOST_BYTES + 1) if str(file) == "-" else _content(file)
         if len(raw) > _MOST_BYTES:
-            raise click.ClickException(f"{file} is over 64 MiB; divide it.")
-        carried = READERS[chosen](raw.decode("utf-8-sig"))
+            raise click.ClickException(f"{file} is larger than 64 MiB; split it.")
+        exported = READERS[chosen](raw.decode("utf-8-sig"))
     except OSError as error:
         raise click.ClickException(f"{file} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
-        raise click.ClickException(f"{file} is not text in UTF-8.") from error
+        raise click.ClickException(f"{file} is not valid UTF-8.") from error
     except TransferError as error:
         raise click.ClickException(f"{file}: {error}") from error
-    if not carried:
-        raise click.ClickException(f"{file} has no lists and no to-dos.")
+    if not exported:
+        raise click.ClickException(f"{file} contains no lists and no to-dos.")
 
-    async def work(lists: OpenStore) -> str:
-        return await lists.store.import_lists(carried)
+    async def work(opened: OpenStore) -> str:
+        return await opened.store.edit.import_lists(exported)
 
-    tell(context, f"{with_store(context, work)}.")
+    print_note(context, f"{with_store(context, work)}.")
     return ExitCode.OK
 
 

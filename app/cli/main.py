@@ -1,6 +1,6 @@
 """The command line: options, exit codes, and one sentence for everything that goes wrong.
 
-Owns what the user types and what stdout, stderr and the exit code say. Must import nothing but click at module level:
+Owns what the user types, and what stdout, stderr and the exit code mean. Must import nothing heavy at module level:
 `--help`, `--version` and wrong usage answer at once, and the backend never loads the interface.
 """
 
@@ -18,7 +18,7 @@ import click
 
 from app.cli import configuring, import_export, syncing, todos
 from app.cli.backend import backend
-from app.cli.context import ExitCode, settings_of
+from app.cli.context import ExitCode, setting_option, settings_of
 
 _THREADS_SECONDS = 0.5
 
@@ -26,7 +26,7 @@ _INTERRUPTED = 130
 
 
 def main() -> None:
-    """The console script: run the command line and exit. All of stderr is narration, one sentence per failure."""
+    """The console script: run the command line and exit. A failure is one sentence on stderr."""
     try:
         code = command_line.main(prog_name="todo-tui", standalone_mode=False)
     except click.ClickException as error:
@@ -36,18 +36,18 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         code = _INTERRUPTED
     except BrokenPipeError:
-        # Whoever reads has enough, as head does. Python would complain of it once more while it ends.
+        # The reader has enough, like head. Python would report it once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = ExitCode.OK
-    except Exception as error:  # noqa: BLE001 - nobody is left who could tell the user
+    except Exception as error:  # noqa: BLE001 - the last chance to report it
         reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".: ")
-        click.echo(f"todo-tui: todo-tui ended by a mistake of its own ({reason}).", err=True)
+        click.echo(f"todo-tui: todo-tui crashed (internal error): {reason}.", err=True)
         code = ExitCode.FAILED
     _exit(code if isinstance(code, int) else ExitCode.OK)
 
 
 def _exit(code: int) -> NoReturn:
-    """End the process, and do not wait for a thread that is stuck: looking up a name cannot be interrupted."""
+    """Exit without waiting for a thread that is stuck: a name lookup cannot be interrupted."""
     deadline = time.monotonic() + _THREADS_SECONDS
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
@@ -74,16 +74,16 @@ def _print_version(context: click.Context, _parameter: click.Parameter, value: A
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--config", type=click.Path(path_type=Path), metavar="PATH", help="Read this config file.")
-@click.option("--profile", metavar="NAME", help="Take the backend, user and data directory of this profile.")
-@click.option("--data-dir", metavar="DIR", help="Keep the data in this directory.")
-@click.option("--backend", "backend_url", metavar="URL", help="Sync with the backend at this address.")
-@click.option("--user", "user_id", metavar="ID", help="Show and sync the lists of this user (a UUID or a number).")
-@click.option("--port", metavar="N", help="Port of the demo backend inside todo-tui.  [default: 6161]")
-@click.option("--quiet", "-q", is_flag=True, help="Say nothing on stderr but what went wrong.")
-@click.option("--no-color", is_flag=True, help="Show no colour at all, as with NO_COLOR.")
+@click.option("--config", type=click.Path(path_type=Path), metavar="PATH", help="Use this config file.")
+@setting_option("profile")
+@setting_option("data_dir")
+@setting_option("backend_url")
+@setting_option("user_id")
+@setting_option("port")
+@click.option("--quiet", "-q", is_flag=True, help="Print only errors on stderr.")
+@click.option("--no-color", is_flag=True, help="Turn off colour, as NO_COLOR does.")
 @click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."
 )
 @click.pass_context
 def command_line(
@@ -91,10 +91,10 @@ def command_line(
 ) -> int | None:
     """A to-do list for the terminal that works offline and syncs by itself.
 
-    Without a command it opens the list. With no --backend it brings its own backend, on this machine only, and shares
-    it with every other todo-tui that is started.
+    Without a command it opens the interface. Without --backend it runs a backend of its own, which only this machine
+    can reach, and shares it with every other todo-tui.
     """
-    del quiet  # whoever narrates looks it up
+    del quiet  # print_note looks it up
     if no_color:
         os.environ["NO_COLOR"] = "1"
     context.obj = (config, options)
@@ -113,13 +113,13 @@ def command_line(
 
 @command_line.command()
 @click.argument("url")
-@click.option("--keyring", "in_keyring", is_flag=True, help="Keep it in the keyring of the desktop, not in a file.")
+@click.option("--keyring", "in_keyring", is_flag=True, help="Store it in the desktop keyring, not in a file.")
 @click.pass_context
 def login(context: click.Context, url: str, *, in_keyring: bool) -> int:
-    """Keep a sign-in key for the backend at URL; it is asked for, or read from stdin.
+    """Store a sign-in key for the backend at URL. The key is prompted for, or read from stdin.
 
-    Whoever runs that backend makes one by `todo-tui backend user add NAME`. It is kept in the data directory, or with
-    --keyring in the keyring of the desktop (extra: keyring).
+    Whoever runs the backend creates it with `todo-tui backend user add NAME`. It is stored in the data directory, or
+    with --keyring in the desktop keyring (extra: keyring).
     """
     from app.connection.login import LoginError, sign_in
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from app.cli.context import ExitCode
-from app.cli.opened_store import tell
+from app.cli.output import print_note
 
 if TYPE_CHECKING:
     from sync import Rescued
@@ -44,14 +44,14 @@ def repair(context: click.Context, database: Path, *, yes: bool) -> int:
         programs = ", ".join(str(process) for process in found.open_in)
         raise click.ClickException(f"{database} is open in {programs}. Quit all todo-tui, then repair it.")
     if not found.is_damaged and not yes and not _confirmed(database, found.unreadable):
-        tell(context, "Nothing was changed.")
+        print_note(context, "Nothing was changed.")
         return ExitCode.FAILED
     try:
         rescued = rescue(database, APP_SCHEMA)
     except PowerSyncError as error:
         raise click.ClickException(str(error)) from error
     for sentence in _report(rescued):
-        tell(context, sentence)
+        print_note(context, sentence)
     return ExitCode.OK
 
 

@@ -1,6 +1,6 @@
 """The everyday commands: adding, reading, completing, changing, moving and deleting to-dos, and the lists.
 
-Owns what they print. stdout is data, one to-do or list a line or JSON; what was done is told on stderr.
+Owns what they print: data on stdout, one to-do or list per line or JSON; what was done on stderr.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from app.cli.context import ExitCode
-from app.cli.opened_store import SHORT_ID, OpenStore, list_named, print_json, tell, todo_named, with_store
+from app.cli.lookup import SHORT_ID, list_named, todo_named
+from app.cli.open_store import OpenStore, with_store
+from app.cli.output import print_json, print_note
 
 if TYPE_CHECKING:
     from app.store import Todo, TodoList
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 _FIRST_LIST = "To-dos"
 
 list_option = click.option(
-    "-l", "--list", "list_name", metavar="LIST", help="The list: its name, a part of it, or its id."
+    "-l", "--list", "list_name", metavar="LIST", help="The list, by its name, a part of it, or its id."
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -28,25 +30,25 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 @click.command()
 @click.argument("text", nargs=-1, required=True)
 @list_option
-@click.option("--plain", is_flag=True, help="Take the text as it is, without looking for dates, priorities and tags.")
+@click.option("--plain", is_flag=True, help="Take the text literally, without dates, priorities and tags.")
 @click.pass_context
 def add(context: click.Context, text: tuple[str, ...], list_name: str | None, *, plain: bool) -> int:
     """Add a to-do and print its id.
 
-    TEXT may say more than what is to do: "Pay rent tomorrow 9am p1 #home every month". A single - reads to-dos from
-    stdin, one a line, as they are. Without -l it goes to the first list.
+    TEXT can include a date, a priority, tags and a repetition: "Pay rent tomorrow 9am p1 #home every month". If it is
+    -, to-dos are read from stdin, one per line and literally. Without -l they go to the first list.
     """
     lines = [line.rstrip("\r\n") for line in sys.stdin] if text == ("-",) else []
     lines = [line for line in lines if line.strip()]
 
-    async def work(lists: OpenStore) -> None:
+    async def work(opened: OpenStore) -> None:
         from datetime import datetime
 
-        from app.store import local_now
+        from app.system.clock import local_now
         from app.todo_text import understand
 
         now: datetime = local_now().replace(tzinfo=None)
-        target = await _target(lists, list_name)
+        target = await _target(opened, list_name)
         if text == ("-",):
             descriptions, preview = lines, ""
         elif plain:
@@ -56,33 +58,33 @@ def add(context: click.Context, text: tuple[str, ...], list_name: str | None, *,
             descriptions, preview = [understood.stored], understood.preview
         if not any(each.strip() for each in descriptions):
             raise click.UsageError("There is no text to add.")
-        ids = await lists.store.add_todos(target.id, descriptions)
+        ids = await opened.store.edit.add_todos(target.id, descriptions)
         for todo_id in ids:
             click.echo(todo_id)
         what = f"{len(ids):,} to-dos" if len(ids) != 1 else "1 to-do"
-        tell(context, f"Added {what} to {target.name or '(no name)'}{': ' + preview if preview else ''}.")
+        print_note(context, f"Added {what} to {target.name or '(no name)'}{': ' + preview if preview else ''}.")
 
     with_store(context, work)
     return ExitCode.OK
 
 
-async def _target(lists: OpenStore, name: str | None) -> TodoList:
+async def _target(opened: OpenStore, name: str | None) -> TodoList:
     if name is not None:
-        return await list_named(lists, name)
-    every = await lists.all_lists()
+        return await list_named(opened, name)
+    every = await opened.all_lists()
     if every:
         return every[0]
-    await lists.store.add_list(_FIRST_LIST)
-    return (await lists.all_lists())[0]
+    await opened.store.edit.add_list(_FIRST_LIST)
+    return (await opened.all_lists())[0]
 
 
 @click.command("list")
 @click.argument("list_name", metavar="[LIST]", required=False)
 @click.option("--today", "view", flag_value="today", help="What is due today, in all lists.")
-@click.option("--overdue", "view", flag_value="overdue", help="What should have been done before today.")
+@click.option("--overdue", "view", flag_value="overdue", help="What is overdue.")
 @click.option("--upcoming", "view", flag_value="upcoming", help="What is due after today.")
 @click.option("--done", "view", flag_value="done", help="What is done.")
-@click.option("--all", "everything", is_flag=True, help="Also what is done.")
+@click.option("--all", "everything", is_flag=True, help="Include what is done.")
 @json_option
 @click.pass_context
 def list_todos(
@@ -90,22 +92,22 @@ def list_todos(
 ) -> int:
     """Print the open to-dos of LIST, or of all lists.
 
-    The ids that are shown are shortened; any beginning that only one to-do has is understood by the other commands.
+    Ids are shortened; the other commands accept any unique beginning of an id.
     """
     if list_name is not None and view is not None:
         raise click.UsageError("Name a list or a view, not both.")
 
-    async def work(lists: OpenStore) -> list[Todo]:
+    async def work(opened: OpenStore) -> list[Todo]:
         from app.store import Arrangement, SmartView, Sort
 
         if list_name is not None:
-            target: Any = (await list_named(lists, list_name)).id
-            sort = (await lists.store.arrangement(target)).sort
+            target: Any = (await list_named(opened, list_name)).id
+            sort = (await opened.store.arrangement(target)).sort
         else:
             target = SmartView(view or "all")
             sort = Sort.AGE if view in {None, "done"} else Sort.DUE
         arrangement = Arrangement(sort, shows_done=everything or view == "done")
-        return await lists.store.todos(target, arrangement=arrangement)
+        return await opened.store.todos(target, arrangement=arrangement)
 
     todos = with_store(context, work)
     if as_json:
@@ -117,7 +119,7 @@ def list_todos(
 
 
 def _as_lines(todos: Sequence[Todo]) -> list[str]:
-    from app.store import local_now
+    from app.system.clock import local_now
     from app.system.display_text import sanitized
     from app.todo_text import read
     from app.todo_text.badges import badges_of
@@ -158,11 +160,11 @@ def _as_data(todo: Todo) -> dict[str, Any]:
 @json_option
 @click.pass_context
 def show(context: click.Context, todo: str, *, as_json: bool) -> int:
-    """Print all about a to-do: its text with its notes, and what is known of it."""
+    """Print a to-do in full, with notes and details."""
 
-    async def work(lists: OpenStore) -> tuple[Todo, str]:
-        found = await todo_named(lists, todo)
-        names = {each.id: each.name for each in await lists.all_lists()}
+    async def work(opened: OpenStore) -> tuple[Todo, str]:
+        found = await todo_named(opened, todo)
+        names = {each.id: each.name for each in await opened.all_lists()}
         return found, names.get(found.list_id) or "(no name)"
 
     found, list_name = with_store(context, work)
@@ -176,8 +178,8 @@ def show(context: click.Context, todo: str, *, as_json: bool) -> int:
     for key in ("list", "completed", "due", "priority", "tags", "repeats", "created_at", "completed_at", "id"):
         value = data[key]
         if value not in (None, [], ""):
-            told = " ".join(value) if key == "tags" else str(value)
-            click.echo(f"{key + ':':<14}{sanitized(told)}")
+            shown = " ".join(value) if key == "tags" else str(value)
+            click.echo(f"{key + ':':<14}{sanitized(shown)}")
     return ExitCode.OK
 
 
@@ -189,11 +191,11 @@ def _lines(todo: Todo) -> str:
 
 @click.command()
 @click.argument("todos", nargs=-1, required=True, metavar="TODO…")
-@click.option("--open", "opens", is_flag=True, help="Open them again instead.")
+@click.option("--open", "opens", is_flag=True, help="Reopen them instead.")
 @click.pass_context
 def done(context: click.Context, todos: tuple[str, ...], *, opens: bool) -> int:
-    """Mark to-dos as done; one that repeats gets its next one."""
-    return _write(context, todos, lambda lists, ids: lists.store.set_completed(ids, completed=not opens))
+    """Mark to-dos as done. If one repeats, its next occurrence is added."""
+    return _write(context, todos, lambda opened, ids: opened.store.edit.set_completed(ids, completed=not opens))
 
 
 @click.command()
@@ -201,7 +203,7 @@ def done(context: click.Context, todos: tuple[str, ...], *, opens: bool) -> int:
 @click.pass_context
 def rm(context: click.Context, todos: tuple[str, ...]) -> int:
     """Delete to-dos; `todo-tui undo` brings them back."""
-    return _write(context, todos, lambda lists, ids: lists.store.delete_todos(ids))
+    return _write(context, todos, lambda opened, ids: opened.store.edit.delete_todos(ids))
 
 
 @click.command()
@@ -211,8 +213,8 @@ def rm(context: click.Context, todos: tuple[str, ...]) -> int:
 def move(context: click.Context, todos: tuple[str, ...], list_name: str) -> int:
     """Move to-dos to another list."""
 
-    async def write(lists: OpenStore, ids: Sequence[str]) -> str:
-        return await lists.store.move_todos(ids, (await list_named(lists, list_name)).id)
+    async def write(opened: OpenStore, ids: Sequence[str]) -> str:
+        return await opened.store.edit.move_todos(ids, (await list_named(opened, list_name)).id)
 
     return _write(context, todos, write)
 
@@ -220,33 +222,33 @@ def move(context: click.Context, todos: tuple[str, ...], list_name: str) -> int:
 @click.command()
 @click.argument("todo")
 @click.argument("text", nargs=-1)
-@click.option("--plain", is_flag=True, help="Take the text as it is, without looking for dates, priorities and tags.")
+@click.option("--plain", is_flag=True, help="Take the text literally, without dates, priorities and tags.")
 @click.pass_context
 def edit(context: click.Context, todo: str, text: tuple[str, ...], *, plain: bool) -> int:
-    """Change the first line of a to-do; without TEXT, its whole text in your editor."""
+    """Change the first line of a to-do. Without TEXT, edit its whole text in your editor."""
 
-    async def write(lists: OpenStore, ids: Sequence[str]) -> str:
-        from app.store import local_now
+    async def write(opened: OpenStore, ids: Sequence[str]) -> str:
+        from app.system.clock import local_now
         from app.todo_text import understand
 
         if text:
             line = " ".join(text)
             stored = line if plain else understand(line, local_now().replace(tzinfo=None)).stored
-            return await lists.store.edit_first_line(ids[0], stored)
-        return await _in_editor(lists, ids[0])
+            return await opened.store.edit.edit_first_line(ids[0], stored)
+        return await _in_editor(opened, ids[0])
 
     return _write(context, (todo,), write)
 
 
-async def _in_editor(lists: OpenStore, todo_id: str) -> str:
+async def _in_editor(opened: OpenStore, todo_id: str) -> str:
     import asyncio
     import os
 
     from app.system.editor import EditorError, edited, editor_command
 
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise click.UsageError("Name the new text; there is no terminal for an editor.")
-    (todo,) = await lists.store.find_todos(id_prefix=todo_id)
+        raise click.UsageError("Give the new text: without a terminal, no editor can be opened.")
+    (todo,) = await opened.store.find_todos(id_prefix=todo_id)
     before = todo.description or ""
     try:
         after = await asyncio.to_thread(edited, before, editor_command(os.environ))
@@ -254,45 +256,45 @@ async def _in_editor(lists: OpenStore, todo_id: str) -> str:
         raise click.ClickException(str(error)) from error
     if after == before or not after.strip():
         return ""
-    return await lists.store.edit_todo(todo_id, after)
+    return await opened.store.edit.edit_todo(todo_id, after)
 
 
 def _write(
     context: click.Context, words: Sequence[str], write: Callable[[OpenStore, Sequence[str]], Awaitable[str]]
 ) -> int:
-    async def work(lists: OpenStore) -> str:
-        ids = [(await todo_named(lists, each)).id for each in words]
-        return await write(lists, list(dict.fromkeys(ids)))
+    async def work(opened: OpenStore) -> str:
+        ids = [(await todo_named(opened, each)).id for each in words]
+        return await write(opened, list(dict.fromkeys(ids)))
 
     label = with_store(context, work)
-    tell(context, f"{label}." if label else "Nothing had to be done.")
+    print_note(context, f"{label}." if label else "Nothing to do.")
     return ExitCode.OK
 
 
 @click.command()
 @click.pass_context
 def undo(context: click.Context) -> int:
-    """Take the last step back, whether it was made here or in the interface."""
-    return _turn(context, lambda lists: lists.store.undo(), "Undone", "There is nothing to undo.")
+    """Undo the last step, made here or in the interface."""
+    return _undo_or_redo(context, lambda opened: opened.store.edit.undo(), "Undone", "Nothing to undo.")
 
 
 @click.command()
 @click.pass_context
 def redo(context: click.Context) -> int:
-    """Do again what was undone last."""
-    return _turn(context, lambda lists: lists.store.redo(), "Done again", "There is nothing to do again.")
+    """Redo what was undone last."""
+    return _undo_or_redo(context, lambda opened: opened.store.edit.redo(), "Redone", "Nothing to redo.")
 
 
-def _turn(context: click.Context, turn: Callable[[OpenStore], Awaitable[Any]], told: str, nothing: str) -> int:
-    async def work(lists: OpenStore) -> Any:
-        return await turn(lists)
+def _undo_or_redo(context: click.Context, step: Callable[[OpenStore], Awaitable[Any]], done: str, nothing: str) -> int:
+    async def work(opened: OpenStore) -> Any:
+        return await step(opened)
 
     undone = with_store(context, work)
     if undone is None:
-        tell(context, nothing)
+        print_note(context, nothing)
         return ExitCode.FAILED
-    kept = f" {undone.kept} changed elsewhere since, and left alone." if undone.kept else ""
-    tell(context, f"{told}: {undone.label}.{kept}")
+    kept = f" Skipped {undone.kept} that changed elsewhere since." if undone.kept else ""
+    print_note(context, f"{done}: {undone.label}.{kept}")
     return ExitCode.OK
 
 
@@ -300,7 +302,7 @@ def _turn(context: click.Context, turn: Callable[[OpenStore], Awaitable[Any]], t
 @json_option
 @click.pass_context
 def lists(context: click.Context, *, as_json: bool) -> int:
-    """Print all lists, with how much is open and done in each."""
+    """Print all lists, with the number of open and done to-dos."""
     if context.invoked_subcommand is not None:
         return ExitCode.OK
 
@@ -328,7 +330,7 @@ def add_list(context: click.Context, name: str) -> int:
     """Add a list and print its id."""
 
     async def work(opened: OpenStore) -> str:
-        return await opened.store.add_list(name)
+        return await opened.store.edit.add_list(name)
 
     click.echo(with_store(context, work))
     return ExitCode.OK
@@ -339,12 +341,12 @@ def add_list(context: click.Context, name: str) -> int:
 @click.argument("new_name")
 @click.pass_context
 def rename_list(context: click.Context, name: str, new_name: str) -> int:
-    """Give a list another name."""
+    """Rename a list."""
 
     async def work(opened: OpenStore) -> str:
-        return await opened.store.rename_list((await list_named(opened, name)).id, new_name)
+        return await opened.store.edit.rename_list((await list_named(opened, name)).id, new_name)
 
-    tell(context, f"{with_store(context, work)}.")
+    print_note(context, f"{with_store(context, work)}.")
     return ExitCode.OK
 
 
@@ -355,9 +357,9 @@ def remove_list(context: click.Context, name: str) -> int:
     """Delete a list and its to-dos; `todo-tui undo` brings them back."""
 
     async def work(opened: OpenStore) -> str:
-        return await opened.store.delete_list((await list_named(opened, name)).id)
+        return await opened.store.edit.delete_list((await list_named(opened, name)).id)
 
-    tell(context, f"{with_store(context, work)}.")
+    print_note(context, f"{with_store(context, work)}.")
     return ExitCode.OK
 
 

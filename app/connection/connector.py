@@ -1,25 +1,24 @@
-"""Connects the sync engine to the backend: tokens, and the upload of what the user wrote.
+"""Connects the sync engine to the backend: tokens, and the upload of local changes.
 
-Owns the HTTP client, the tokens and their error sentences. What is sent, and what the answers mean, is
-`app.connection.upload_interfaces`'; what becomes of a refused write is the engine's. Must not know what a to-do is.
+Owns the HTTP client, the tokens and the error messages about them. What is sent, and what the answers mean, is
+`app.connection.upload_interfaces`'; what happens to a rejected write is the engine's. Must not know what a to-do is.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from http import HTTPStatus
 from ipaddress import ip_address
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
+from app.connection.backend_check import BackendCheck
 from app.connection.upload_interfaces import UPLOAD_INTERFACES, UploadInterfaceName, json_object, sentence_of
 from app.system.sign_in_keys import ANSWER_HEADER, SignInKey, is_answered, prove
 from sync import (
@@ -36,14 +35,14 @@ _GREATEST_CHECKPOINT = 2**63 - 1
 
 
 class BackendUnreachableError(NetworkError):
-    """The backend did not answer, or not in time. What was to be sent is kept and sent later."""
+    """The backend did not answer, or not in time. Nothing is lost: what was to be sent is sent later."""
 
 
 class BackendRefusedError(Exception):
-    """The backend answered, but not with what was asked for.
+    """The backend answered, but not with what was requested.
 
     Attributes:
-        status: its HTTP status; 200 if the answer itself was not understood.
+        status: its HTTP status; a success if the answer was not understood.
     """
 
     def __init__(self, status: int, sentence: str) -> None:
@@ -56,14 +55,14 @@ class HttpConnector(TransactionConnector):
 
     Args:
         backend_url: base URL of the backend.
-        user_id: whose token is asked for; None for the user of the key.
-        service_url: base URL of the sync service; None takes what the backend says, or else the backend itself.
+        user_id: whose token is requested; None for the user of the key.
+        service_url: base URL of the sync service; None takes the one that the backend returns, or else `backend_url`.
         interface: how the backend wants its uploads.
-        sign_in: gives the key that signs in, or None where none is needed, for each request for a token.
-        verify: called before and after each request for a token; if it raises, no token is asked for or used.
-        claim: called when the backend has given a token, before that is used, with the id of its data if it tells one
-            (the demo backend does, others need not); if it raises, the token is not used.
+        checkpoints_by_backend: ask the backend for a custom write checkpoint after each upload.
+        check: gives the key to sign in with, and is asked whether this is the right backend.
         timeout: seconds that one request may take, with its answer.
+
+    More than five parameters, because each is a setting of its own; most callers name the first two.
     """
 
     def __init__(
@@ -74,9 +73,7 @@ class HttpConnector(TransactionConnector):
         *,
         interface: UploadInterfaceName = "batch",
         checkpoints_by_backend: bool = False,
-        sign_in: Callable[[], Awaitable[SignInKey | None]] | None = None,
-        verify: Callable[[], Awaitable[None]] | None = None,
-        claim: Callable[[str | None], Awaitable[None]] | None = None,
+        check: BackendCheck | None = None,
         timeout: float = 20.0,
     ) -> None:
         self._interface = UPLOAD_INTERFACES[interface]
@@ -86,9 +83,7 @@ class HttpConnector(TransactionConnector):
         self._backend_url = backend_url.rstrip("/")
         self._user_id = user_id
         self._service_url = service_url
-        self._sign_in = sign_in
-        self._verify = verify
-        self._claim = claim
+        self._check = check or BackendCheck()
         self._timeout = timeout
         self._token: str | None = None
         self._client: httpx.AsyncClient | None = None
@@ -104,12 +99,11 @@ class HttpConnector(TransactionConnector):
 
         Raises:
             BackendUnreachableError: the backend did not answer in time.
-            BackendRefusedError: it gave no token.
-            Exception: whatever `verify` or `claim` raises.
+            BackendRefusedError: it issued no token.
+            Exception: whatever the `BackendCheck` raises.
         """
-        if self._verify is not None:
-            await self._verify()
-        key = None if self._sign_in is None else await self._sign_in()
+        await self._check.verify()
+        key = await self._check.sign_in_key()
         user_id = self._user_id or ""
         proof = None if key is None else prove(key, user_id, httpx.URL(self._backend_url).netloc.decode(), time.time())
         response = await self._request(
@@ -119,7 +113,7 @@ class HttpConnector(TransactionConnector):
             headers={} if proof is None else {"Authorization": proof.header},
         )
         if not response.is_success:
-            raise BackendRefusedError(response.status_code, f"The backend gave no token: {sentence_of(response)}")
+            raise BackendRefusedError(response.status_code, f"The backend issued no token: {sentence_of(response)}")
         answer = json_object(response)
         token = answer.get("token")
         if not isinstance(token, str) or not token or not token.isascii() or not token.isprintable():
@@ -130,28 +124,28 @@ class HttpConnector(TransactionConnector):
         if key is not None and proof is not None and not is_answered(key, proof, token, answered):
             raise BackendRefusedError(
                 response.status_code,
-                f"What answers at {self._backend_url} does not know the sign-in key; it may be another program, or an "
-                "older todo-tui. Nothing was sent to it.",
+                f"The server at {self._backend_url} does not know the sign-in key; it may be another program, or an "
+                "older todo-tui. No data was sent to it.",
             )
-        known_as = claims_of(token).get("sub")
-        if self._user_id is not None and isinstance(known_as, str) and known_as != self._user_id:
-            # What is written as one user and synced as another would vanish from here.
-            raise BackendRefusedError(
-                response.status_code,
-                f"{self._backend_url} signs everybody in as the user {known_as[:60]!r}; set user_id to that.",
-            )
-        if self._verify is not None:
-            # Once more: another backend may have taken the address in between, and this be its token.
-            await self._verify()
-        if self._claim is not None:
-            await self._claim(await self._told_id())
-        self._token = token
         # The service may be behind another address than the backend believes: what the user set comes first.
         said = answer.get("powersync_url")
         endpoint = self._service_url or (_http_url(said) if isinstance(said, str) else None) or self._backend_url
-        return PowerSyncCredentials(endpoint, token, _expiry(token))
+        credentials = PowerSyncCredentials(endpoint, token)
+        known_as = credentials.claims().get("sub")
+        if self._user_id is not None and isinstance(known_as, str) and known_as != self._user_id:
+            # What one user writes and another syncs would vanish from here.
+            raise BackendRefusedError(
+                response.status_code,
+                f"{self._backend_url} signs everybody in as user {known_as[:60]!r}; set user_id to that.",
+            )
+        # Once more: another backend may have taken the address in between, and this be its token.
+        await self._check.verify()
+        if self._check.claims_backend:
+            await self._check.claim(await self._backend_id())
+        self._token = token
+        return credentials
 
-    async def _told_id(self) -> str | None:
+    async def _backend_id(self) -> str | None:
         response = await self._request("GET", "/probes/liveness")
         answer = json_object(response) if response.is_success else {}
         backend_id = answer.get("backend_id")
@@ -167,8 +161,8 @@ class HttpConnector(TransactionConnector):
         """Send transactions, in order.
 
         Raises:
-            BackendUnreachableError: no answer in time; what was not answered for stays in the queue.
-            BackendRefusedError: it gave no token, or no checkpoint.
+            BackendUnreachableError: it did not answer in time; what it did not confirm stays in the queue.
+            BackendRefusedError: it issued no token, or no checkpoint.
         """
         verdicts = await self._interface.upload(self._send, transactions)
         if not self._checkpoints_by_backend or not any(isinstance(verdict, Accepted) for verdict in verdicts):
@@ -177,16 +171,16 @@ class HttpConnector(TransactionConnector):
         return [checkpoint if isinstance(verdict, Accepted) else verdict for verdict in verdicts]
 
     async def _new_checkpoint(self) -> int:
-        """A custom write checkpoint: the number that a checkpoint will carry which holds what was uploaded so far."""
+        """A custom write checkpoint: a checkpoint with this number will contain what was uploaded so far."""
         body = json.dumps({"user_id": self._user_id, "client_id": self._client_id}).encode()
         response = await self._send("PUT", "/api/data/checkpoint", body)
         checkpoint = json_object(response).get("checkpoint") if response.is_success else None
         if isinstance(checkpoint, str) and checkpoint.isascii() and checkpoint.isdecimal():
             checkpoint = int(checkpoint)
         if not isinstance(checkpoint, int) or not 0 < checkpoint < _GREATEST_CHECKPOINT:
-            told = sentence_of(response) if not response.is_success else "its answer holds none."
+            reason = sentence_of(response) if not response.is_success else "its answer has none."
             raise BackendRefusedError(
-                response.status_code, f"The backend gave no checkpoint; check checkpoint_mode: {told}"
+                response.status_code, f"The backend returned no checkpoint; check checkpoint_mode: {reason}"
             )
         return checkpoint
 
@@ -194,7 +188,7 @@ class HttpConnector(TransactionConnector):
         token = self._token or (await self.fetch_credentials()).token
         response = await self._send_with(token, method, path, body)
         if response.status_code == HTTPStatus.UNAUTHORIZED:
-            # The token has expired, or is one of another backend that had this address before.
+            # The token has expired, or belongs to another backend that used this address before.
             response = await self._send_with((await self.fetch_credentials()).token, method, path, body)
         return response
 
@@ -211,26 +205,22 @@ class HttpConnector(TransactionConnector):
         except (TimeoutError, httpx.TimeoutException):
             raise BackendUnreachableError(f"The backend {self._backend_url} did not answer in time.") from None
         except httpx.DecodingError:
-            raise BackendUnreachableError(f"The answer of the backend {self._backend_url} cannot be read.") from None
+            raise BackendUnreachableError(f"The answer of the backend {self._backend_url} cannot be decoded.") from None
         except httpx.HTTPError as error:
-            reason = str(error).rstrip(".") or "the connection broke"
+            reason = str(error).rstrip(".") or "the connection was lost"
             raise BackendUnreachableError(f"The backend {self._backend_url} cannot be reached: {reason}.") from error
 
 
 async def user_of_key(backend_url: str, key: SignInKey) -> str:
-    """Whose lists a sign-in key opens at a backend, as that says.
+    """The user whose lists a sign-in key opens, as the backend says.
 
     Raises:
         BackendUnreachableError: the backend did not answer in time.
-        BackendRefusedError: it does not take the key, or does not know it itself.
+        BackendRefusedError: it does not accept the key, or does not know it.
     """
-
-    async def sign_in() -> SignInKey:
-        return key
-
-    connector = HttpConnector(backend_url, None, sign_in=sign_in)
+    connector = HttpConnector(backend_url, None, check=BackendCheck(key))
     try:
-        user_id = claims_of((await connector.fetch_credentials()).token).get("sub")
+        user_id = (await connector.fetch_credentials()).claims().get("sub")
     finally:
         await connector.aclose()
     if not isinstance(user_id, str) or not user_id:
@@ -264,20 +254,3 @@ def _http_url(text: str) -> str | None:
     except ValueError:
         return None
     return text.rstrip("/") if parts.scheme in ("http", "https") and parts.hostname else None
-
-
-def claims_of(token: str) -> dict[str, Any]:
-    """What a JWT says, or nothing; the signature is for the servers to check."""
-    try:
-        payload = token.split(".")[1]
-        claims: Any = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    except (IndexError, ValueError, RecursionError):
-        return {}
-    return cast("dict[str, Any]", claims) if isinstance(claims, dict) else {}
-
-
-def _expiry(token: str) -> datetime | None:
-    try:
-        return datetime.fromtimestamp(float(claims_of(token)["exp"]), UTC)
-    except (KeyError, TypeError, ValueError, OverflowError, OSError):
-        return None

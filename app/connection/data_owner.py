@@ -1,7 +1,7 @@
 """Whom the lists of a data directory belong to: the file `backend.json` there.
 
 Owns that file, and the rule that lists belong to one user and one backend for good: syncing them with another would
-replace them, and changes that wait would go where nobody looks for them. Must not know how backends are run or asked.
+replace them, and upload the waiting changes to the wrong place. Must not know how backends are run or reached.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Ownership:
     """Whom lists belong to.
 
     Attributes:
-        user_id: their user; None if that was never written down.
+        user_id: their user; None if that was never recorded.
         backend: the address of a named backend, or the backend inside todo-tui; None while none has been reached.
-        named_id: the id of the data at that address, if it told one.
+        named_id: the id of the data at that address, if the backend gave one.
     """
 
     user_id: str | None = None
@@ -48,28 +48,28 @@ class Ownership:
 
 
 class DataOwner:
-    """Remembers whom the lists of one data directory belong to."""
+    """Records whom the lists of one data directory belong to."""
 
     def __init__(self, data_dir: Path) -> None:
         self._data_dir = data_dir
         self._path = data_dir / "backend.json"
 
     def recall(self) -> Ownership:
-        """What is known; nothing at the first start.
+        """What is recorded; nothing at the first start.
 
         Raises:
             UserError: the file cannot be read.
         """
         try:
-            return self._belonging(json.loads(self._path.read_text("utf-8")))
+            return self._parsed(json.loads(self._path.read_text("utf-8")))
         except FileNotFoundError:
             return Ownership()
         except OSError as error:
             raise UserError(f"{self._path} cannot be read: {error.strerror}; make it readable.") from error
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise UserError(
-                f"{self._path} is damaged, so that the backend of these lists is not known; put it back from a copy, "
-                "or delete it if the lists there are to be replaced by those of the backend that is found."
+                f"{self._path} is damaged, so the backend of these lists is not known; restore it from a copy, or "
+                "delete it to replace the lists with those of the next backend."
             ) from error
 
     def recall_inner(self) -> InnerBackend | None:
@@ -83,7 +83,7 @@ class DataOwner:
         return known.backend if isinstance(known.backend, InnerBackend) else None
 
     def check(self, user_id: str, backend_url: str | None) -> None:
-        """Return if the lists may be shown to this user and synced with this backend, None being the inner one.
+        """Return if the lists may be shown to this user and synced with this backend; None is the one inside todo-tui.
 
         Raises:
             UserError: they belong to another, or the file cannot be read.
@@ -91,29 +91,29 @@ class DataOwner:
         self._refuse(self.recall(), user_id, backend_url)
 
     def claim(self, user_id: str | None, backend: str | InnerBackend | None, named_id: str | None = None) -> None:
-        """Remember the user and the backend, as far as they are not None; whole or not at all.
+        """Record the user and the backend, as far as they are not None; all of it or nothing.
 
-        Of the same inner backend, another file takes the place of the remembered one.
+        If the backend inside todo-tui has moved its file, the new path replaces the recorded one.
 
         Raises:
-            UserError: the lists belong to another, or it cannot be written down.
+            UserError: the lists belong to another, or the file cannot be written.
         """
-        if self._with(self.recall(), user_id, backend, named_id) is None:
+        if self._combined(self.recall(), user_id, backend, named_id) is None:
             return
         try:
-            with self._alone():
-                known = self._with(self.recall(), user_id, backend, named_id)
+            with self._locked():
+                known = self._combined(self.recall(), user_id, backend, named_id)
                 if known is not None:
                     self._write(known)
         except OSError as error:
             raise UserError(
-                f"The data directory {self._data_dir} cannot be written: {error.strerror or error}."
+                f"The data directory {self._data_dir} is not writable: {error.strerror or error}."
             ) from error
 
-    def _with(
+    def _combined(
         self, known: Ownership, user_id: str | None, backend: str | InnerBackend | None, named_id: str | None
     ) -> Ownership | None:
-        """`known` and what is claimed; None if that is nothing new."""
+        """What is known and what is claimed together; None if nothing changes."""
         if backend is not None:
             self._refuse(known, user_id, backend if isinstance(backend, str) else None)
         elif user_id is not None:
@@ -124,12 +124,12 @@ class DataOwner:
             and known.backend.backend_id != backend.backend_id
         ):
             raise UserError(
-                f"The lists in {self._data_dir} were synced with another backend inside todo-tui by now; start again."
+                f"The lists in {self._data_dir} were just synced with another backend inside todo-tui; start again."
             )
         if None not in (known.named_id, named_id) and known.named_id != named_id:
             raise UserError(
-                f"{backend} holds other lists now than those in {self._data_dir}, which stay as they are; give that "
-                "backend its own database back, or keep its new lists in another directory with --data-dir."
+                f"{backend} now has other lists than those in {self._data_dir}, which were not changed; restore the "
+                "database of that backend, or keep its new lists in another directory with --data-dir."
             )
         claimed = Ownership(user_id or known.user_id, backend or known.backend, named_id or known.named_id)
         return None if claimed == known else claimed
@@ -138,23 +138,23 @@ class DataOwner:
         self._refuse_user(known, user_id)
         if isinstance(known.backend, str) and known.backend != backend_url:
             raise UserError(
-                f"The lists in {self._data_dir} are synced with the backend {known.backend}; name it with "
+                f"The lists in {self._data_dir} are synced with the backend {known.backend}; use "
                 f"--backend {known.backend}, or keep other lists in another directory with --data-dir."
             )
         if isinstance(known.backend, InnerBackend) and backend_url is not None:
             raise UserError(
                 f"The lists in {self._data_dir} are synced with the backend inside todo-tui, not with {backend_url}; "
-                "start without --backend, or keep other lists in another directory with --data-dir."
+                "leave out --backend, or keep other lists in another directory with --data-dir."
             )
 
     def _refuse_user(self, known: Ownership, user_id: str | None) -> None:
         if None not in (user_id, known.user_id) and user_id != known.user_id:
             raise UserError(
-                f"The lists in {self._data_dir} are those of user {known.user_id}; start with --user {known.user_id}, "
+                f"The lists in {self._data_dir} belong to user {known.user_id}; use --user {known.user_id}, "
                 "or keep those of another user in another directory with --data-dir."
             )
 
-    def _belonging(self, value: Any) -> Ownership:
+    def _parsed(self, value: Any) -> Ownership:
         if not isinstance(value, dict):
             raise TypeError
         fields = cast("dict[str, Any]", value)
@@ -179,14 +179,14 @@ class DataOwner:
         elif known.backend is not None:
             database = known.backend.database
             if database.is_relative_to(self._data_dir):
-                # Stays right when the data directory is moved.
+                # A relative path survives moving the data directory.
                 database = database.relative_to(self._data_dir)
             fields |= {"backend_id": known.backend.backend_id, "database": str(database)}
         replace_file(self._path, json.dumps(fields))
 
     @contextmanager
-    def _alone(self) -> Generator[None]:
-        """Keep out every other process that wants to write the file."""
+    def _locked(self) -> Generator[None]:
+        """Wait until no other process writes the file, and keep others out."""
         from filelock import FileLock
 
         with FileLock(f"{self._path}-lock", mode=0o600, timeout=_LOCK_SECONDS):

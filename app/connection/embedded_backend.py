@@ -1,8 +1,8 @@
 """The demo backend inside todo-tui: finds one on the loopback port, or runs one as a child process.
 
-Owns the child's life and the judgement of who serves the port: none but the backend that the lists of the data
-directory belong to is used. Must not know what is synced, nor import the engine or the interface; of the backend it
-knows the file from outside.
+Owns the child process, and the check of who serves the port: only the backend that the lists of the data directory
+belong to is used. Must not know what is synced, nor import the engine or the interface; of the backend it knows only
+its file.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, cast
 
+from app.connection.backend_check import BackendCheck
 from app.connection.data_owner import DataOwner, InnerBackend
 from app.system.sign_in_keys import SignInKey, local_key_path, read_local_key
 from app.system.user_error import UserError
@@ -45,7 +46,7 @@ _log = logging.getLogger(__name__)
 
 
 class EmbeddedBackendError(Exception):
-    """There is no backend now that may be used. The message is one sentence; nothing was sent to any other."""
+    """There is no backend that may be used now. The message is one sentence; nothing was sent to any other."""
 
 
 class Phase(Enum):
@@ -62,9 +63,9 @@ class BackendState:
     """What is known about the backend at one moment.
 
     Attributes:
-        phase: STARTING: nothing is decided yet; OWN: the child of this process serves; SHARED: the backend of another
+        phase: STARTING: not known yet; OWN: the child of this process serves; SHARED: the backend of another
             process serves; UNAVAILABLE: none may be used now.
-        problem: one sentence that says why none may be used; None in the other phases.
+        problem: one sentence that says why none can be used; None in the other phases.
     """
 
     phase: Phase
@@ -82,7 +83,7 @@ class Liveness:
 
     Attributes:
         backend_id: the id kept in its database.
-        database: its database file, or None if it does not tell.
+        database: its database file, or None if it does not say.
     """
 
     backend_id: str
@@ -109,14 +110,14 @@ async def probe(port: int, seconds: float = _PROBE_SECONDS) -> Liveness | Absenc
                     answer = b""
                 if answer:
                     return _introduction(answer)
-                # Hung up without a word: a backend that is just ending does that, and is gone a moment later.
+                # Closed without an answer: a backend that is exiting does that, and is gone a moment later.
                 await asyncio.sleep(0.05)
     except TimeoutError:
         return Absence.STRANGER
 
 
 async def _ask(port: int) -> bytes:
-    """The whole answer to a liveness request; not more of it than is needed to see that it is none."""
+    """The answer to a liveness request; only its beginning if that is enough to see that it is something else."""
     reader, writer = await asyncio.open_connection(HOST, port)
     try:
         if writer.get_extra_info("sockname") == writer.get_extra_info("peername"):
@@ -131,19 +132,19 @@ async def _ask(port: int) -> bytes:
                 break
         return answer
     finally:
-        # Not awaited: the peer may be anything, and all that was to be said has been said.
+        # Not awaited: the peer may be anything, and nothing more is needed of it.
         writer.close()
 
 
 def _introduction(answer: bytes) -> Liveness | Absence:
     head, _, body = answer.partition(b"\r\n\r\n")
     try:
-        told: Any = json.loads(body)
+        content: Any = json.loads(body)
     except (ValueError, RecursionError):
         return Absence.STRANGER
-    if head.split(b" ")[1:2] != [b"200"] or not isinstance(told, dict):
+    if head.split(b" ")[1:2] != [b"200"] or not isinstance(content, dict):
         return Absence.STRANGER
-    fields = cast("dict[str, Any]", told)
+    fields = cast("dict[str, Any]", content)
     backend_id, database = fields.get("backend_id"), fields.get("database")
     if fields.get("name") != "todo-tui backend" or not isinstance(backend_id, str) or not backend_id:
         return Absence.STRANGER
@@ -159,17 +160,17 @@ def _path(text: str) -> Path | None:
     return Path(text) if possible and Path(text).is_absolute() else None
 
 
-class EmbeddedBackend:
+class EmbeddedBackend(BackendCheck):
     """Keeps one backend with the right data on a loopback port; make one with `EmbeddedBackend.open`."""
 
     def __init__(self, data_dir: Path, port: int, on_change: Callable[[BackendState], None] | None = None) -> None:
+        super().__init__()
         self._data_dir = data_dir
         self._port = port
         self._on_change = on_change
-        self._memory = DataOwner(data_dir)
+        self._owner = DataOwner(data_dir)
         self._known: InnerBackend | None = None
         self._state = BackendState(Phase.STARTING)
-        self._child: asyncio.subprocess.Process | None = None
         self._settled = asyncio.Event()
         self._judging = asyncio.Lock()
 
@@ -211,17 +212,12 @@ class EmbeddedBackend:
         """What is known about the backend now."""
         return self._state
 
-    @property
-    def child_pid(self) -> int | None:
-        """Process id of the backend that this process started, or None if it runs none."""
-        return None if self._child is None else self._child.pid
-
     async def verify(self) -> None:
         """Return if what answers on the port says that it is the backend of these lists; waits while it starts.
 
-        Takes at most 25 seconds. Call it before credentials of the backend are used: it keeps backends apart that have
-        taken the same port by accident. Its word is all there is; what pretends to be that backend is found out by the
-        proof of the key (`sign_in`), which it does not have.
+        Takes at most 25 seconds. Call it before credentials of the backend are used: it keeps apart backends that use
+        the same port by accident. It believes what answers; an impostor is found out because it does not know the key
+        (`sign_in_key`).
 
         Raises:
             EmbeddedBackendError: there is none, or another one.
@@ -231,16 +227,16 @@ class EmbeddedBackend:
                 await self._settled.wait()
         found = await probe(self._port)
         if found is Absence.NOBODY:
-            raise EmbeddedBackendError(self._state.problem or "The backend inside todo-tui is not running yet.")
+            raise EmbeddedBackendError(self._state.problem or "The backend inside todo-tui is still starting.")
         problem = await self._judge(found)
         if problem is not None:
             raise EmbeddedBackendError(problem)
 
-    async def sign_in(self) -> SignInKey:
-        """The key beside the backend's database; without it there are no tokens.
+    async def sign_in_key(self) -> SignInKey:
+        """The key stored beside the backend's database; without it there are no tokens.
 
         Raises:
-            EmbeddedBackendError: it cannot be read: the backend is of another account, or of an older todo-tui.
+            EmbeddedBackendError: it cannot be read: another account or an older todo-tui runs the backend.
         """
         key = await asyncio.to_thread(read_local_key, self._database())
         if key is None:
@@ -251,22 +247,22 @@ class EmbeddedBackend:
         return key
 
     async def _check(self) -> None:
-        self._known = await asyncio.to_thread(self._memory.recall_inner)
+        self._known = await asyncio.to_thread(self._owner.recall_inner)
         found = await probe(self._port)
         problem = self._missing_database() if found is Absence.NOBODY else await self._judge(found)
         if problem is not None:
             raise UserError(problem)
 
     async def _keep(self) -> None:
-        """Use the backend that answers, or start one; go on for ever."""
+        """Use the backend that answers, or start one; again and again, until cancelled."""
         failures = 0
         while True:
             started = asyncio.get_running_loop().time()
             try:
                 steady = await self._keep_once()
-            except Exception as error:  # noqa: BLE001 - logged; without this task no backend would ever come back
-                _log.exception("The backend on port %d could not be looked after.", self._port)
-                problem = f"The backend inside todo-tui cannot be used ({type(error).__name__}); it is tried again."
+            except Exception as error:  # noqa: BLE001 - logged; without this task no backend would come back
+                _log.exception("Checking the backend on port %d failed.", self._port)
+                problem = f"The backend inside todo-tui cannot be used ({type(error).__name__}); retrying."
                 self._post(BackendState(Phase.UNAVAILABLE, problem))
                 steady = False
             if steady or asyncio.get_running_loop().time() - started >= _STABLE_SECONDS:
@@ -275,7 +271,7 @@ class EmbeddedBackend:
             failures += not steady
 
     async def _keep_once(self) -> bool:
-        """Use the backend that answers, or run one until it ends; False if it was one that ended."""
+        """Use the backend that answers, or run one until it ends; False if one has ended."""
         found = await probe(self._port)
         if found is not Absence.NOBODY:
             problem = await self._judge(found)
@@ -289,7 +285,7 @@ class EmbeddedBackend:
         return False
 
     async def _served_elsewhere(self) -> str | None:
-        """A sentence if the database is served, though nobody listens on the port; gives one that is ending time."""
+        """A sentence if the database is served although nobody listens on the port; waits for one that is exiting."""
         from app.backend.data.file import is_served
 
         waited = 0.0
@@ -304,7 +300,7 @@ class EmbeddedBackend:
         return None
 
     async def _run_child(self, database: Path) -> str | None:
-        """Serve `database` with a child until it ends; say why it did, or None if another backend has the port."""
+        """Serve `database` with a child until it ends; returns why it did, or None if another backend has the port."""
         try:
             child = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -313,18 +309,17 @@ class EmbeddedBackend:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                # `-m` looks for `app` here first: a directory of that name where the user stands must not be taken.
-                cwd=Path(__file__).parent.parent,
-                # Ctrl-C at the terminal is for the interface; the child ends with it, by its stdin.
+                # `-m` looks for `app` here first: a directory of that name in the current directory must not be used.
+                cwd=Path(__file__).parents[2],
+                # Ctrl-C in the terminal is for the interface; the child ends with it, because its stdin closes.
                 start_new_session=True,
             )
         except OSError as error:
-            return f"The backend inside todo-tui cannot be started: {error.strerror}; it is tried again."
-        self._child = child
+            return f"The backend inside todo-tui cannot be started: {error.strerror}; retrying."
         _log.info("Backend child %d started on port %d with %s.", child.pid, self._port, database)
         assert child.stdout is not None
         assert child.stderr is not None
-        complaints = asyncio.create_task(_read_tail(child.stderr), name="read the backend's stderr")
+        stderr_text = asyncio.create_task(_read_tail(child.stderr), name="read the backend's stderr")
         problem: str | None = None
         try:
             async with asyncio.timeout(_READY_SECONDS) as patience:
@@ -337,23 +332,22 @@ class EmbeddedBackend:
             problem = f"The backend inside todo-tui was not ready within {_READY_SECONDS:.0f} seconds."
         finally:
             await _end(child)
-            self._child = None
-            text = await complaints
+            text = await stderr_text
             _log.info("Backend child %d ended with code %s: %s", child.pid, child.returncode, text or "no message")
         if child.returncode == CHILD_PORT_TAKEN:
             return None
         reason = text.splitlines()[-1].strip().rstrip(".") if text else f"exit code {child.returncode}"
-        return problem or f"The backend inside todo-tui ended ({reason}); it is started again."
+        return problem or f"The backend inside todo-tui exited ({reason}); restarting it."
 
     async def _meet_child(self) -> str | None:
-        """Take the child into use; say what is wrong if its data is not that of these lists."""
+        """Use the child; returns what is wrong if its data is not that of these lists."""
         problem = await self._judge(await probe(self._port))
         if problem is None:
             self._post(BackendState(Phase.OWN))
         return problem
 
     async def _judge(self, found: Liveness | Absence) -> str | None:
-        """Whether `found` may be used: None, or a sentence that says why not. The first one is remembered."""
+        """Whether `found` may be used: None, or a sentence that says why not. The first one is recorded for good."""
         if isinstance(found, Absence):
             return f"Port {self._port} is used by another program; quit it, or choose another port with --port."
         async with self._judging:
@@ -363,28 +357,28 @@ class EmbeddedBackend:
                 return str(error)
 
     def _take(self, found: Liveness) -> str | None:
-        # Another todo-tui with the same data directory may have been quicker.
-        known = self._known = self._memory.recall_inner()
+        # Another todo-tui with the same data directory may have recorded one meanwhile.
+        known = self._known = self._owner.recall_inner()
         if known is not None and known.backend_id != found.backend_id:
             return (
-                f"The todo-tui backend on port {self._port} holds other lists than {self._data_dir}; quit the "
-                "todo-tui that runs it, choose another port with --port, or its lists with another --data-dir."
+                f"The todo-tui backend on port {self._port} serves other lists than those in {self._data_dir}; quit "
+                "the todo-tui that runs it, choose another port with --port, or show its lists with another --data-dir."
             )
         if known is not None and known.database.is_file():
             if found.database is None or not found.database.exists() or _same(found.database, known.database):
                 return None
             return (
-                f"The todo-tui backend on port {self._port} keeps its lists in {found.database}, but those of "
-                f"{self._data_dir} are kept in {known.database}; quit the todo-tui that runs it, or choose another "
+                f"The todo-tui backend on port {self._port} stores its lists in {found.database}, but those in "
+                f"{self._data_dir} are stored in {known.database}; quit the todo-tui that runs it, or choose another "
                 "port with --port."
             )
         if found.database is None or not _is_usable(found.database, found.backend_id):
             return self._missing_database() or (
-                f"The todo-tui backend on port {self._port} keeps its lists where you cannot open them; choose "
-                f"another port with --port, or use it as it is with --backend {self.url}."
+                f"The todo-tui backend on port {self._port} stores its lists where you cannot open them; choose "
+                f"another port with --port, or connect to it with --backend {self.url}."
             )
         backend = InnerBackend(found.backend_id, found.database)
-        self._memory.claim(None, backend)
+        self._owner.claim(None, backend)
         self._known = backend
         return None
 
@@ -396,8 +390,8 @@ class EmbeddedBackend:
         if known is None or known.database.is_file():
             return None
         return (
-            f"The backend database {known.database} that the lists of {self._data_dir} were synced with is gone; "
-            "put it back, or begin with no lists in another directory with --data-dir."
+            f"The backend database {known.database} of the lists in {self._data_dir} is missing; "
+            "restore it, or start with no lists in another directory with --data-dir."
         )
 
     def _post(self, state: BackendState) -> None:
@@ -414,7 +408,7 @@ class EmbeddedBackend:
 
 
 def _is_usable(database: Path, backend_id: str) -> bool:
-    """Whether `database` is that backend's, and may be served by this process when its server ends."""
+    """Whether `database` is that backend's, and this process could serve it when its server ends."""
     from app.backend.data.file import backend_id_of
 
     return os.access(database, os.R_OK | os.W_OK) and backend_id_of(database) == backend_id
@@ -436,7 +430,7 @@ async def _read_tail(stream: asyncio.StreamReader) -> str:
 
 
 async def _end(child: asyncio.subprocess.Process) -> None:
-    """End `child` gracefully if that is quick, else by force; afterwards it is gone and its exit code known."""
+    """Stop `child`, by force if it takes long; afterwards it has exited and its exit code is known."""
     assert child.stdin is not None
     try:
         child.stdin.close()

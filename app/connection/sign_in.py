@@ -1,7 +1,7 @@
 """The sign-in keys that this device has for named backends: those of the settings, or of the file `sign-in.json`.
 
-Owns that file (0600), which lies in the data directory. A key is written there once, by `todo-tui login`, or to the
-keyring, and leaves it for proofs only. Must not know how a backend is asked.
+Owns that file (mode 0600) in the data directory. `todo-tui login` stores a key there or in the keyring; from then on it
+is used only to make proofs. Must not know how a backend is reached.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """What `todo-tui login` has kept for one backend.
+    """What `todo-tui login` has stored for one backend.
 
     Attributes:
         user_id: whose lists the key opens.
-        secret: the key as it was given, `NAME:SECRET`.
+        secret: the key as it was entered, `NAME:SECRET`.
     """
 
     user_id: str
@@ -33,7 +33,7 @@ class SignedIn:
 
     @property
     def key(self) -> SignInKey | None:
-        """The key, or None if what was kept is none."""
+        """The key, or None if what was stored is not a valid one."""
         return parse_key(self.secret)
 
 
@@ -44,10 +44,10 @@ class SignInFile:
         self._path = data_dir / "sign-in.json"
 
     def recall(self, backend_url: str) -> SignedIn | None:
-        """What was kept for a backend, or None. May take long where a keyring has to be unlocked.
+        """What was stored for a backend, or None. May block while a keyring is unlocked.
 
         Raises:
-            UserError: the file or the keyring cannot be read, or the keyring has lost the key.
+            UserError: the file or the keyring cannot be read, or the keyring no longer has the key.
         """
         kept = self._read().get(backend_url)
         if not isinstance(kept, dict):
@@ -60,17 +60,17 @@ class SignInFile:
             secret = recall_secret(_name(backend_url, user_id))
             if secret is None:
                 raise UserError(
-                    f"The keyring holds no key for {backend_url} any more; sign in again with todo-tui login."
+                    f"The keyring no longer has a key for {backend_url}; sign in again with todo-tui login."
                 )
         return SignedIn(user_id, secret) if isinstance(user_id, str) and isinstance(secret, str) else None
 
     def keep(self, backend_url: str, signed_in: SignedIn, *, in_keyring: bool = False) -> None:
-        """Keep a key, instead of the one that was kept for this backend.
+        """Store a key, in place of the one that was stored for this backend.
 
         Args:
             backend_url: of the backend.
             signed_in: the key, and whose lists it opens.
-            in_keyring: keep the key itself in the keyring; the file tells that only.
+            in_keyring: store the key itself in the keyring; the file records only that it is there.
 
         Raises:
             UserError: the file cannot be read or written, or there is no keyring.
@@ -88,7 +88,7 @@ class SignInFile:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             replace_file(self._path, json.dumps(kept, indent=1))
         except OSError as error:
-            raise UserError(f"The sign-in key cannot be kept in {self._path}: {error.strerror or error}.") from error
+            raise UserError(f"The sign-in key cannot be stored in {self._path}: {error.strerror or error}.") from error
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -108,10 +108,10 @@ def _name(backend_url: str, user_id: Any) -> str:
 
 
 def sign_in_key(settings: Settings) -> SignInKey | None:
-    """The key for the named backend of these settings, or None if there is none. May take long, as `recall` may.
+    """The key for the named backend of these settings, or None if there is none. May block, as `SignInFile.recall` may.
 
     Raises:
-        UserError: what was kept cannot be read.
+        UserError: what was stored cannot be read.
     """
     if settings.sign_in_key is not None:
         return parse_key(settings.sign_in_key)
@@ -121,20 +121,23 @@ def sign_in_key(settings: Settings) -> SignInKey | None:
     return None if signed_in is None else signed_in.key
 
 
-def as_signed_in(settings: Settings) -> Settings:
-    """The settings with the user whose key `todo-tui login` has kept for the backend, if it has.
+def signed_in_user(settings: Settings) -> str:
+    """The user who is signed in at the backend of these settings (`todo-tui login`), else the one whom they name.
+
+    May block, as `SignInFile.recall` may.
 
     Raises:
-        UserError: another user is named.
+        UserError: both are given and differ, or what was stored cannot be read.
     """
+    named = str(settings.user_id)
     if settings.backend_url is None or settings.sign_in_key is not None:
-        return settings
+        return named
     signed_in = SignInFile(settings.data_dir).recall(settings.backend_url)
-    if signed_in is None or str(settings.user_id) == signed_in.user_id:
-        return settings
+    if signed_in is None or signed_in.user_id == named:
+        return named
     if "user_id" in settings.model_fields_set:
         raise UserError(
-            f"You are signed in at {settings.backend_url} as user {signed_in.user_id}, not as {settings.user_id}; "
-            "leave --user (user_id) out, or sign in with another key by todo-tui login, in another --data-dir."
+            f"You are signed in at {settings.backend_url} as user {signed_in.user_id}, not as {named}; "
+            "leave out --user (user_id), or sign in with another key by todo-tui login, in another --data-dir."
         )
-    return settings.model_copy(update={"user_id": signed_in.user_id})
+    return signed_in.user_id

@@ -1,6 +1,6 @@
-"""The three interfaces by which PowerSync's demo backends take uploads, and what their answers mean.
+"""The three upload APIs of PowerSync's demo backends, and what their answers mean.
 
-Owns paths, bodies and verdicts. Must not know tokens, addresses or the queue: how a request is sent is given.
+Owns paths, bodies and verdicts. Must not know tokens, addresses or the queue: requests are sent by a `Send`.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from sync import (
 UploadInterfaceName = Literal["batch", "transactions", "rows"]
 
 Send = Callable[[str, str, bytes], Awaitable[httpx.Response]]
-"""Sends a JSON body by a method to a path of the backend, with a token, and returns the answer whatever it says."""
+"""Sends a JSON body (method, path, body) to the backend, with a token, and returns the answer whatever its status."""
 
 _MAX_SENTENCE = 300
 
 _NODE_BODY_BYTES = 100_000
-"""What the official Node demo takes at most (the default of its body parser is 100 kB)."""
+"""The largest body that the official Node demo accepts (the default of its body parser is 100 kB)."""
 
 _NODE_WITHOUT_BATCH = "Request failed: batch is not iterable"
-"""What the official Node demo says to a request of the write API."""
+"""How the official Node demo answers a request of the write API."""
 
 
 class UploadInterface(ABC):
-    """How one kind of backend wants its uploads.
+    """The upload API of one kind of backend.
 
     Attributes:
-        token_path: where tokens are asked for.
-        limits: how many transactions are worth handing over at once.
+        token_path: where tokens are requested.
+        limits: how many transactions are uploaded at once.
     """
 
     token_path: str = "/api/auth/token"  # noqa: S105 - a path
@@ -53,30 +53,26 @@ class UploadInterface(ABC):
 
     @abstractmethod
     async def upload(self, send: Send, transactions: Sequence[CrudTransaction]) -> list[Verdict]:
-        """Upload transactions in order, each whole or not at all; a verdict for each that was tried."""
+        """Upload transactions in order, each completely or not at all; returns a verdict for each that was tried."""
 
 
 class BatchInterface(UploadInterface):
     """The official Node demo: `POST /api/data {"batch": [...]}`, all or nothing in one transaction of the backend."""
 
     async def upload(self, send: Send, transactions: Sequence[CrudTransaction]) -> list[Verdict]:
-        """All at once; when that is refused, in halves, until the one transaction at fault is found.
+        """All at once; if they are rejected, in halves, until the transaction at fault is found.
 
-        The Node demo answers 400 to trouble of its database as it does to a refusal. So after the first 400 it is asked
-        to carry out nothing: that takes it to its database and back, and if it answers 400 to that too, no transaction
-        is at fault and all of them wait.
+        The Node demo answers 400 both when it rejects a change and when its database fails. So after the first 400 it
+        gets an empty batch, which makes it reach for its database: if it answers 400 to that too, no transaction is at
+        fault, and all of them are retried later.
         """
-        asked_for_nothing = False
+        probed = False
 
-        async def refused_whatever_comes(verdict: Verdict) -> Verdict | None:
-            nonlocal asked_for_nothing
-            if (
-                asked_for_nothing
-                or not isinstance(verdict, Rejected)
-                or verdict.code != str(int(HTTPStatus.BAD_REQUEST))
-            ):
+        async def rejects_everything(verdict: Verdict) -> Verdict | None:
+            nonlocal probed
+            if probed or not isinstance(verdict, Rejected) or verdict.code != str(int(HTTPStatus.BAD_REQUEST)):
                 return None
-            asked_for_nothing = True
+            probed = True
             answer = verdict_of(await send("POST", "/api/data", _json({"batch": []})))
             return Retry(answer.reason) if isinstance(answer, Rejected) and answer.code == verdict.code else None
 
@@ -92,7 +88,7 @@ class BatchInterface(UploadInterface):
             if len(part) > 1 and len(body) > _NODE_BODY_BYTES:
                 return await _in_halves(part, upload)
             verdict = verdict_of(await send("POST", "/api/data", body))
-            verdict = await refused_whatever_comes(verdict) or verdict
+            verdict = await rejects_everything(verdict) or verdict
             return await _all_or_in_halves(part, verdict, upload)
 
         return await upload(transactions)
@@ -102,7 +98,7 @@ class TransactionsInterface(UploadInterface):
     """PowerSync's reference write API: `POST /api/data {"transactions": [...]}`, a result for each."""
 
     async def upload(self, send: Send, transactions: Sequence[CrudTransaction]) -> list[Verdict]:
-        """All at once, answered one by one; when the request itself is refused, in halves."""
+        """All at once, answered one by one; if the request itself is rejected, in halves."""
         body = _json({"transactions": [self._transaction(transaction) for transaction in transactions]})
         response = await send("POST", "/api/data", body)
         verdict = verdict_of(response)
@@ -137,7 +133,7 @@ class RowsInterface(UploadInterface):
     limits = BatchLimits(transactions=20)
 
     async def upload(self, send: Send, transactions: Sequence[CrudTransaction]) -> list[Verdict]:
-        """Row by row. A transaction that failed in its middle is sent from its beginning again, which does no harm."""
+        """Row by row. A transaction that failed halfway is sent again from its beginning, which does no harm."""
         verdicts: list[Verdict] = []
         entries = [entry for transaction in transactions for entry in transaction.crud]
         for transaction in transactions:
@@ -153,7 +149,7 @@ class RowsInterface(UploadInterface):
                 continue
             if entry.op == "PATCH" and (erased := _LIST_COLUMNS - _whole_row(entry).keys()) and entry.table == "lists":
                 reason = (
-                    f"This backend would erase {', '.join(sorted(erased))} of the list, whose values are not known."
+                    f"This backend would erase {', '.join(sorted(erased))} of the list, and their values are not known."
                 )
                 return Rejected(reason, "unknown_values", index)
             for method, data in _row_requests(entry):
@@ -174,18 +170,18 @@ _DJANGO_EXCEPTION = re.compile(r"(\w+) at /\S*\n([^\n]*)")
 _PERMANENT_EXCEPTIONS = frozenset(
     {"AssertionError", "DataError", "DoesNotExist", "IntegrityError", "TypeError", "ValidationError", "ValueError"}
 )
-"""Exceptions for which the row itself is to blame: a null or a text that its column does not take, a missing row."""
+"""Exceptions that the row itself causes: a null or a text that its column does not accept, a missing row."""
 
 
 def _row_requests(entry: CrudEntry) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The requests, method and data, that make the Django demo do what an entry says."""
+    """The requests (method and data) with which the Django demo applies an entry."""
     data = entry.data or {}
     match entry.op, entry.table:
         case "PATCH", "lists":
             yield "PATCH", _whole_row(entry)
         case "PUT", "lists":
             yield "PUT", data
-            # A new list gets the time of the server; only a change of it stores the time that it is given.
+            # A new list gets the time of the server; only an update stores the given one.
             if data.get("created_at") is not None:
                 yield "PATCH", data
         case "PUT", "todos":
@@ -201,11 +197,11 @@ def _whole_row(entry: CrudEntry) -> dict[str, Any]:
 
 
 def _is_gone_already(entry: CrudEntry, response: httpx.Response, entries: Sequence[CrudEntry]) -> bool:
-    """Whether a row is missing because it was, or is about to be, deleted from here."""
+    """Whether a row is missing because this device has deleted it, or is about to."""
     if entry.op == "DELETE" and response.status_code == HTTPStatus.NOT_FOUND:
-        # The body is the key of what was meant as a message. An address without this interface answers 404 with a page.
+        # The demo answers with the bare word "message". An address without this API answers 404 with a page.
         return response.text == "message"
-    # The answer to the deletion may have been lost; then all that came before it is sent once more.
+    # The answer to the deletion may have been lost; then everything before it is sent again.
     return _django_exception(response)[0] == "DoesNotExist" and any(
         later.op == "DELETE"
         and (later.table, later.id) == (entry.table, entry.id)
@@ -215,7 +211,7 @@ def _is_gone_already(entry: CrudEntry, response: httpx.Response, entries: Sequen
 
 
 def _verdict_of_row(response: httpx.Response, index: int) -> Verdict:
-    """As `verdict_of`; but the Django demo answers 500 to whatever it cannot do, with the name of the exception."""
+    """As `verdict_of`; but the Django demo answers 500 to everything that fails, with the name of the exception."""
     name, message = _django_exception(response)
     if name in _PERMANENT_EXCEPTIONS:
         reason = f"The backend did not accept a change: {message[:_MAX_SENTENCE].rstrip('.')} ({name})."
@@ -224,7 +220,7 @@ def _verdict_of_row(response: httpx.Response, index: int) -> Verdict:
 
 
 def _django_exception(response: httpx.Response) -> tuple[str, str]:
-    """Name and message of the exception on the debug page in plain text, which further down may hold the token."""
+    """Name and message of the exception on the plain-text debug page; further down, the page may contain the token."""
     if response.status_code != HTTPStatus.INTERNAL_SERVER_ERROR:
         return "", ""
     found = _DJANGO_EXCEPTION.match(response.text)
@@ -241,7 +237,7 @@ UPLOAD_INTERFACES: Mapping[UploadInterfaceName, UploadInterface] = {
 def verdict_of(response: httpx.Response, operation_index: int | None = None) -> Verdict:
     """What an answer as a whole means."""
     if _lacks_interface(response):
-        return Hold(f"The backend takes no uploads of this kind; check upload_interface: {sentence_of(response)}")
+        return Hold(f"The backend does not have this upload API; check upload_interface: {sentence_of(response)}")
     error = json_object(response).get("error")
     code = cast("dict[str, Any]", error).get("code") if isinstance(error, dict) else None
     return verdict_for_status(
@@ -254,7 +250,7 @@ def verdict_of(response: httpx.Response, operation_index: int | None = None) -> 
 
 
 def _lacks_interface(response: httpx.Response) -> bool:
-    """Whether not a change was refused, but the kind of request. Refusals of a change are objects of JSON."""
+    """Whether the kind of request was refused rather than a change: then the answer is no JSON object about it."""
     answer = json_object(response)
     if response.status_code in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED):
         return "error" not in answer and "message" not in answer
@@ -262,7 +258,7 @@ def _lacks_interface(response: httpx.Response) -> bool:
 
 
 def sentence_of(response: httpx.Response) -> str:
-    """What the server said about a refusal, as one line of bounded length."""
+    """The reason that the server gave for a refusal, as one line of bounded length."""
     answer = json_object(response)
     error = answer.get("error")
     if isinstance(error, dict):
@@ -288,7 +284,7 @@ _UploadPart = Callable[[Sequence[CrudTransaction]], Awaitable[list[Verdict]]]
 async def _all_or_in_halves(
     transactions: Sequence[CrudTransaction], verdict: Verdict, upload: _UploadPart
 ) -> list[Verdict]:
-    """Spread the verdict over all; if it is a refusal of several, try them in halves."""
+    """Apply the verdict to all; if several were rejected, try them in halves."""
     if isinstance(verdict, Accepted):
         return [verdict] * len(transactions)
     if len(transactions) == 1 or not isinstance(verdict, Rejected):
@@ -307,7 +303,7 @@ async def _in_halves(transactions: Sequence[CrudTransaction], upload: _UploadPar
 def _verdicts_of_results(response: httpx.Response, asked: int) -> list[Verdict]:
     results = json_object(response).get("results")
     if not isinstance(results, list) or not results:
-        return [Retry("The backend answered without results; it may have another interface.")]
+        return [Retry("The backend answered without results; it may have another upload API.")]
     verdicts: list[Verdict] = []
     for result in cast("list[Any]", results)[:asked]:
         verdict = _verdict_of_result(cast("dict[str, Any]", result) if isinstance(result, dict) else {})
@@ -329,11 +325,11 @@ def _verdict_of_result(result: dict[str, Any]) -> Verdict | None:
         case "retryable_error":
             after = result.get("retry_after_ms")
             seconds = after / 1000 if isinstance(after, int | float) and after >= 0 else None
-            return Retry(reason or "The backend could not carry out a change now.", seconds)
+            return Retry(reason or "The backend could not apply a change.", seconds)
         case "not_attempted":
             return None
         case _:
-            return Retry("The backend answered with a result that is not known; it may be newer than this program.")
+            return Retry("The backend answered with an unknown result; it may be newer than this program.")
 
 
 def _rejection(reason: str, failed: dict[str, Any]) -> Rejected:
@@ -341,7 +337,7 @@ def _rejection(reason: str, failed: dict[str, Any]) -> Rejected:
     for key in ("operation_index", "index"):
         index = failed[key] if isinstance(failed.get(key), int) else index
     if not reason:
-        reason = f"The backend did not accept a change: {said}" if isinstance(said, str) else "The backend refused it."
+        reason = f"The backend did not accept a change: {said}" if isinstance(said, str) else "The backend rejected it."
     return Rejected(reason, None if code is None else str(code), index)
 
 
@@ -350,7 +346,7 @@ def _effective(transaction: CrudTransaction) -> Iterator[CrudEntry]:
 
 
 def _has_effect(entry: CrudEntry) -> bool:
-    """The demo backends answer an update of nothing with an error of SQL, for ever."""
+    """The demo backends answer an update without columns with an SQL error, every time."""
     return entry.op != "PATCH" or bool(entry.data)
 
 

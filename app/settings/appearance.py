@@ -1,15 +1,16 @@
-"""What the interface is to look like next time: the file `appearance.json` in the data directory.
+"""What the interface looks like next time: the file `appearance.json` in the data directory.
 
-Owns that file. A file that cannot be read or written is no reason not to show the lists: the defaults are used then.
+Owns that file. If it cannot be read, the defaults are used; if it cannot be written, the choice is not saved.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 from pathlib import Path
 from typing import Any, cast
+
+from app.system.private_file import replace_file
 
 
 class Appearance:
@@ -23,7 +24,7 @@ class Appearance:
         self._path = data_dir / "appearance.json"
 
     def theme(self) -> str | None:
-        """The name of the theme that was chosen last, or None."""
+        """The name of the theme that was chosen last, or None if there is none."""
         try:
             value: Any = json.loads(self._path.read_text("utf-8"))
         except (OSError, ValueError, RecursionError):
@@ -32,9 +33,6 @@ class Appearance:
         return theme if isinstance(theme, str) else None
 
     def remember_theme(self, name: str) -> None:
-        """Keep the name of a theme; if that fails, it is not kept."""
-        draft = self._path.with_name(f"{self._path.name}.{os.getpid()}.new")
+        """Save the name of a theme, without waiting for the disk; a failure is ignored."""
         with contextlib.suppress(OSError):
-            with os.fdopen(os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
-                json.dump({"theme": name}, file)
-            draft.replace(self._path)
+            replace_file(self._path, json.dumps({"theme": name}), durable=False)

@@ -1,7 +1,7 @@
 """Every action that a key can start, and its keys: the one registry behind bindings, key bar, help and palette.
 
 Owns the names, words and keys of all actions, the presets, and what makes a keymap valid. Must not import Textual:
-settings are checked, and keys are told, without it.
+settings are checked, and keys are printed, without it.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ class Place(Enum):
     ROWS = "Moving"
     ENTRY = "While typing"
     FILTER = "While filtering"
-    PICK = "When picking"
-    CONFIRM = "When asked"
-    SYNC = "In the sync screen"
+    PICK = "When choosing"
+    CONFIRM = "In a dialog"
+    SYNC = "On the sync screen"
     HELP = "In this help"
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One action.
+    """One action; a row of the table below, which is why it has six fields.
 
     Attributes:
         name: its method is `action_<name>`.
         place: where it is bound.
         keys: Textual's names of the keys that it has without a keymap, the one to show first.
-        label: one or two words for the key bar; empty keeps it out of there.
+        label: one or two words for the key bar; if empty, the key bar does not show it.
         help: a short sentence for the help.
-        weight: the lightest are the first to go where the key bar is too narrow.
+        weight: where the key bar is too narrow, the lightest actions are left out first.
     """
 
     name: str
@@ -52,14 +52,9 @@ class Action:
 
     @property
     def id(self) -> str:
-        """The same in every release: keymaps and the key bar know the action by it."""
+        """What keymaps and the key bar call the action; it never changes."""
         name, _, argument = self.name.rstrip(")").partition("(")
         return f"{self.place.name.lower()}.{name}" + (f"_{argument.replace('-', 'back_')}" if argument else "")
-
-    @property
-    def shown_keys(self) -> tuple[str, ...]:
-        """The keys that it has without a keymap, as people write them."""
-        return tuple(map(shown_key, self.keys))
 
 
 _SHOWN_KEYS: Final = {
@@ -82,88 +77,86 @@ _SHOWN_KEYS: Final = {
 }
 
 ACTIONS: Final[tuple[Action, ...]] = (
-    Action("new_todo", Place.TODOS, ("a",), "Add", "Add to-dos, one after the other", 9),
-    Action("toggle_todo", Place.TODOS, ("x",), "Done", "Mark as done, or as open again", 8),
-    Action("edit_todo", Place.TODOS, ("e", "enter", "f2"), "Edit", "Change the text of the to-do", 5),
-    Action("edit_in_editor", Place.TODOS, ("E",), "", "Change the whole text, with its notes, in $EDITOR"),
+    Action("new_todo", Place.TODOS, ("a",), "Add", "Add to-dos", 9),
+    Action("toggle_todo", Place.TODOS, ("x",), "Done", "Mark as done or not done", 8),
+    Action("edit_todo", Place.TODOS, ("e", "enter", "f2"), "Edit", "Edit the to-do", 5),
+    Action("edit_in_editor", Place.TODOS, ("E",), "", "Edit the text and notes in $EDITOR"),
     Action("delete_todo", Place.TODOS, ("d", "delete"), "Delete", "Delete", 4),
-    Action("due_todo", Place.TODOS, ("w",), "When", "Set or take away when it is due", 2),
-    Action("set_priority(1)", Place.TODOS, ("1",), "", "Give priority 1, the highest"),
-    Action("set_priority(2)", Place.TODOS, ("2",), "", "Give priority 2"),
-    Action("set_priority(3)", Place.TODOS, ("3",), "", "Give priority 3"),
-    Action("set_priority(4)", Place.TODOS, ("4",), "", "Give priority 4"),
-    Action("set_priority(0)", Place.TODOS, ("0",), "", "Take the priority away"),
-    Action("tag_todo", Place.TODOS, ("t",), "Tag", "Add tags, or take them away", 1),
+    Action("due_todo", Place.TODOS, ("w",), "Due", "Set or remove the due date", 2),
+    Action("set_priority(1)", Place.TODOS, ("1",), "", "Set priority 1 (highest)"),
+    Action("set_priority(2)", Place.TODOS, ("2",), "", "Set priority 2"),
+    Action("set_priority(3)", Place.TODOS, ("3",), "", "Set priority 3"),
+    Action("set_priority(4)", Place.TODOS, ("4",), "", "Set priority 4 (lowest)"),
+    Action("set_priority(0)", Place.TODOS, ("0",), "", "Remove the priority"),
+    Action("tag_todo", Place.TODOS, ("t",), "Tag", "Add or remove tags", 1),
     Action("move_todo", Place.TODOS, ("m",), "Move", "Move to another list", 3),
-    Action("move_row_up", Place.TODOS, ("K", "shift+up"), "", "Put it one place up, on this device"),
-    Action("move_row_down", Place.TODOS, ("J", "shift+down"), "", "Put it one place down, on this device"),
+    Action("move_row_up", Place.TODOS, ("K", "shift+up"), "", "Move up, on this device only"),
+    Action("move_row_down", Place.TODOS, ("J", "shift+down"), "", "Move down, on this device only"),
     Action("copy_todo", Place.TODOS, ("y",), "", "Copy the text"),
-    Action("choose", Place.TODOS, ("space",), "Choose", "Choose it, to do something with several", 2),
-    Action("choose_range", Place.TODOS, ("v",), "", "Choose while moving, until pressed again"),
-    Action("choose_all", Place.TODOS, ("V",), "", "Choose all that are shown, or none"),
-    Action("choose_none", Place.TODOS, ("escape",), "Choose none", "While some are chosen: choose none", 8),
-    Action("sort", Place.TODOS, ("s",), "Sort", "Sort otherwise", 1),
-    Action("toggle_done_shown", Place.TODOS, ("H",), "", "Hide what is done, or show it"),
-    Action("next_match", Place.TODOS, ("n",), "", "While filtered: the next match"),
-    Action("previous_match", Place.TODOS, ("N",), "", "While filtered: the match before"),
-    Action("clear_filter", Place.TODOS, ("escape",), "Show all", "While filtered: show all to-dos again", 8),
+    Action("choose", Place.TODOS, ("space",), "Select", "Select, to act on several at once", 2),
+    Action("choose_range", Place.TODOS, ("v",), "", "Start or end selecting a range"),
+    Action("choose_all", Place.TODOS, ("V",), "", "Select all that are shown, or none"),
+    Action("choose_none", Place.TODOS, ("escape",), "Deselect", "Clear the selection", 8),
+    Action("sort", Place.TODOS, ("s",), "Sort", "Change sort order", 1),
+    Action("toggle_done_shown", Place.TODOS, ("H",), "", "Show or hide completed to-dos"),
+    Action("next_match", Place.TODOS, ("n",), "", "Go to the next match"),
+    Action("previous_match", Place.TODOS, ("N",), "", "Go to the previous match"),
+    Action("clear_filter", Place.TODOS, ("escape",), "Show all", "Clear the filter", 8),
     Action("leave_todos", Place.TODOS, ("left", "h", "escape"), "Lists", "Go to the lists", 7),
-    Action("open_list", Place.LISTS, ("enter", "right", "l"), "Open", "Go to the to-dos of the list", 8),
+    Action("open_list", Place.LISTS, ("enter", "right", "l"), "Open", "Open the list", 8),
     Action("new_list", Place.LISTS, ("n",), "New", "Add a list", 7),
-    Action("rename_list", Place.LISTS, ("e", "r", "f2"), "Rename", "Change the name of the list", 5),
+    Action("rename_list", Place.LISTS, ("e", "r", "f2"), "Rename", "Rename the list", 5),
     Action("delete_list", Place.LISTS, ("d", "delete"), "Delete", "Delete the list and its to-dos (asks first)", 4),
-    Action("add_todo", Place.ANYWHERE, ("a",), "Add to-do", "Add to-dos to the open list, one after the other", 9),
+    Action("add_todo", Place.ANYWHERE, ("a",), "Add to-do", "Add to-dos to the open list", 9),
     Action("add_list", Place.ANYWHERE, ("L",), "New list", "Add a list", 1),
-    Action("add_first_list", Place.ANYWHERE, ("L", "n"), "New list", "Add a first list, while there is none", 9),
-    Action("add_sample", Place.ANYWHERE, ("s",), "Sample list", "Add a short sample list, while there is none", 9),
-    Action("undo", Place.ANYWHERE, ("u",), "Undo", "Undo the last step, also after a restart", 3),
-    Action("redo", Place.ANYWHERE, ("U", "ctrl+r"), "", "Redo what was undone"),
-    Action("jump", Place.ANYWHERE, ("o",), "Go to", "Go to a list by a part of its name", 2),
-    Action("filter", Place.ANYWHERE, ("slash",), "Filter", "Filter the to-dos by typing", 3),
-    Action("toggle_details", Place.ANYWHERE, ("i",), "Details", "Show or hide all about the to-do, with its notes", 2),
-    Action("switch_pane", Place.ANYWHERE, ("tab", "shift+tab"), "", "Go to the other side"),
+    Action("add_first_list", Place.ANYWHERE, ("L", "n"), "New list", "Add your first list", 9),
+    Action("add_sample", Place.ANYWHERE, ("s",), "Sample list", "Add a sample list", 9),
+    Action("undo", Place.ANYWHERE, ("u",), "Undo", "Undo the last change, even after a restart", 3),
+    Action("redo", Place.ANYWHERE, ("U", "ctrl+r"), "", "Redo what was undone last"),
+    Action("jump", Place.ANYWHERE, ("o",), "Go to", "Go to a list by name", 2),
+    Action("filter", Place.ANYWHERE, ("slash",), "Filter", "Filter the to-dos", 3),
+    Action("toggle_details", Place.ANYWHERE, ("i",), "Details", "Show or hide the details and notes", 2),
+    Action("switch_pane", Place.ANYWHERE, ("tab", "shift+tab"), "", "Switch panes"),
     Action("connect", Place.ANYWHERE, ("c",), "Connect", "Start syncing", 4),
-    Action("disconnect", Place.ANYWHERE, ("c",), "Pause", "Pause syncing; you can carry on editing", 4),
-    Action("sync", Place.ANYWHERE, ("S",), "Sync", "Show the state of syncing, and what was rejected", 3),
+    Action("disconnect", Place.ANYWHERE, ("c",), "Pause", "Pause syncing; you can keep editing", 4),
+    Action("sync", Place.ANYWHERE, ("S",), "Sync", "Show the sync state and rejected changes", 3),
     Action("help", Place.ANYWHERE, ("question_mark", "f1"), "Help", "Show all keys", 10),
-    Action("quit", Place.ANYWHERE, ("q",), "Quit", "Quit; changes that wait are uploaded next time", 6),
-    Action("tell_quit", Place.ANYWHERE, ("ctrl+c",), "", "Tell how to quit"),
-    Action("quit", Place.ALWAYS, ("ctrl+q",), "", "Quit, also while typing"),
-    Action("command_palette", Place.ALWAYS, ("ctrl+p",), "", "Find an action by a part of its name"),
-    Action("choose_theme", Place.ALWAYS, ("ctrl+t",), "", "Choose other colours"),
-    Action("suspend_process", Place.ALWAYS, ("ctrl+z",), "", "Go to the shell; fg comes back"),
+    Action("quit", Place.ANYWHERE, ("q",), "Quit", "Quit; waiting changes are uploaded next time", 6),
+    Action("tell_quit", Place.ANYWHERE, ("ctrl+c",), "", "Show how to quit"),
+    Action("quit", Place.ALWAYS, ("ctrl+q",), "", "Quit, even while typing"),
+    Action("command_palette", Place.ALWAYS, ("ctrl+p",), "", "Find an action by name"),
+    Action("choose_theme", Place.ALWAYS, ("ctrl+t",), "", "Change the theme"),
+    Action("suspend_process", Place.ALWAYS, ("ctrl+z",), "", "Suspend to the shell; fg resumes"),
     Action("cursor_down", Place.ROWS, ("down", "j"), "", "Next"),
     Action("cursor_up", Place.ROWS, ("up", "k"), "", "Previous"),
-    Action("page_down", Place.ROWS, ("pagedown", "ctrl+f"), "", "One page down"),
-    Action("page_up", Place.ROWS, ("pageup", "ctrl+b"), "", "One page up"),
+    Action("page_down", Place.ROWS, ("pagedown", "ctrl+f"), "", "Page down"),
+    Action("page_up", Place.ROWS, ("pageup", "ctrl+b"), "", "Page up"),
     Action("first", Place.ROWS, ("home", "g"), "", "First"),
     Action("last", Place.ROWS, ("end", "G"), "", "Last"),
-    Action("submit", Place.ENTRY, ("enter",), "Save", "Save; a paste of several lines adds several to-dos", 2),
+    Action("submit", Place.ENTRY, ("enter",), "Save", "Save; pasting several lines adds several to-dos", 2),
     Action("close", Place.ENTRY, ("escape",), "Close", "Close without saving", 1),
     Action("copy", Place.ENTRY, ("ctrl+c",), "", "Copy the selected text"),
-    Action("submit", Place.FILTER, ("enter", "down"), "Keep", "Keep the filter and go to what matches", 2),
-    Action("close", Place.FILTER, ("escape",), "Show all", "Show all to-dos again", 1),
+    Action("submit", Place.FILTER, ("enter", "down"), "Keep", "Keep the filter and go to the matches", 2),
+    Action("close", Place.FILTER, ("escape",), "Show all", "Clear the filter", 1),
     Action("copy", Place.FILTER, ("ctrl+c",), "", "Copy the selected text"),
-    Action("pick", Place.PICK, ("enter",), "", "Take it"),
-    Action("close_pick", Place.PICK, ("escape",), "", "Take nothing"),
+    Action("pick", Place.PICK, ("enter",), "", "Choose"),
+    Action("close_pick", Place.PICK, ("escape",), "", "Cancel"),
     Action("next_choice", Place.PICK, ("down", "ctrl+n"), "", "Next"),
     Action("previous_choice", Place.PICK, ("up", "ctrl+p"), "", "Previous"),
-    Action("confirm", Place.CONFIRM, ("y",), "", "Do it"),
-    Action("decline", Place.CONFIRM, ("n", "escape", "q"), "", "Leave everything as it is"),
-    Action("next_answer", Place.CONFIRM, ("tab", "right", "left", "shift+tab"), "", "Go to the other answer"),
-    Action("retry_change", Place.SYNC, ("r",), "Retry", "Send the rejected change once more", 8),
-    Action("edit_change", Place.SYNC, ("e",), "Edit", "Change the text of the rejected change, and send it again", 5),
-    Action("copy_change", Place.SYNC, ("y",), "", "Copy the rejected change, whole, as JSON"),
-    Action("export_changes", Place.SYNC, ("E",), "", "Write all rejected changes, whole, into a file"),
-    Action(
-        "copy_diagnostics", Place.SYNC, ("Y",), "Diagnostics", "Copy the state of syncing, without names or texts", 3
-    ),
-    Action("show_log", Place.SYNC, ("l",), "Log", "Show the last lines of the log, or hide them", 2),
-    Action("discard_change", Place.SYNC, ("d", "delete"), "Discard", "Forget the rejected change (asks first)", 7),
-    Action("dismiss_replaced", Place.SYNC, ("x",), "Dismiss", "Forget this conflict and older ones (asks first)", 6),
+    Action("confirm", Place.CONFIRM, ("y",), "", "Confirm"),
+    Action("decline", Place.CONFIRM, ("n", "escape", "q"), "", "Cancel"),
+    Action("next_answer", Place.CONFIRM, ("tab", "right", "left", "shift+tab"), "", "Switch between the answers"),
+    Action("retry_change", Place.SYNC, ("r",), "Retry", "Retry the rejected change", 8),
+    Action("edit_change", Place.SYNC, ("e",), "Edit", "Edit the rejected change and retry it", 5),
+    Action("copy_change", Place.SYNC, ("y",), "", "Copy the rejected change as JSON"),
+    Action("export_changes", Place.SYNC, ("E",), "", "Export all rejected changes to a file"),
+    Action("copy_diagnostics", Place.SYNC, ("Y",), "Diagnostics", "Copy the sync state, without names or texts", 3),
+    Action("show_log", Place.SYNC, ("l",), "Log", "Show or hide the latest log lines", 2),
+    Action("discard_change", Place.SYNC, ("d", "delete"), "Discard", "Discard the rejected change (asks first)", 7),
+    Action("dismiss_replaced", Place.SYNC, ("x",), "Dismiss", "Dismiss this conflict and older ones (asks first)", 6),
     Action("connect", Place.SYNC, ("c",), "Connect", "Start syncing", 4),
     Action("disconnect", Place.SYNC, ("c",), "Pause", "Pause syncing", 4),
-    Action("next_part", Place.SYNC, ("tab", "shift+tab"), "", "Go to the next part, to scroll it"),
+    Action("next_part", Place.SYNC, ("tab", "shift+tab"), "", "Go to the next section, to scroll it"),
     Action("help", Place.SYNC, ("question_mark", "f1"), "Help", "Show all keys", 5),
     Action("close_sync", Place.SYNC, ("escape", "S", "q", "left"), "Close", "Back to the lists", 9),
     Action("close_help", Place.HELP, ("escape", "f1"), "", "Close the help"),
@@ -182,10 +175,10 @@ _NEVER_TOGETHER: Final = (
     frozenset({"add_list", "add_first_list"}),
     frozenset({"choose_none", "clear_filter", "leave_todos"}),
 )
-"""Actions of one place that may share a key: only one of them is in force at a time."""
+"""Actions of one place that may share a key: only one of them is available at a time."""
 
 Preset = Literal["default", "vim", "plain"]
-"""A set of keys to begin with."""
+"""A set of keys to start from."""
 
 PRESETS: Final[Mapping[Preset, Mapping[str, tuple[str, ...]]]] = {
     "default": {},
@@ -224,7 +217,7 @@ PRESETS: Final[Mapping[Preset, Mapping[str, tuple[str, ...]]]] = {
         "sync.close_sync": ("escape", "f8"),
     },
 }
-"""What each preset has other than the registry."""
+"""How each preset differs from the registry."""
 
 _NAMED_KEYS: Final = frozenset(
     {
@@ -242,19 +235,19 @@ _NAMES: Final = {
     "plus_sign": "plus",
     "low_line": "underscore",
 }
-"""Where a character's name as a key is not the one that Unicode gives it."""
+"""Characters whose name as a key differs from their Unicode name."""
 
 
 class KeymapError(Exception):
-    """A keymap cannot be used. The message is a part of a sentence: what is wrong with which entry."""
+    """A keymap is not valid. The message completes a sentence: what is wrong with which entry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Keymap:
-    """The keys in force.
+    """The keys in use.
 
     Attributes:
-        keys: by `Action.id`; those of actions that are not in it are the registry's.
+        keys: by `Action.id`; other actions have the keys of the registry.
     """
 
     keys: Mapping[str, tuple[str, ...]]
@@ -264,7 +257,7 @@ class Keymap:
         """A preset with changes.
 
         Args:
-            preset: what to begin with.
+            preset: what to start from.
             changes: by `Action.id`, one key or several; an empty list leaves an action without a key. A key is named as
                 Textual names it (`ctrl+k`, `f5`, `question_mark`) or by its character (`?`).
 
@@ -275,7 +268,7 @@ class Keymap:
         for action_id, keys in (changes or {}).items():
             if action_id not in BY_ID:
                 near = difflib.get_close_matches(action_id, BY_ID, n=1, cutoff=0.5)
-                hint = f"; did you mean {near[0]}?" if near else "; todo-tui keys lists all."
+                hint = f"; did you mean {near[0]}?" if near else "; run todo-tui keys to see all."
                 raise KeymapError(f"there is no action {action_id!r}{hint}")
             several = [keys] if isinstance(keys, str) else list(keys)
             chosen[action_id] = tuple(_key_named(key, action_id) for key in several)
@@ -303,7 +296,7 @@ class Keymap:
                 other = taken.setdefault((action.place, key), action)
                 if other is not action and not any({other.name, action.name} <= each for each in _NEVER_TOGETHER):
                     raise KeymapError(
-                        f"the key {shown_key(key)} would mean {other.id} and {action.id}, both {_where(action.place)}; "
+                        f"the key {shown_key(key)} would mean both {other.id} and {action.id} {_where(action.place)}; "
                         "give one of them another key."
                     )
 
@@ -330,7 +323,7 @@ def _key_named(key: str, action_id: str) -> str:
         except KeyError:
             known = False
     if not name or not known or any(each not in _MODIFIERS for each in modifiers):
-        raise KeymapError(f"{key!r} for {action_id} is no key; write it as in d, ctrl+k, f5 or pageup.")
+        raise KeymapError(f"{key!r} for {action_id} is not a valid key; write it like d, ctrl+k, f5 or pageup.")
     return "+".join([*modifiers, name])
 
 

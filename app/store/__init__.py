@@ -7,7 +7,7 @@ must not know how anything is shown.
 from app.store.editing import SAMPLE_NAME, SAMPLE_TODOS
 from app.store.following import ViewRead
 from app.store.journal import Undone
-from app.store.rows import Todo, TodoList, first_line, local_now
+from app.store.rows import Todo, TodoList, first_line
 from app.store.store import SUBSCRIPTION_TTL, Store
 from app.store.views import Arrangement, SmartView, Sort, ViewCounts
 
@@ -25,5 +25,4 @@ __all__ = [
     "ViewCounts",
     "ViewRead",
     "first_line",
-    "local_now",
 ]

@@ -1,4 +1,4 @@
-"""Changes of rows, told as what a person did to lists and to-dos.
+"""Changes of rows, described as what a person did to lists and to-dos.
 
 Owns this wording only: pure functions of entries of the upload queue and of what is known about their rows. The texts
 of lists and to-dos are in it as they are; whoever shows them makes them harmless.
@@ -14,6 +14,7 @@ from sync import Conflict, CrudEntry
 
 _NO_TEXT: Final = "(no text)"
 _TEXT_COLUMNS: Final = {"lists": "name", "todos": "description"}
+_TEXT_NAMES: Final = {"lists": "Name", "todos": "Text"}
 _BOOKKEEPING: Final = {"created_at", "created_by", "completed_at", "completed_by", "owner_id"}
 _THINGS: Final = {"lists": "the list", "todos": "the to-do"}
 
@@ -34,11 +35,11 @@ class KnownTexts:
 
 
 def counted(count: int) -> str:
-    """So many changes, in words."""
+    """A number of changes, in words."""
     return "1 change" if count == 1 else f"{count:,} changes"
 
 
-def told(entry: CrudEntry, known: KnownTexts) -> str:
+def describe_entry(entry: CrudEntry, known: KnownTexts) -> str:
     """What an entry does, as a phrase that begins with a verb."""
     if entry.table not in _TEXT_COLUMNS:
         return f"{entry.op} {entry.table} {entry.id}"
@@ -48,7 +49,7 @@ def told(entry: CrudEntry, known: KnownTexts) -> str:
     if entry.op == "DELETE":
         return f"Delete {thing}"
     if entry.op == "PUT":
-        return f"Add {thing}{_place(entry, known) if entry.table == 'todos' else ''}"
+        return f"Add {thing}{_to_list(entry, known) if entry.table == 'todos' else ''}"
     if entry.table == "lists":
         return f"Rename {thing} to {_quoted(after)}" if "name" in data else f"Change {thing}"
     if "description" in data:
@@ -58,7 +59,7 @@ def told(entry: CrudEntry, known: KnownTexts) -> str:
     return f"Change {thing}"
 
 
-def conflict_told(conflict: Conflict, known: KnownTexts) -> tuple[str, str, str]:
+def describe_conflict(conflict: Conflict, known: KnownTexts) -> tuple[str, str, str]:
     """What a conflict is about, what was written here, and what is there instead."""
     thing = _THINGS.get(conflict.table, conflict.table)
     row = f"{thing} {_quoted(known.of(conflict.table, conflict.row_id))}"
@@ -66,10 +67,10 @@ def conflict_told(conflict: Conflict, known: KnownTexts) -> tuple[str, str, str]
         mine, theirs = ("deleted" if side is None else "kept" for side in (conflict.mine, conflict.theirs))
         return row[:1].upper() + row[1:], mine, theirs
     if conflict.column == _TEXT_COLUMNS.get(conflict.table):
-        return f"The text of {row}", _quoted(conflict.mine), _quoted(conflict.theirs)
+        return f"{_TEXT_NAMES[conflict.table]} of {row}", _quoted(conflict.mine), _quoted(conflict.theirs)
     if conflict.column == "completed":
         mine, theirs = ("done" if side else "open" for side in (conflict.mine, conflict.theirs))
-        return f"Whether {row} is done", mine, theirs
+        return f"Status of {row}", mine, theirs
     return f"{conflict.column} of {row}", str(conflict.mine), str(conflict.theirs)
 
 
@@ -89,9 +90,9 @@ def text_of(table: str, values: Mapping[str, Any] | None) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _place(entry: CrudEntry, known: KnownTexts) -> str:
+def _to_list(entry: CrudEntry, known: KnownTexts) -> str:
     name = known.of("lists", str((entry.data or {}).get("list_id")))
-    return " to a list that is gone" if name is None else f" to {_quoted(name)}"
+    return " to a list that no longer exists" if name is None else f" to {_quoted(name)}"
 
 
 def _quoted(text: object) -> str:

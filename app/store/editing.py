@@ -1,4 +1,4 @@
-"""Every change of lists and to-dos: what it writes, what it is called when it is undone, and how much goes into one.
+"""Every change of lists and to-dos: what it writes, its label for undo, and how much goes into one transaction.
 
 Owns the writes. Each begins when it is called and ends by itself, is divided into transactions that are small enough
 to be uploaded, and is written into the journal. Must not know how rows are read for showing.
@@ -16,11 +16,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 from app import todo_text
-from app.store import placing, positions
+from app.store import positions, todo_positions
 from app.store.failures import RefusedError, as_store_error
 from app.store.journal import Journal, Recording, Step, Undone, Values, require
 from app.store.rows import first_line
-from app.store.views import PLACE
+from app.store.views import POSITION
 from app.store.writes import MAX_CHARACTERS, MAX_ROWS, Writes, ends_of_chunks, refuse_long
 from app.todo_text.transfer import ExportedList, ExportedTodo, summary
 from sync import PowerSyncDatabase
@@ -32,8 +32,8 @@ SAMPLE_NAME: Final = "First steps"
 SAMPLE_TODOS: Final = (
     "Press x to mark this one as done, u to undo that",
     "Press a to add a to-do, such as: Pay rent tomorrow 9am p1 #home",
-    "Press e to edit, d to delete, space to choose several",
-    "Press L for a new list, tab to switch sides",
+    "Press e to edit, d to delete, space to select several",
+    "Press L for a new list, tab to switch panes",
     "Work offline: changes wait here and sync later",
     "Press ? for all keys, then delete this list",
 )
@@ -46,43 +46,45 @@ _MOST_OWN: Final = 1_000
 def _write(
     method: Callable[Concatenate[Editing, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[Editing, P], asyncio.Future[T]]:
-    """Make a method begin its write when it is called; what is awaited only tells the result."""
+    """Make a method begin its write when it is called; awaiting what it returns only waits for the result."""
 
     @functools.wraps(method)
-    def begin(store: Editing, *arguments: P.args, **options: P.kwargs) -> asyncio.Future[T]:
-        return store.writes.begin(method(store, *arguments, **options))
+    def begin(editing: Editing, *arguments: P.args, **options: P.kwargs) -> asyncio.Future[T]:
+        return editing.writes.begin(method(editing, *arguments, **options))
 
     return begin
 
 
 class Editing:
-    """The writes of a store. `Store` documents what they have in common.
+    """The writes of a store: `Store.edit`.
 
-    Each returns what it has done as a label, such as `Deleted “Milk”`, unless it says otherwise; empty if nothing had
-    to be done. To-dos that are gone already are passed over.
+    Each is local and returns once it is committed here. It begins when it is called and ends by itself: cancelling it
+    only stops the wait for its result. It returns what it has done as a label, such as `Deleted “Milk”`, unless it says
+    otherwise; the label is empty if there was nothing to do. To-dos that have been deleted are skipped.
+
+    Attributes:
+        writes: those that are under way.
+
+    Args:
+        database: open; its tables are those of `app.store.schema`.
+        user_id: the owner of what is made here.
+        now: the clock, giving aware datetimes in the user's zone.
+        writes: where they run.
     """
 
-    def __init__(self, database: PowerSyncDatabase, user_id: str, now: Callable[[], datetime]) -> None:
-        self._database = database
+    def __init__(self, database: PowerSyncDatabase, user_id: str, now: Callable[[], datetime], writes: Writes) -> None:
         self._user_id = user_id
         self._now = now
-        self._journal = Journal(database, self._note_own)
+        self._journal = Journal(database, self._remember_own)
         self._own: dict[str, float] = {}
         self._last_stamp = datetime.min.replace(tzinfo=UTC)
-        self.writes: Final = Writes()
-
-    async def flush(self, seconds: float) -> int:
-        """Wait for the writes that are under way, at most so long, and return how many are not stored then.
-
-        Those are still unfinished, or failed when nobody may have been left to be told.
-        """
-        return await self.writes.flush(seconds)
+        self.writes: Final = writes
 
     def wrote_lately(self, row_id: str) -> bool:
-        """Whether this store wrote a row in the last seconds: what changes then needs no telling."""
+        """Whether a row was written here in the last seconds: the user knows of that change."""
         return time.monotonic() - self._own.get(row_id, -_OWN_SECONDS) < _OWN_SECONDS
 
-    def _note_own(self, row_ids: Iterable[str]) -> None:
+    def _remember_own(self, row_ids: Iterable[str]) -> None:
         now = time.monotonic()
         if len(self._own) > _MOST_OWN:
             self._own = {row_id: at for row_id, at in self._own.items() if now - at < _OWN_SECONDS}
@@ -92,7 +94,7 @@ class Editing:
 
     @_write
     async def undo(self) -> Undone | None:
-        """Take the last step back, or return None if there is none. Rows that others changed since stay as they are.
+        """Undo the last step, or return None if there is none. Rows that others have changed since stay as they are.
 
         Raises:
             StoreError: it was not undone.
@@ -102,7 +104,7 @@ class Editing:
 
     @_write
     async def redo(self) -> Undone | None:
-        """Do the step again that was undone last, or return None if there is none. Otherwise as `undo`."""
+        """Redo the step that was undone last, or return None if there is none. Otherwise as `undo`."""
         with as_store_error("Nothing was redone"):
             return await self._journal.redo()
 
@@ -145,7 +147,7 @@ class Editing:
 
     @_write
     async def delete_list(self, list_id: str) -> str:
-        """Delete a list and its to-dos; a long list in several transactions. It is no error if it is gone already.
+        """Delete a list and its to-dos; a long list in several transactions. Deleting a list that is gone is no error.
 
         Raises:
             StoreError: the list was not deleted, but some of its to-dos may have been.
@@ -170,7 +172,7 @@ class Editing:
         while not last:
             with as_store_error(failed):
                 last = await self._journal.record(step, delete_some)
-            failed = "The list was deleted only in part"
+            failed = "The list was only partly deleted"
         return step.label
 
     @_write
@@ -229,7 +231,7 @@ class Editing:
 
     @_write
     async def set_completed(self, todo_ids: Collection[str], *, completed: bool) -> str:
-        """Complete to-dos, noting when and by whom, or open them again. One that recurs gets its next one.
+        """Complete to-dos, noting when and by whom, or reopen them. One that recurs gets its next one.
 
         Raises:
             StoreError: not all were changed.
@@ -249,7 +251,7 @@ class Editing:
                 ]
                 await recording.insert("todos", following)
 
-        done = ("Completed", "Opened again")[not completed]
+        done = ("Completed", "Reopened")[not completed]
         return await self._change_todos(todo_ids, done, complete)
 
     @_write
@@ -288,7 +290,7 @@ class Editing:
         Args:
             todo_ids: which.
             change: the new text for the one that is there when this is written.
-            done: what that did, in words that go before the to-do.
+            done: what that did, in words that precede the to-do, such as `Tagged`.
 
         Raises:
             StoreError: not all were changed.
@@ -318,19 +320,19 @@ class Editing:
 
         async def place(recording: Recording) -> None:
             rows = await recording.transaction.get_all(
-                f"SELECT todos.id AS id, todos.description AS description, {PLACE} AS place FROM todos"
+                f"SELECT todos.id AS id, todos.description AS description, {POSITION} AS position FROM todos"
                 " WHERE todos.id IN (?, ?, ?)",
                 [todo_id, after, before],
             )
-            places = {row["id"]: row["place"] for row in rows}
-            if todo_id not in places:
+            around = {row["id"]: row["position"] for row in rows}
+            if todo_id not in around:
                 raise RefusedError("it has been deleted")
             step.label = f"Moved {_quoted(next(row['description'] for row in rows if row['id'] == todo_id))}"
-            position = positions.between(places.get(after or "", ""), places.get(before or ""))
+            position = positions.between(around.get(after or "", ""), around.get(before or ""))
             if position is None:
-                await placing.number(recording, todo_id, after)
+                await todo_positions.number(recording, todo_id, after)
             else:
-                await placing.put(recording, {todo_id: position})
+                await todo_positions.put(recording, {todo_id: position})
 
         step = Step("Moved")
         with as_store_error("The to-do was not moved"):
@@ -350,7 +352,7 @@ class Editing:
         failed = "Nothing was imported"
         for each in lists:
             row = self._new_list(each.name)
-            todos = [self._carried(row["id"], todo) for todo in each.todos]
+            todos = [self._imported(row["id"], todo) for todo in each.todos]
             start = 0
             for end in ends_of_chunks([todo.description for todo in each.todos]) if todos else [0]:
                 chunk, first = todos[start:end], start == 0
@@ -368,7 +370,7 @@ class Editing:
                 start = end
         return step.label
 
-    def _carried(self, list_id: str, todo: ExportedTodo) -> Values:
+    def _imported(self, list_id: str, todo: ExportedTodo) -> Values:
         row = self._new_todo(list_id, todo.description)
         if todo.created_at is not None:
             row["created_at"] = todo.created_at
@@ -428,7 +430,7 @@ class Editing:
     ) -> str:
         """Change to-dos as one step, in transactions that are small enough although each to-do may be written twice."""
         ids = list(todo_ids)
-        told = f"The to-do was not {failed}" if len(ids) == 1 else f"The to-dos were not {failed}"
+        failure = f"The to-do was not {failed}" if len(ids) == 1 else f"The to-dos were not {failed}"
         step = Step(done)
         start = 0
 
@@ -439,13 +441,13 @@ class Editing:
                 step.label = f"{done} {_quoted(only) if len(ids) == 1 else f'{len(ids):,} to-dos'}"
             end = next(ends_of_chunks([row["description"] or "" for row in rows.values()]), 0)
             await change(recording, dict(list(rows.items())[:end]))
-            # What is gone already, at the end of the chunk too, is passed over.
+            # To-dos that have been deleted, at the end of the chunk too, are skipped.
             return MAX_ROWS // 2 if end == len(rows) else ids.index(list(rows)[end], start) - start
 
         while start < len(ids):
-            with as_store_error(told):
+            with as_store_error(failure):
                 start = min(len(ids), start + await self._journal.record(step, write))
-            told = f"Only the first {start:,} to-dos were {failed}"
+            failure = f"Only the first {start:,} to-dos were {failed}"
         return step.label if step.number is not None else ""
 
     def _new_list(self, name: str) -> Values:

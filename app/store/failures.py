@@ -1,4 +1,4 @@
-"""What can go wrong with the local database, in one sentence for the user, and how reading goes on after it.
+"""What can go wrong with the local database, in one sentence for the user, and how watching goes on afterwards.
 
 Owns `StoreError` and its wording, and the waits between attempts to follow something. Must not know what is stored.
 """
@@ -36,7 +36,7 @@ class StoreError(Exception):
 
 
 OnFailure = Callable[[StoreError], object]
-"""What is done with a failure that will be tried again."""
+"""Called with a failure after which the store retries by itself."""
 
 
 def log_failure(error: StoreError) -> None:
@@ -45,7 +45,7 @@ def log_failure(error: StoreError) -> None:
 
 
 class RefusedError(Exception):
-    """A write that makes no sense any more; the message is the reason, without a full stop."""
+    """A write that no longer makes sense; the message is the reason, without a full stop."""
 
 
 @contextmanager
@@ -58,25 +58,25 @@ def as_store_error(failed: str, *, stored: int = 0) -> Generator[None]:
     except DatabaseClosedError as error:
         raise StoreError(f"{failed}: the database is closed.", stored) from error
     except UnicodeError as error:
-        raise StoreError(f"{failed}: it has a character that cannot be stored.", stored) from error
+        raise StoreError(f"{failed}: it contains a character that cannot be stored.", stored) from error
     except (PowerSyncError, sqlite3.Error, OSError) as error:
         raise StoreError(f"{failed}: {_reason(error)}.", stored) from error
 
 
-async def follow_with_retry(follow: Callable[[], AsyncGenerator[T]], tell: OnFailure) -> AsyncIterator[T]:
-    """Yield what is followed; after a failure follow it anew, and tell of the first failure only."""
-    wait, told = FIRST_WAIT_SECONDS, False
+async def follow_with_retry(follow: Callable[[], AsyncGenerator[T]], on_failure: OnFailure) -> AsyncIterator[T]:
+    """Yield what is followed; after a failure start again, and report only the first of several failures in a row."""
+    wait, reported = FIRST_WAIT_SECONDS, False
     while True:
         try:
             async with aclosing(follow()) as results:
                 async for result in results:
-                    wait, told = FIRST_WAIT_SECONDS, False
+                    wait, reported = FIRST_WAIT_SECONDS, False
                     yield result
                 return
         except StoreError as error:
-            if not told:
-                told = True
-                tell(error)
+            if not reported:
+                reported = True
+                on_failure(error)
         await asyncio.sleep(wait)
         wait = min(2 * wait, LONGEST_WAIT_SECONDS)
 
@@ -86,9 +86,9 @@ def _reason(error: Exception) -> str:
     if name.startswith("SQLITE_FULL"):
         return "the disk is full"
     if name.startswith("SQLITE_READONLY"):
-        return "the database cannot be written"
+        return "the database is read-only"
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return "another program holds the database; try again"
+        return "the database is locked by another program; try again"
     if name.startswith("SQLITE_IOERR"):
-        return "the disk cannot be read or written"
+        return "the disk cannot be read or written to"
     return str(error).strip().rstrip(".") or type(error).__name__

@@ -1,7 +1,7 @@
 """The to-dos of one view, kept as they are in the database.
 
-Owns how they are mended: after a commit only the to-dos that it changed are read, and put in their places; what did not
-change stays the same object. Which they are and in which order is `app.store.views`'.
+Owns how they are updated: after a commit only the to-dos that it changed are read and sorted in; what did not change
+stays the same object. Which to-dos a view contains, and in which order, is decided by `app.store.views`.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from app.store.rows import Todo, todo_of_row
 from app.store.views import Arrangement, Order, SmartView, Sort, order_of, usual_sort_key
 from sync import PowerSyncDatabase
 
-_MOST_MENDED: Final = 200
-"""If more changed, all are read: that is not slower then."""
+_MOST_UPDATED: Final = 200
+"""If more have changed, all are read: that is no slower then."""
 
 _BEGINNING: Final = 500
-"""So many to-dos are told of a longer view before the rest is read."""
+"""Of a longer view, this many to-dos are given before the rest is read."""
 
 
 @dataclass(frozen=True, slots=True)
 class ViewRead:
-    """What a view holds now.
+    """What a view contains now.
 
     Attributes:
         arrangement: how it is arranged.
-        todos: in their order. Those that did not change are the same objects as in the read before.
-        changed: those among them that came or changed since the read before; None at first.
-        is_whole: whether these are all; of a long view, its beginning is told first.
+        todos: in their order. Those that did not change are the same objects as in the previous read.
+        changed: those among them that are new or changed since the previous read; None at first.
+        is_whole: whether these are all; of a long view, the beginning is given first.
     """
 
     arrangement: Arrangement
@@ -71,7 +71,7 @@ class ViewFollower:
         self._unusual: dict[str, str | int] = {}
 
     async def reads(self) -> AsyncGenerator[ViewRead]:
-        """What the view holds, now and after each commit that changes it.
+        """What the view contains, now and after each commit that changes it.
 
         Raises:
             sqlite3.Error: the database cannot be read.
@@ -81,7 +81,7 @@ class ViewFollower:
         async with aclosing(self._database.on_row_change(self._tables)) as changes:
             async for tables in changes:
                 ids = _ids_of_todos(tables)
-                if ids is not None and len(ids) <= _MOST_MENDED:
+                if ids is not None and len(ids) <= _MOST_UPDATED:
                     changed = await self._read_some(ids)
                 else:
                     before = self._todos
@@ -94,17 +94,17 @@ class ViewFollower:
                 first = False
 
     async def _read_all(self) -> AsyncGenerator[list[Todo]]:
-        """Read all to-dos; gives the beginning of many on the way."""
+        """Read all to-dos; if there are many, gives the first of them on the way."""
         todos: list[Todo] = []
         unusual: dict[str, str | int] = {}
         async with aclosing(self._database.iterate(self._sql, self._parameters)) as rows:
             async for row in rows:
                 if len(todos) == _BEGINNING:
                     yield list(todos)
-                todos.append(self._made(row, unusual))
+                todos.append(self._todo_of(row, unusual))
         self._todos, self._unusual, self._by_id = todos, unusual, {todo.id: todo for todo in todos}
 
-    def _made(self, row: sqlite3.Row, unusual: dict[str, str | int]) -> Todo:
+    def _todo_of(self, row: sqlite3.Row, unusual: dict[str, str | int]) -> Todo:
         """The to-do of a row: the same object as before if it is the same."""
         todo = todo_of_row(row)
         if not todo.completed and row["sort_key"] != usual_sort_key(todo, self._arrangement.sort):
@@ -117,24 +117,24 @@ class ViewFollower:
         return order_of(todo, self._unusual.get(todo.id, usual))
 
     async def _read_some(self, ids: Collection[str]) -> tuple[Todo, ...] | None:
-        """Read these to-dos again; None if nothing of them is another, nor in another place."""
+        """Read these to-dos again; None if none of them has changed or moved."""
         parameters = {**self._parameters, "only": json.dumps(list(ids))}
         unusual: dict[str, str | int] = {}
         rows = await self._database.get_all(self._some_sql, parameters)
-        read = {row["id"]: self._made(row, unusual) for row in rows}
+        read = {row["id"]: self._todo_of(row, unusual) for row in rows}
         changed = tuple(todo for row_id, todo in read.items() if self._by_id.get(row_id) is not todo)
         gone = [row_id for row_id in ids if row_id in self._by_id and row_id not in read]
         moved = [row_id for row_id in ids if self._unusual.get(row_id) != unusual.get(row_id)]
         outdated = {*gone, *moved, *(todo.id for todo in changed)}
         if not outdated:
             return None
-        # What is outdated goes out first, all of it: while one is where it was and another where it is now, the list is
-        # in no order in which a place could be found.
+        # All outdated ones are removed first: a list with some at their old index and some at their new one is not
+        # sorted, and cannot be searched by bisection.
         todos = list(self._todos)
-        for place in sorted(
-            (self._place(todos, each) for each in map(self._by_id.get, outdated) if each), reverse=True
+        for index in sorted(
+            (self._index_of(todos, each) for each in map(self._by_id.get, outdated) if each), reverse=True
         ):
-            del todos[place]
+            del todos[index]
         for row_id in outdated:
             self._by_id.pop(row_id, None)
             self._unusual.pop(row_id, None)
@@ -142,12 +142,12 @@ class ViewFollower:
                 self._by_id[row_id] = todo
                 if row_id in unusual:
                     self._unusual[row_id] = unusual[row_id]
-                todos.insert(self._place(todos, todo), todo)
+                todos.insert(self._index_of(todos, todo), todo)
         self._todos = todos
         return changed
 
-    def _place(self, todos: list[Todo], todo: Todo) -> int:
-        """Where a to-do is among others, or would be."""
+    def _index_of(self, todos: list[Todo], todo: Todo) -> int:
+        """The index at which a to-do is, or would be inserted."""
         return bisect_left(todos, self._order(todo), key=self._order)
 
 
@@ -162,7 +162,7 @@ def _ids_of_todos(tables: Mapping[str, frozenset[str] | None]) -> set[str] | Non
 
 
 def _difference(before: list[Todo], after: list[Todo]) -> tuple[Todo, ...] | None:
-    """What came or changed; None if nothing is another, nor in another place."""
+    """What is new or changed; None if nothing has changed or moved."""
     if len(before) == len(after) and all(map(operator.is_, before, after)):
         return None
     known = set(map(id, before))

@@ -1,4 +1,4 @@
-"""What was done, so that it can be undone: each step with the rows that it changed, before and after.
+"""The undo journal: each step with the rows that it changed, before and after.
 
 Owns the table `undo_journal`, the writing of rows that are recorded there, and what undoing does to rows that others
 have changed meanwhile: those stay as they are. A step is written in the same transaction as its changes, a long one in
@@ -18,15 +18,15 @@ from app.store.schema import APP_SCHEMA
 from sync import PowerSyncDatabase, Transaction
 
 KEPT_STEPS: Final = 100
-"""How many steps can be undone; older ones are forgotten."""
+"""How many steps can be undone; older ones are dropped."""
 
 _COLUMNS: Final = {table.name: [column.name for column in table.columns] for table in APP_SCHEMA.tables}
-_SEEN: Final = {
+_COMPARED: Final = {
     "lists": {"name"},
     "todos": {"list_id", "description", "completed"},
     "todo_positions": {"position"},
 }
-"""The columns that count as somebody's change of a row; the others follow from them, or are written by backends too."""
+"""The columns in which a difference counts as somebody else's change; backends write the others, too."""
 
 _PARENTS: Final = {"todos": ("list_id", "lists")}
 
@@ -38,8 +38,8 @@ class Undone:
     """What undoing or redoing has done.
 
     Attributes:
-        label: what the step did, as it was told then.
-        kept: how many rows were left as they are, because they have been changed elsewhere since.
+        label: what the step did, as it was described at the time.
+        kept: how many rows were left alone because they have been changed elsewhere since.
     """
 
     label: str
@@ -55,7 +55,7 @@ class _Change:
 
 
 class Recording:
-    """Writes rows inside a transaction, and remembers how they were.
+    """Writes rows inside a transaction, and remembers what they were before.
 
     Args:
         transaction: what it writes in.
@@ -129,8 +129,8 @@ class Step:
     """One step of the journal while it is made.
 
     Attributes:
-        label: what it does, told as done: `Added “Milk”`.
-        number: its place among all steps, from its first change on.
+        label: what it does, in the past tense: `Added “Milk”`.
+        number: its number among all steps; None before its first change.
         parts: how many transactions it has so far.
     """
 
@@ -144,7 +144,7 @@ class Journal:
 
     Args:
         database: open; its tables are those of `app.store.schema`.
-        wrote: told of the ids of rows before a transaction that changes them is committed.
+        wrote: called with the ids of rows before a transaction that changes them is committed.
     """
 
     def __init__(self, database: PowerSyncDatabase, wrote: Callable[[Iterable[str]], object]) -> None:
@@ -162,7 +162,7 @@ class Journal:
 
     async def undo(self) -> Undone | None:
         """Undo the last step that is not undone, or return None if there is none."""
-        return await self._turn(
+        return await self._undo_or_redo(
             "SELECT max(step) AS step FROM undo_journal WHERE NOT undone",
             "SELECT id, label, changes FROM undo_journal WHERE step = ? AND NOT undone ORDER BY part DESC LIMIT 1",
             undone=True,
@@ -170,13 +170,13 @@ class Journal:
 
     async def redo(self) -> Undone | None:
         """Do the first step again that is undone, or return None if there is none."""
-        return await self._turn(
+        return await self._undo_or_redo(
             "SELECT min(step) AS step FROM undo_journal WHERE undone",
             "SELECT id, label, changes FROM undo_journal WHERE step = ? AND undone ORDER BY part LIMIT 1",
             undone=False,
         )
 
-    async def _turn(self, which_step: str, next_part: str, *, undone: bool) -> Undone | None:
+    async def _undo_or_redo(self, which_step: str, next_part: str, *, undone: bool) -> Undone | None:
         number: int | None = None
         label: str | None = None
         kept = 0
@@ -196,7 +196,7 @@ class Journal:
 
 
 async def _next_number(transaction: Transaction) -> int:
-    """The number of a new step. What was undone cannot be redone after it, and what is too old is forgotten."""
+    """The number of a new step. What was undone cannot be redone after it, and steps that are too old are dropped."""
     await transaction.execute("DELETE FROM undo_journal WHERE undone")
     last = (await transaction.get("SELECT max(step) AS step FROM undo_journal"))["step"] or 0
     await transaction.execute("DELETE FROM undo_journal WHERE step <= ?", [last + 1 - KEPT_STEPS])
@@ -250,7 +250,7 @@ async def _apply(transaction: Transaction, changes: Sequence[_Change], *, backwa
 
 
 def _differs(table: str, current: Values, expected: Values) -> bool:
-    return any(current[column] != expected[column] for column in _SEEN[table] & expected.keys())
+    return any(current[column] != expected[column] for column in _COMPARED[table] & expected.keys())
 
 
 async def _has_parent(transaction: Transaction, table: str, values: Values) -> bool:

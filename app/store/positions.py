@@ -1,7 +1,7 @@
-"""Where a to-do stands that was moved by hand: a text between those of its neighbours.
+"""The position of a to-do that was moved by hand: a text that sorts between those of its neighbours.
 
-Owns that arithmetic. One to-do is moved by writing one row, however long its list is; the others keep the time at which
-they were made as their place. Pure functions.
+Owns that arithmetic. One to-do is moved by writing one row, however long its list is; the position of the others is the
+time at which they were created. Pure functions.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ def between(low: str, high: str | None) -> str | None:
     """A short text that sorts after `low` and before `high`, by code points; None if there is none.
 
     Args:
-        low: the place before; empty for the beginning.
-        high: the place after, or None for the end.
+        low: the position before; empty for the beginning.
+        high: the position after, or None for the end.
     """
     if high is not None and low >= high:
         return None
@@ -28,7 +28,7 @@ def between(low: str, high: str | None) -> str | None:
         least = ord(low[index]) if index < len(low) else _LOWEST - 1
         most = ord(high[index]) if bounded and high is not None and index < len(high) else _HIGHEST + 1
         if bounded and high is not None and index >= len(high):
-            return None  # what was made is `high` itself
+            return None  # `made` is `high` itself
         middle = (least + most) // 2
         if most - least > 1 and middle not in _SURROGATES:
             # One that ended with the lowest character would leave no room before it.
@@ -42,5 +42,5 @@ def between(low: str, high: str | None) -> str | None:
 
 
 def numbered(count: int) -> list[str]:
-    """Places for a whole list, with room between them; they sort before every time of creation."""
+    """Positions for a whole list, with room between them; they sort before every time of creation."""
     return [f"{index:09d}" for index in range(1, count + 1)]

@@ -1,4 +1,4 @@
-"""Lists and to-dos as values, and the time in which they are made.
+"""Lists and to-dos as values.
 
 Owns these types, and how they are made of rows of SQL. Must not know any statement.
 """
@@ -9,7 +9,6 @@ import re
 import sqlite3
 import sys
 from dataclasses import dataclass
-from datetime import datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +51,6 @@ class Todo:
     created_at: str | None
     completed_at: str | None
     list_name: str | None = None
-
-
-def local_now() -> datetime:
-    """The current time, in the zone of this machine."""
-    return datetime.now().astimezone()
 
 
 def first_line(text: str) -> tuple[str, str]:

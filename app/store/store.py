@@ -1,4 +1,4 @@
-"""The store: what the interface and the commands hold on to.
+"""The store: what the interface and the commands work with.
 
 Owns how what is read is followed: unchanged rows stay the same objects, and reading goes on after a failure. What is
 written is `app.store.editing`'s, what is read `app.store.views`'.
@@ -17,10 +17,12 @@ from app.store import views
 from app.store.editing import Editing
 from app.store.failures import OnFailure, as_store_error, follow_with_retry, log_failure
 from app.store.following import ViewFollower, ViewRead
-from app.store.rows import Todo, TodoList, list_of_row, local_now, todo_of_row
+from app.store.rows import Todo, TodoList, list_of_row, todo_of_row
 from app.store.subscribing import SUBSCRIPTION_TTL, ListSubscriptions
 from app.store.sync_report import SyncReport
 from app.store.views import DEFAULT_ARRANGEMENTS, Arrangement, SmartView, Sort, ViewCounts
+from app.store.writes import Writes
+from app.system.clock import local_now
 from sync import PowerSyncDatabase, SyncStatus
 from sync.errors import DatabaseClosedError
 
@@ -29,22 +31,21 @@ __all__ = ["SUBSCRIPTION_TTL", "Store"]
 T = TypeVar("T")
 
 _COUNT_SECONDS = 0.25
-"""How often the views across lists are counted at most: all to-dos are read for it."""
+"""The views across lists are counted at most this often: counting reads all to-dos."""
 
 View = SmartView | str
-"""What is looked at: a view across lists, or the id of a list."""
+"""A view across lists, or the id of a list."""
 
 
-class Store(Editing):
+class Store:
     """The lists and to-dos of one user in one database.
 
-    Writes are local and return once they are committed here; they sync when there is a connection. They begin when
-    they are called and end by themselves: cancelling one only stops the wait for its result. Before the database is
-    closed, `flush` waits for them. What is watched goes on after a failure, with growing waits.
+    Reading is done here, writing by `edit`. Writes sync when there is a connection; before the database is closed,
+    `flush` waits for those that are under way. What is watched goes on after a failure, with growing waits.
 
     Attributes:
-        writes: those that are under way.
-        report: what synchronization has to tell, and what was rejected.
+        edit: every change of lists and to-dos, undo and redo.
+        report: the state of synchronization explained, and what was rejected.
 
     Args:
         database: open, with `app.store.schema.APP_SCHEMA`; the store does not close it.
@@ -61,10 +62,20 @@ class Store(Editing):
         *,
         now: Callable[[], datetime] = local_now,
     ) -> None:
-        super().__init__(database, user_id, now)
+        self._database = database
         self._connect = connect
+        self._now = now
+        self._writes = Writes()
         self._subscriptions = ListSubscriptions(database)
-        self.report: Final = SyncReport(database, self.writes)
+        self.edit: Final = Editing(database, user_id, now, self._writes)
+        self.report: Final = SyncReport(database, self._writes)
+
+    async def flush(self, seconds: float) -> int:
+        """Wait at most this long for the writes that are under way; return how many are not stored by then.
+
+        Those are still unfinished, or have failed.
+        """
+        return await self._writes.flush(seconds)
 
     # Reading
 
@@ -72,23 +83,23 @@ class Store(Editing):
         """The local day, to which views and words such as `tomorrow` refer."""
         return self._now().date()
 
-    def watch_lists(self, tell: OnFailure = log_failure) -> AsyncIterator[list[TodoList]]:
+    def watch_lists(self, on_failure: OnFailure = log_failure) -> AsyncIterator[list[TodoList]]:
         """Yield all lists, now and after each change, oldest first; unchanged ones stay the same objects.
 
         Ends when the database is closed.
 
         Args:
-            tell: called once per trouble, when the lists cannot be read.
+            on_failure: called once when the lists cannot be read.
         """
         failed = "The lists cannot be shown"
-        return follow_with_retry(lambda: self._follow(failed, views.LISTS, (), list_of_row), tell)
+        return follow_with_retry(lambda: self._follow(failed, views.LISTS, (), list_of_row), on_failure)
 
     async def todos(self, view: View, *, arrangement: Arrangement | None = None) -> list[Todo]:
-        """The to-dos of a view; the completed ones come last, the latest first.
+        """The to-dos of a view; completed ones come last, the most recent first.
 
         Args:
             view: a view across lists, or the id of a list.
-            arrangement: their order; by default that of the view before anybody changed it.
+            arrangement: their order; by default that of a view that nobody has rearranged.
 
         Raises:
             StoreError: they cannot be read.
@@ -97,7 +108,7 @@ class Store(Editing):
         with as_store_error("The to-dos cannot be read"):
             return [todo_of_row(row) for row in await self._database.get_all(sql, parameters)]
 
-    def watch_view(self, view: View, tell: OnFailure = log_failure) -> AsyncIterator[ViewRead]:
+    def watch_view(self, view: View, on_failure: OnFailure = log_failure) -> AsyncIterator[ViewRead]:
         """Yield the to-dos of a view, now and after each change, as it is arranged on this device when this begins.
 
         Unchanged to-dos stay the same objects. Ends when the database is closed. A view that depends on the day shows
@@ -105,18 +116,18 @@ class Store(Editing):
 
         Args:
             view: a view across lists, or the id of a list.
-            tell: called once per trouble, when the to-dos cannot be read.
+            on_failure: called once when the to-dos cannot be read.
         """
-        return follow_with_retry(lambda: self._follow_view(view), tell)
+        return follow_with_retry(lambda: self._follow_view(view), on_failure)
 
-    def watch_counts(self, tell: OnFailure = log_failure) -> AsyncIterator[ViewCounts]:
+    def watch_counts(self, on_failure: OnFailure = log_failure) -> AsyncIterator[ViewCounts]:
         """Yield how many to-dos are in the views across lists; otherwise as `watch_view`."""
         parameters = {"today": self.today().isoformat()}
-        return follow_with_retry(lambda: self._follow_counts(parameters), tell)
+        return follow_with_retry(lambda: self._follow_counts(parameters), on_failure)
 
-    def watch_waiting(self, tell: OnFailure = log_failure) -> AsyncIterator[frozenset[str]]:
+    def watch_waiting(self, on_failure: OnFailure = log_failure) -> AsyncIterator[frozenset[str]]:
         """Yield the ids of the to-dos whose changes wait to be uploaded; otherwise as `watch_view`."""
-        return follow_with_retry(self._follow_waiting, tell)
+        return follow_with_retry(self._follow_waiting, on_failure)
 
     async def arrangement(self, view: View) -> Arrangement:
         """How a view is arranged on this device.
@@ -133,12 +144,12 @@ class Store(Editing):
         return Arrangement(Sort(row["sort"]), shows_done=bool(row["shows_done"]))
 
     async def arrange(self, view: View, arrangement: Arrangement) -> None:
-        """Remember how a view is arranged on this device.
+        """Save how a view is arranged on this device.
 
         Raises:
-            StoreError: it was not remembered.
+            StoreError: it was not saved.
         """
-        with as_store_error("How the view is arranged was not remembered"):
+        with as_store_error("The arrangement of the view was not saved"):
             await self._database.upsert(
                 "arrangements",
                 {"id": _view_id(view), "sort": arrangement.sort.value, "shows_done": int(arrangement.shows_done)},
@@ -175,7 +186,7 @@ class Store(Editing):
             await self._connect()
 
     async def disconnect(self) -> None:
-        """Stop syncing until `connect`; what is here stays, and stays editable.
+        """Stop syncing until `connect`; local data stays, and stays editable.
 
         Raises:
             StoreError: the database is closed.
@@ -183,23 +194,23 @@ class Store(Editing):
         with as_store_error("Syncing was not stopped"):
             await self._database.disconnect()
 
-    def open_list(self, list_id: str | None) -> None:
-        """Tell which list the user looks at: its to-dos are subscribed before those of all others."""
-        self._subscriptions.open_list(list_id)
+    def prioritize_list(self, list_id: str | None) -> None:
+        """Subscribe to the to-dos of this list before those of all others, from now on."""
+        self._subscriptions.prioritize_list(list_id)
 
-    async def keep_subscribed(self, tell: OnFailure = log_failure) -> None:
-        """Keep the to-dos of every known list subscribed, the open list's first, for as long as this runs.
+    async def keep_subscribed(self, on_failure: OnFailure = log_failure) -> None:
+        """Stay subscribed to the to-dos of every known list, the prioritized one first, for as long as this runs.
 
         Runs until it is cancelled or the database is closed. Subscriptions outlive it by `SUBSCRIPTION_TTL`.
 
         Args:
-            tell: called once per trouble, when the subscriptions cannot be stored.
+            on_failure: called once when the subscriptions cannot be stored.
         """
-        async for _ in follow_with_retry(self._subscriptions.keep, tell):
+        async for _ in follow_with_retry(self._subscriptions.keep, on_failure):
             pass
 
     async def subscribe_known(self) -> None:
-        """Subscribe the to-dos of the lists that are here, once.
+        """Subscribe to the to-dos of all known lists, once.
 
         Raises:
             StoreError: the subscriptions cannot be stored.
@@ -208,12 +219,12 @@ class Store(Editing):
             await self._subscriptions.subscribe_known()
 
     async def wait_for_todos(self) -> None:
-        """Wait until the to-dos of all lists that are here have come; while syncing.
+        """Wait until the to-dos of all known lists have been downloaded; for use while syncing.
 
         Raises:
             StoreError: the subscriptions cannot be stored, or the database is closed.
         """
-        with as_store_error("The to-dos did not come"):
+        with as_store_error("The to-dos were not downloaded"):
             await self._subscriptions.wait_for_first_sync()
 
     async def _follow(
@@ -244,7 +255,7 @@ class Store(Editing):
                     yield read
 
     async def _follow_waiting(self) -> AsyncGenerator[frozenset[str]]:
-        with as_store_error("Which changes wait cannot be shown"), suppress(DatabaseClosedError):
+        with as_store_error("The waiting changes cannot be shown"), suppress(DatabaseClosedError):
             async for waiting in self._database.watch_queued_rows("todos", throttle=0.1):
                 yield waiting
 
@@ -261,7 +272,7 @@ class Store(Editing):
 
 
 def default_arrangement(view: View) -> Arrangement:
-    """How a view is arranged before anybody changed that."""
+    """How a view is arranged until somebody rearranges it."""
     return DEFAULT_ARRANGEMENTS[view] if isinstance(view, SmartView) else Arrangement()
 
 

@@ -1,8 +1,8 @@
-"""What synchronization has to tell the user, and what the user can answer.
+"""What the user should know about synchronization, and what the user can do about it.
 
 Owns the explanation of the state, the changes that the backend refused for good, and the values that were replaced by
-those of others: how they are read with the names of what they are about, and what becomes of them. How a change is put
-into words is `app.store.change_words`'; must not know how anything is shown.
+those of others: how they are read with the names of the rows they concern, and how they are resolved. The wording of a
+change is in `app.store.change_words`; must not know how anything is shown.
 """
 
 from __future__ import annotations
@@ -20,7 +20,14 @@ from typing import Any
 
 import msgspec
 
-from app.store.change_words import KnownTexts, concerns_the_user, conflict_told, text_column, text_of, told
+from app.store.change_words import (
+    KnownTexts,
+    concerns_the_user,
+    describe_conflict,
+    describe_entry,
+    text_column,
+    text_of,
+)
 from app.store.failures import OnFailure, RefusedError, as_store_error, follow_with_retry, log_failure
 from app.store.writes import Writes
 from app.system.private_file import create_file
@@ -34,7 +41,7 @@ _TEXT_QUERIES = (
 
 _WAITING_SECONDS = 0.3
 _MOST_ENTRIES = 20
-_PAUSED = "Syncing is paused; nothing is sent or fetched until it is resumed."
+_PAUSED = "Syncing is paused: nothing is uploaded or downloaded until you resume it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +98,11 @@ class WaitingChange:
 
 
 MOST_WAITING = 100
-"""How many of the transactions that wait are told one by one."""
+"""How many of the waiting transactions are listed one by one."""
 
 
 class SyncReport:
-    """What is to be told about the synchronization of one database. `Store` makes it.
+    """The state of synchronization of one database, for the user. `Store` makes it.
 
     Args:
         database: open; its tables are those of `app.store.schema`.
@@ -114,7 +121,7 @@ class SyncReport:
         Raises:
             StoreError: the state cannot be read.
         """
-        with as_store_error("The state of syncing cannot be told"):
+        with as_store_error("The sync state cannot be shown"):
             explanation = await self._database.explain_sync()
         sentences = list(explanation.sentences)
         if not explanation.status.wanted:
@@ -122,23 +129,23 @@ class SyncReport:
             sentences = [_PAUSED, *(sentence for sentence in sentences if "connect()" not in sentence)]
         return " ".join(sentences)
 
-    def watch_rejected(self, tell: OnFailure = log_failure) -> AsyncIterator[list[RejectedChange]]:
+    def watch_rejected(self, on_failure: OnFailure = log_failure) -> AsyncIterator[list[RejectedChange]]:
         """Yield the changes that the backend refused, oldest first, now and after each change.
 
         Ends when the database is closed.
 
         Args:
-            tell: called once per trouble, when they cannot be read.
+            on_failure: called once when they cannot be read.
         """
-        return follow_with_retry(self._follow_rejected, tell)
+        return follow_with_retry(self._follow_rejected, on_failure)
 
-    def watch_replaced(self, tell: OnFailure = log_failure) -> AsyncIterator[list[ReplacedChange]]:
+    def watch_replaced(self, on_failure: OnFailure = log_failure) -> AsyncIterator[list[ReplacedChange]]:
         """Yield the values that others have replaced, oldest first; otherwise as `watch_rejected`."""
-        return follow_with_retry(self._follow_replaced, tell)
+        return follow_with_retry(self._follow_replaced, on_failure)
 
-    def watch_waiting(self, tell: OnFailure = log_failure) -> AsyncIterator[list[WaitingChange]]:
+    def watch_waiting(self, on_failure: OnFailure = log_failure) -> AsyncIterator[list[WaitingChange]]:
         """Yield the transactions that wait, oldest first, at most `MOST_WAITING`; otherwise as `watch_rejected`."""
-        return follow_with_retry(self._follow_waiting, tell)
+        return follow_with_retry(self._follow_waiting, on_failure)
 
     def text_of(self, change_id: str) -> str | None:
         """The text that a rejected change tried to store, or None if it is not about one text."""
@@ -149,20 +156,20 @@ class SyncReport:
 
     def retry_with_text(self, change_id: str, text: str) -> asyncio.Future[None]:
         """Send a rejected change once more with another text. As `retry`."""
-        return self._begin("The change was not tried again", self._retry_with_text(change_id, text))
+        return self._begin("The change was not retried", self._retry_with_text(change_id, text))
 
     def as_json(self, change_id: str) -> str:
-        """A rejected change, whole, for whoever wants to keep it elsewhere."""
+        """A rejected change in full, as JSON."""
         return json.dumps(self._known(change_id).export(), ensure_ascii=False, indent=1)
 
     async def export(self, path: Path) -> int:
-        """Write all rejected changes, whole, into a new file that only the user may read.
+        """Write all rejected changes in full to a new file that only the user may read.
 
         Returns:
             How many there are.
 
         Raises:
-            StoreError: there is such a file already, or it cannot be written; then nothing was changed.
+            StoreError: the file exists already or cannot be written; nothing was changed.
         """
         with as_store_error("Nothing was exported"):
             writes = [write.export() for write in await self._database.rejected_writes()]
@@ -171,12 +178,12 @@ class SyncReport:
         return len(writes)
 
     async def diagnostics(self) -> str:
-        """What helps others to help: states, counts and errors, without names, texts, keys or addresses.
+        """The state for a bug report: states, counts and errors, without names, texts, keys or addresses.
 
         Raises:
             StoreError: the state cannot be read.
         """
-        with as_store_error("The state of syncing cannot be told"):
+        with as_store_error("The sync state cannot be shown"):
             status = self._database.status
             stats = await self._database.upload_queue_stats()
             rejected = await self._database.rejected_writes()
@@ -200,22 +207,22 @@ class SyncReport:
         return "\n".join(f"{name}: {value}" for name, value in lines.items())
 
     def retry(self, change_id: str) -> asyncio.Future[None]:
-        """Send a rejected change once more, after all that waits; its effect shows again until the answer is there.
+        """Send a rejected change once more, after everything that waits. Its effect shows again meanwhile.
 
         Begins when it is called, and ends by itself.
 
         Raises:
-            StoreError: it was not, for instance because it was decided in another window.
+            StoreError: it was not sent, for instance because it has been discarded in another window.
         """
-        return self._begin("The change was not tried again", self._retry(change_id))
+        return self._begin("The change was not retried", self._retry(change_id))
 
     def discard(self, change_id: str) -> asyncio.Future[None]:
-        """Forget a rejected change for ever. As `retry`."""
+        """Discard a rejected change for good. As `retry`."""
         return self._begin("The change was not discarded", self._discard(change_id))
 
     def dismiss(self, up_to: str) -> asyncio.Future[None]:
-        """Forget a replaced value, and all that were found before it. As `retry`."""
-        return self._begin("They were not dismissed", self._dismiss(up_to))
+        """Dismiss a replaced value, and all that were found before it. As `retry`."""
+        return self._begin("The conflicts were not dismissed", self._dismiss(up_to))
 
     def _begin(self, failed: str, work: Coroutine[Any, Any, None]) -> asyncio.Future[None]:
         async def begun() -> None:
@@ -226,18 +233,18 @@ class SyncReport:
 
     async def _retry(self, change_id: str) -> None:
         if not await self._known(change_id).retry():
-            raise _decided()
+            raise _already_decided()
 
     async def _retry_with_text(self, change_id: str, text: str) -> None:
         write = self._known(change_id)
         (entry,) = write.crud
         data = {**(entry.data or {}), text_column(entry.table): text}
         if not await write.retry_with([msgspec.structs.replace(entry, data=data)]):
-            raise _decided()
+            raise _already_decided()
 
     async def _discard(self, change_id: str) -> None:
         if not await self._known(change_id).discard():
-            raise _decided()
+            raise _already_decided()
 
     async def _dismiss(self, up_to: str) -> None:
         conflict = self._conflicts.get(up_to)
@@ -247,7 +254,7 @@ class SyncReport:
     def _known(self, change_id: str) -> RejectedWrite:
         write = self._rejected.get(change_id)
         if write is None:
-            raise _decided()
+            raise _already_decided()
         return write
 
     async def _follow_rejected(self) -> AsyncGenerator[list[RejectedChange]]:
@@ -259,14 +266,14 @@ class SyncReport:
                 yield [_rejected_change(change_id, write, texts) for change_id, write in self._rejected.items()]
 
     async def _follow_waiting(self) -> AsyncGenerator[list[WaitingChange]]:
-        with as_store_error("What waits cannot be shown"), suppress(DatabaseClosedError):
+        with as_store_error("The waiting changes cannot be shown"), suppress(DatabaseClosedError):
             async for _ in self._database.watch_queued_rows(throttle=_WAITING_SECONDS):
                 found: list[WaitingChange] = []
                 async for transaction in self._database.crud_transactions():
                     rows = [(entry.table, entry.id) for entry in transaction.crud[:_MOST_ENTRIES]]
                     rows += [("lists", str((entry.data or {}).get("list_id"))) for entry in transaction.crud[:1]]
                     known = KnownTexts(await self.texts_of_rows(rows))
-                    doing = [told(entry, known) for entry in transaction.crud[:_MOST_ENTRIES]]
+                    doing = [describe_entry(entry, known) for entry in transaction.crud[:_MOST_ENTRIES]]
                     if len(transaction.crud) > _MOST_ENTRIES:
                         doing.append(f"and {len(transaction.crud) - _MOST_ENTRIES:,} more")
                     found.append(WaitingChange(f"waiting-{transaction.crud[0].client_id}", tuple(doing)))
@@ -275,12 +282,12 @@ class SyncReport:
                 yield found
 
     async def _follow_replaced(self) -> AsyncGenerator[list[ReplacedChange]]:
-        with as_store_error("What others have replaced cannot be shown"), suppress(DatabaseClosedError):
+        with as_store_error("The conflicts cannot be shown"), suppress(DatabaseClosedError):
             async for conflicts in self._database.watch_conflicts():
                 known = KnownTexts(await self.texts_of_rows({(each.table, each.row_id) for each in conflicts}))
                 self._conflicts = {f"replaced-{each.id}": each for each in conflicts if concerns_the_user(each)}
                 yield [
-                    ReplacedChange(change_id, *conflict_told(conflict, known), conflict.found_at)
+                    ReplacedChange(change_id, *describe_conflict(conflict, known), conflict.found_at)
                     for change_id, conflict in self._conflicts.items()
                 ]
 
@@ -299,13 +306,13 @@ def _write_new(path: Path, content: bytes) -> None:
     try:
         create_file(path, content)
     except FileExistsError:
-        raise RefusedError(f"{path} is there already") from None
+        raise RefusedError(f"{path} already exists") from None
     except ValueError:
-        raise RefusedError("that is no name of a file") from None
+        raise RefusedError("that is not a valid file name") from None
 
 
-def _decided() -> RefusedError:
-    return RefusedError("it was retried or discarded elsewhere meanwhile")
+def _already_decided() -> RefusedError:
+    return RefusedError("it has already been retried or discarded elsewhere")
 
 
 def _rows_of(write: RejectedWrite) -> Iterator[tuple[str, str]]:
@@ -336,7 +343,7 @@ def _rejected_change(change_id: str, write: RejectedWrite, texts: Mapping[tuple[
     known = KnownTexts({**texts, **before})
     return RejectedChange(
         change_id,
-        tuple(told(entry, known) for entry in write.crud),
+        tuple(describe_entry(entry, known) for entry in write.crud),
         write.reason,
         write.rejected_at,
         write.attempts,

@@ -83,12 +83,12 @@ _OPEN: Final = "coalesce(todos.completed, 0) = 0"
 # What is read of a row more than once stands in a step of its own: a view takes each column out of JSON whenever it is
 # named. Tabs count as spaces; the word counts in the first line only.
 _SPACED: Final = "' ' || replace(description, char(9), ' ')"
-_PLACE_OF_WORD: Final = f"instr({_SPACED}, ' due:')"
+_START_OF_WORD: Final = f"instr({_SPACED}, ' due:')"
 _WORD: Final = f"""
-    CASE WHEN instr(description, 'due:') AND {_PLACE_OF_WORD}
-          AND instr(substr(description, 1, {_PLACE_OF_WORD}), char(10)) = 0
-          AND instr(substr(description, 1, {_PLACE_OF_WORD}), char(13)) = 0
-         THEN substr({_SPACED}, {_PLACE_OF_WORD} + 5, 17)
+    CASE WHEN instr(description, 'due:') AND {_START_OF_WORD}
+          AND instr(substr(description, 1, {_START_OF_WORD}), char(10)) = 0
+          AND instr(substr(description, 1, {_START_OF_WORD}), char(13)) = 0
+         THEN substr({_SPACED}, {_START_OF_WORD} + 5, 17)
     END"""
 _DAY: Final = "substr(word, 1, 10)"
 _AFTER_DAY: Final = "(' ', char(10), char(13), '')"
@@ -122,7 +122,7 @@ _PRIORITY: Final = (
 )
 
 # A to-do that was moved by hand has a position between those of its neighbours; the others stand where they were made.
-PLACE: Final = """
+POSITION: Final = """
     coalesce(CASE WHEN EXISTS (SELECT 1 FROM todo_positions)
                   THEN (SELECT position FROM todo_positions WHERE todo_positions.id = todos.id) END,
              todos.created_at, '')"""
@@ -141,7 +141,7 @@ FOUND: Final = f"""
 _COMPARED: Final = {SmartView.TODAY: "=", SmartView.UPCOMING: ">", SmartView.OVERDUE: "<"}
 
 _KEYS: Final = {
-    Sort.MANUAL: "place",
+    Sort.MANUAL: "position",
     Sort.DUE: f"coalesce(due, '{_NOT_DUE}')",
     Sort.PRIORITY: _PRIORITY,
     Sort.NAME: "coalesce(lower(description), '')",
@@ -190,7 +190,7 @@ def order_of(todo: Todo, sort_key: str | int) -> Order:
 
 
 def usual_sort_key(todo: Todo, sort: Sort) -> str | int:
-    """The sort key that most to-dos have in this order: who holds very many need not hold it for each."""
+    """The sort key that most to-dos have in this order: with very many to-dos it need not be kept for each."""
     match sort:
         case Sort.MANUAL | Sort.AGE:
             return todo.created_at or ""
@@ -226,11 +226,11 @@ def todos_query(
     if compared is not None:
         among.append("instr(todos.description, 'due:')")
     name = "(SELECT name FROM lists WHERE lists.id = todos.list_id)" if across else "NULL"
-    place = PLACE if arrangement.sort is Sort.MANUAL else "NULL"
+    position = POSITION if arrangement.sort is Sort.MANUAL else "NULL"
     rows = f"""
         SELECT todos.id AS id, todos.list_id AS list_id, todos.description AS description,
                NOT {_OPEN} AS completed, todos.created_at AS created_at, todos.completed_at AS completed_at,
-               {name} AS list_name, {place} AS place
+               {name} AS list_name, {position} AS position
           FROM todos
          WHERE {" AND ".join(among)}"""
     if compared is not None or arrangement.sort is Sort.DUE:

@@ -1,4 +1,4 @@
-"""Writes on their way to the local database: how much goes into one, and that none is left half way.
+"""Writes on their way to the local database: how much goes into one, and that each runs to its end.
 
 Owns the limits of a transaction, and the tasks in which writes run. Must not know what is written.
 """
@@ -19,14 +19,14 @@ MAX_CHARACTERS: Final = 10_000
 
 MAX_ROWS: Final = 200
 MAX_BYTES: Final = 64_000
-"""The most that one transaction holds: it is uploaded in one request, and backends limit the size of those."""
+"""The most that goes into one transaction: it is uploaded in one request, and backends limit the size of those."""
 
 _ROW_BYTES: Final = 300
-"""What a to-do takes in a request besides its text."""
+"""What a to-do adds to a request besides its text."""
 
 
 class Writes:
-    """Writes that go on to their end, whoever stops waiting for them."""
+    """Writes that run to their end even if nobody waits for them any more."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()

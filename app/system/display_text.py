@@ -1,4 +1,4 @@
-"""Text that came from elsewhere, made harmless and measured.
+"""Text from elsewhere, made safe to print and measured.
 
 Owns how synced text becomes cells of the terminal: one line, no control characters, no more cells than there are.
 Pure functions; nothing here parses markup, so that nothing can be taken for it.
@@ -33,16 +33,16 @@ _VISIBLE: Final[dict[int, str]] = {
 
 
 def sanitized(text: str) -> str:
-    """Replace what a terminal would obey by symbols that show it; the rest stays as it is.
+    """Replace control characters, which a terminal would obey, with visible symbols.
 
     The result is one line: a line break is shown as `↵`.
     """
-    # What is replaced is not printable, to Python either; most texts are, and that is known sooner.
+    # Whatever is replaced is not printable. Most texts are, which is quicker to find out.
     return text if text.isprintable() else text.replace("\r\n", "\n").translate(_VISIBLE)
 
 
 def fit(text: str, width: int) -> tuple[str, int]:
-    """Make text visible and cut it to at most `width` cells, with an ellipsis where something was cut.
+    """Sanitize text and cut it to at most `width` cells, with an ellipsis where something was cut.
 
     Wide characters and combining sequences are never split. The cost depends on `width`, not on the text's length.
 
@@ -66,10 +66,10 @@ def fit(text: str, width: int) -> tuple[str, int]:
 
 
 class StandIns:
-    """Private characters that stand in a text field for what a terminal would obey, so that nothing is lost there.
+    """Private-use characters that replace control characters in a text field, so that nothing is lost there.
 
-    Each stand-in is one character and one cell. Texts that are meant and texts that are held correspond one to one:
-    what already is one of those private characters gets a stand-in too.
+    Each is one character and one cell wide. The replacement is reversible: characters of the text that are private-use
+    characters themselves are replaced too.
     """
 
     def __init__(self) -> None:
@@ -78,15 +78,15 @@ class StandIns:
         self._shown: dict[int, str] = {}
 
     def held(self, text: str) -> str:
-        """The text as a field holds it."""
+        """A text as a field holds it, with replacements."""
         return _STOOD_IN_FOR.sub(lambda found: self._stand_in(found[0]), text)
 
     def meant(self, held: str) -> str:
-        """The text that a field's content stands for."""
+        """The original text of a field's content."""
         return held.translate(self._meant)
 
     def shown(self, held: str) -> str:
-        """The content of a field as it can be painted, of the same length."""
+        """The content of a field as it is painted, of the same length."""
         return held.translate(self._shown)
 
     def _stand_in(self, meant: str) -> str:

@@ -1,4 +1,4 @@
-"""Files that nobody but their owner may read, and that are whole: written to the disk before they are there.
+"""Files that only their owner may read (mode 0600), and that are never seen half written.
 
 Owns their mode and how they are written. Must not know what is in them. Everything here blocks, and is cheap to import.
 """
@@ -9,14 +9,20 @@ import os
 from pathlib import Path
 
 
-def replace_file(path: Path, text: str) -> None:
-    """Write a file in place of the one that is there; after a crash it is the one or the other.
+def replace_file(path: Path, text: str, *, durable: bool = True) -> None:
+    """Write a file in place of the one that is there, if any.
+
+    Args:
+        path: the file.
+        text: its new content.
+        durable: wait for the disk, so that after a power failure there is the old content or the new. Without it the
+            call returns sooner, and the file may be empty then.
 
     Raises:
-        OSError: it cannot be written; then all is as it was.
+        OSError: it cannot be written; nothing has changed then.
     """
     draft = path.with_name(f"{path.name}.{os.getpid()}.new")
-    _write(draft, text.encode(), os.O_TRUNC)
+    _write(draft, text.encode(), os.O_TRUNC, durable=durable)
     try:
         draft.replace(path)
     except BaseException:
@@ -25,22 +31,23 @@ def replace_file(path: Path, text: str) -> None:
 
 
 def create_file(path: Path, content: bytes) -> None:
-    """Write a new file.
+    """Write a new file, and wait until it is on the disk.
 
     Raises:
         FileExistsError: there is one already.
         OSError: it cannot be written; then there is none.
     """
-    _write(path, content, os.O_EXCL)
+    _write(path, content, os.O_EXCL, durable=True)
 
 
-def _write(path: Path, content: bytes, flag: int) -> None:
+def _write(path: Path, content: bytes, flag: int, *, durable: bool) -> None:
     descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | flag, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
     except BaseException:
         path.unlink(missing_ok=True)
         raise

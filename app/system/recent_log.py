@@ -1,6 +1,6 @@
-"""The last lines of the log, for those who look at the sync screen.
+"""The last lines of the log, for the sync screen.
 
-Owns how many are kept and how a line looks there. The log file is `app.cli.run`'s.
+Owns how many are kept, and the format of a line there. The log file is `app.cli.run`'s.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Signing in with a key that never travels: what both sides compute, and nothing else.
+"""Signing in with a key that is never sent: what both sides compute.
 
 A client proves that it knows the key of a user, for one request and a few minutes; the backend proves in its answer
-that it knows it too. Whoever has taken the backend's address learns nothing that is of use elsewhere, and is found out.
-Pure functions, but for the file of the key of the backend's own machine. Cheap to import.
+that it knows it too. A program that has taken over the backend's address learns nothing it could use, and is found out.
+Owns the proofs, and the file with the key of the backend's own machine. Cheap to import.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pathlib import Path
 from app.system.private_file import replace_file
 
 SCHEME = "Proof"
-"""Of the header Authorization of a request for a token."""
+"""The scheme in the Authorization header of a request for a token."""
 
 ANSWER_HEADER = "X-Sign-In-Proof"
-"""Of the answer to it."""
+"""The header in the answer to it."""
 
 LOCAL_NAME = "this-machine"
-"""The name that goes with the key beside the database: it signs in as any user."""
+"""The name of the key beside the database, which signs in as any user."""
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 _PROOF = re.compile(r"([A-Za-z0-9._-]{1,40}):([0-9]{1,12}):([A-Za-z0-9_-]{16,64}):([0-9a-f]{64})")
@@ -31,10 +31,10 @@ _PROOF = re.compile(r"([A-Za-z0-9._-]{1,40}):([0-9]{1,12}):([A-Za-z0-9_-]{16,64}
 
 @dataclass(frozen=True, slots=True)
 class SignInKey:
-    """A key and the name that goes with it.
+    """A key and its name.
 
     Attributes:
-        name: says which key it is; no secret.
+        name: identifies the key; not secret.
         key: what proofs are made with.
     """
 
@@ -44,7 +44,7 @@ class SignInKey:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What a request brings: whose key, when it was made (seconds since the epoch), and that the key is known."""
+    """Proof that a request comes from somebody who knows a key; `made_at` is in seconds since the epoch."""
 
     name: str
     made_at: int
@@ -58,17 +58,17 @@ class Proof:
 
 
 def new_secret() -> str:
-    """A secret for a new key, to be written down once."""
+    """A secret for a new key."""
     return secrets.token_urlsafe(24)
 
 
 def key_of(secret: str) -> bytes:
-    """The key that a secret stands for: what the backend keeps instead of the secret."""
+    """The key derived from a secret: the backend stores it instead of the secret."""
     return hashlib.sha256(b"todo-tui sign-in key\0" + secret.encode()).digest()
 
 
 def parse_key(text: str) -> SignInKey | None:
-    """The key that was written down as `NAME:SECRET`, or None if it is none."""
+    """The key in the text `NAME:SECRET`, or None if it is not one."""
     name, _, secret = text.strip().partition(":")
     return SignInKey(name, key_of(secret)) if NAME.fullmatch(name) and secret and secret.isascii() else None
 
@@ -78,8 +78,8 @@ def prove(key: SignInKey, user_id: str, host: str, now: float) -> Proof:
 
     Args:
         key: the key.
-        user_id: the user that is asked for; empty for the key's own.
-        host: the request's header Host, so that nobody can hand the proof on to a backend elsewhere.
+        user_id: the user whose token is requested; empty for the key's own.
+        host: the Host header of the request, so that nobody can replay the proof at another backend.
         now: seconds since the epoch.
     """
     nonce = secrets.token_urlsafe(18)
@@ -88,7 +88,7 @@ def prove(key: SignInKey, user_id: str, host: str, now: float) -> Proof:
 
 
 def parse_proof(header: str) -> Proof | None:
-    """The proof in a header Authorization, or None if there is none."""
+    """The proof in an Authorization header, or None if there is none."""
     scheme, _, text = header.partition(" ")
     match = _PROOF.fullmatch(text.strip())
     if scheme.lower() != SCHEME.lower() or match is None:
@@ -103,7 +103,7 @@ def is_proven(proof: Proof, key: bytes, user_id: str, host: str) -> bool:
 
 
 def answer(key: bytes, nonce: str, token: str) -> str:
-    """What the backend puts into its answer: that it knows the key, and that this is its token."""
+    """The header with which the backend proves that it knows the key, and that the token is its own."""
     return _mac(key, "answer", nonce, token)
 
 
@@ -122,12 +122,12 @@ def _mac(key: bytes, *parts: str) -> str:
 
 
 def local_key_path(database: Path) -> Path:
-    """Where the key of a backend's own machine lies: beside its database, readable by its owner only."""
+    """The file with the key of a backend's own machine: beside its database, readable by its owner only."""
     return database.with_name(f"{database.name}.key")
 
 
 def read_local_key(database: Path) -> SignInKey | None:
-    """The key beside a database, or None if there is none or it may not be read. Run it in a thread."""
+    """The key beside a database, or None if there is none or it cannot be read. Blocks: run it in a thread."""
     try:
         secret = local_key_path(database).read_text("ascii").strip()
     except (OSError, UnicodeDecodeError):
@@ -136,10 +136,10 @@ def read_local_key(database: Path) -> SignInKey | None:
 
 
 def make_local_key(database: Path) -> SignInKey:
-    """The key beside a database, made with mode 0600 if there is none.
+    """The key beside a database, created with mode 0600 if there is none.
 
     Raises:
-        OSError: it can be neither read nor made.
+        OSError: it can be neither read nor created.
     """
     path = local_key_path(database)
     if (known := read_local_key(database)) is not None:

@@ -1,7 +1,6 @@
-"""The terminal that the interface runs in, and that may be gone at any moment: a closed window, a lost connection.
+"""The terminal that the interface runs in, which may go away at any moment: a closed window, a lost connection.
 
-Owns how that is noticed, and that what is written to it then does no harm. What is done about it is decided by
-`app.cli.run`.
+Owns how that is noticed, and that writing to it then does no harm. How the run ends is `app.cli.run`'s.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ if TYPE_CHECKING:
 
 
 def watch_terminal() -> None:
-    """Send this process SIGHUP when its terminal is gone; a terminal that does not control it sends none itself."""
+    """Send this process SIGHUP when its terminal goes away; only a controlling terminal does that by itself."""
     if os.isatty(0):
         threading.Thread(target=_wait_for_hangup, name="todo-tui: terminal", daemon=True).start()
 
 
 def outlive_terminal() -> None:
-    """From now on, what Textual writes to a terminal that is gone is lost without an error.
+    """Discard, from now on, what Textual writes to a terminal that is gone, instead of raising an error.
 
-    Textual writes from a thread, which an error would end. Nobody would take from its queue of 30 writes then, and the
-    event loop would wait for room in it for ever.
+    Textual writes from a thread, which an error would end. Its queue of 30 writes would fill up, and the event loop
+    would wait for room in it forever.
     """
     if sys.__stderr__ is None:
         return
@@ -38,7 +37,7 @@ def outlive_terminal() -> None:
 
 
 def leave_terminal() -> None:
-    """Let standard input, output and error lead nowhere; safe in a signal handler."""
+    """Redirect standard input, output and error to /dev/null; safe in a signal handler."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for terminal in (0, 1, 2):
         os.dup2(nowhere, terminal)
@@ -55,6 +54,6 @@ class _Lossy(io.FileIO):
 
 def _wait_for_hangup() -> None:
     poll = select.poll()
-    poll.register(0, 0)  # a hangup is told without being asked for
+    poll.register(0, 0)  # a hangup is always reported
     if poll.poll():
         os.kill(os.getpid(), signal.SIGHUP)

@@ -11,9 +11,9 @@ What is not understood stays text. A word that only looks like one of these is k
 """
 
 from app.todo_text.parts import Due, Recurrence
+from app.todo_text.quick_add import Part, Understood, phrases_to_keep, understand
 from app.todo_text.recurrence import next_description, next_due
 from app.todo_text.stored import TodoText, add_tag, read, remove_tag, set_due, set_priority, set_recurrence, set_title
-from app.todo_text.typed import Part, Understood, phrases_to_keep, understand
 
 __all__ = [
     "Due",

@@ -1,7 +1,7 @@
 """The small words at the right of a to-do: when it is due, how urgent it is, its tags, and how it stands with syncing.
 
 Owns their wording, their order, and which of them give way where there is little room. Pure functions; the colours are
-`app.tcss`', and no badge is told from another by colour alone.
+`app.tcss`', and no two badges differ by colour alone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Badge:
 
     Attributes:
         text: short and plain.
-        kind: what it tells.
+        kind: what it stands for.
     """
 
     text: str

@@ -46,7 +46,7 @@ def split(description: str) -> tuple[str, str, str]:
 
 
 def found_words(line: str) -> list[tuple[int, int, PartKind, Value]]:
-    """The words of a line that stand for something, with their places: of each kind the first, but all tags."""
+    """The words of a line that stand for something, with their start and end: of each kind the first, but all tags."""
     found: list[tuple[int, int, PartKind, Value]] = []
     seen: set[PartKind] = set()
     for word in meant_words_of(line):
@@ -109,7 +109,7 @@ def add_tag(description: str, tag: str) -> str:
     word = "#" + tag.removeprefix("#")
     known = value_of(word)
     if known is None or known[0] != "tag":
-        raise ValueError(f"“{tag}” cannot be a tag: it takes letters, digits, _, - and /")
+        raise ValueError(f"“{tag}” is not a valid tag: use letters, digits, _, - and /")
     line, line_break, notes = split(description)
     present = any(kind == "tag" and value == known[1] for _, _, kind, value in found_words(line))
     return description if present else _appended(line, word) + line_break + notes
@@ -147,14 +147,14 @@ def cut(line: str, start: int, end: int) -> str:
 
 def _set(description: str, kind: PartKind, word: str | None) -> str:
     line, line_break, notes = split(description)
-    places = [(start, end) for start, end, found, _ in found_words(line) if found == kind]
+    spans = [(start, end) for start, end, found, _ in found_words(line) if found == kind]
     if word is None:
         # Another of the same kind, plain text until now, would count instead.
-        while places:
-            line = cut(line, *places[0])
-            places = [(start, end) for start, end, found, _ in found_words(line) if found == kind]
-    elif places:
-        start, end = places[0]
+        while spans:
+            line = cut(line, *spans[0])
+            spans = [(start, end) for start, end, found, _ in found_words(line) if found == kind]
+    elif spans:
+        start, end = spans[0]
         line = line[:start] + word + line[end:]
     else:
         line = _appended(line, word)

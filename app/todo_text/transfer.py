@@ -30,7 +30,7 @@ class TransferError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ExportedTodo:
-    """A to-do on its way.
+    """A to-do as it is exported and imported.
 
     Attributes:
         description: its text.
@@ -47,7 +47,7 @@ class ExportedTodo:
 
 @dataclass(frozen=True, slots=True)
 class ExportedList:
-    """A list on its way.
+    """A list as it is exported and imported.
 
     Attributes:
         name: its name.
@@ -62,14 +62,14 @@ class ExportedList:
 
 
 def summary(lists: Sequence[ExportedList]) -> str:
-    """How much that is, in words."""
+    """How many to-dos and lists there are, in words."""
     count = sum(len(each.todos) for each in lists)
     todos = "1 to-do" if count == 1 else f"{count:,} to-dos"
     return f"{todos} in {'1 list' if len(lists) == 1 else f'{len(lists):,} lists'}"
 
 
 def write_json(lists: Sequence[ExportedList]) -> str:
-    """All that is known."""
+    """Everything, without loss."""
     data = {
         "format": "todo-tui",
         "version": 1,
@@ -102,9 +102,9 @@ def read_json(text: str) -> list[ExportedList]:
         data: Any = json.loads(text)
         return [_json_list(each) for each in data["lists"]]
     except json.JSONDecodeError as error:
-        raise TransferError(f"Line {error.lineno} is not JSON: {error.msg}.") from error
+        raise TransferError(f"Line {error.lineno} is not valid JSON: {error.msg}.") from error
     except (TypeError, KeyError, RecursionError, ValueError) as error:
-        raise TransferError("This is JSON, but not as todo-tui export writes it.") from error
+        raise TransferError("This JSON was not written by todo-tui export.") from error
 
 
 def _json_list(value: Any) -> ExportedList:
@@ -138,9 +138,9 @@ def _todo_txt_lines(lists: Sequence[ExportedList]) -> Iterator[str]:
     seen: dict[str, int] = {}
     for each in lists:
         seen[each.name] = number = seen.get(each.name, 0) + 1
-        place = f"list:{quote(each.name, safe=_WORD_SAFE)}" + (f"#{number}" if number > 1 else "")
+        list_word = f"list:{quote(each.name, safe=_WORD_SAFE)}" + (f"#{number}" if number > 1 else "")
         if not each.todos:
-            yield place
+            yield list_word
         for todo in each.todos:
             words = ["x"] if todo.completed else []
             priority = read(todo.description).priority
@@ -148,7 +148,7 @@ def _todo_txt_lines(lists: Sequence[ExportedList]) -> Iterator[str]:
                 words.append(f"({'ABCD'[priority - 1]})")
             words += [stamp[:10] for stamp in (todo.completed_at, todo.created_at) if stamp and _DATE.match(stamp)]
             words.append(_escaped(todo.description))
-            words.append(place)
+            words.append(list_word)
             words += [
                 f"{key}:{quote(stamp, safe=_WORD_SAFE)}"
                 for key, stamp in (("created", todo.created_at), ("completed", todo.completed_at))
@@ -163,8 +163,8 @@ def read_todo_txt(text: str) -> list[ExportedList]:
     for line in text.split("\n"):
         if not line.strip():
             continue
-        todo, place = _todo_txt_line(line.removesuffix("\r"))
-        name, _, number = place.partition("#")
+        todo, in_list = _todo_txt_line(line.removesuffix("\r"))
+        name, _, number = in_list.partition("#")
         target = found.setdefault((name, number), ExportedList(unquote(name)))
         if todo is not None:
             target.todos.append(todo)
@@ -179,9 +179,9 @@ def _todo_txt_line(line: str) -> tuple[ExportedTodo | None, str]:
         if last.startswith(f"{key}:"):
             known[key] = last.removeprefix(f"{key}:")
             rest = before
-    place = known.get("list", "todo.txt")
+    in_list = known.get("list", "todo.txt")
     if not rest and "list" in known and not line.startswith(" "):
-        return None, place
+        return None, in_list
     completed = rest.startswith("x ")
     rest = rest[2:] if completed else rest
     priority = _TODO_TXT_PRIORITY.match(rest)
@@ -201,7 +201,7 @@ def _todo_txt_line(line: str) -> tuple[ExportedTodo | None, str]:
         created, done = (unquote(known[key]) if key in known else None for key in ("created", "completed"))
     else:
         created, done = _foreign_dates(dates, completed=completed)
-    return ExportedTodo(description, completed, created, done), place
+    return ExportedTodo(description, completed, created, done), in_list
 
 
 def _foreign_dates(dates: list[str], *, completed: bool) -> tuple[str | None, str | None]:
@@ -216,7 +216,7 @@ def _foreign_dates(dates: list[str], *, completed: bool) -> tuple[str | None, st
 
 
 def write_markdown(lists: Sequence[ExportedList]) -> str:
-    """Check lists; what Markdown has no place for, the times, is left out."""
+    """Check lists; the times, which Markdown cannot express, are left out."""
     lines: list[str] = []
     for each in lists:
         lines.append(f"# {_escaped(each.name)}")
@@ -253,7 +253,8 @@ def read_markdown(text: str) -> list[ExportedList]:
 
 
 _CSV_COLUMNS: Final = (
-    *("list", "title", "completed", "due", "priority", "tags", "repeats", "notes", "created", "done", "text"),
+    *("list", "title", "completed", "due", "priority", "tags", "repeats"),
+    *("notes", "created", "done", "text"),
 )
 
 
@@ -261,9 +262,7 @@ def write_csv(lists: Sequence[ExportedList]) -> str:
     """A table to look at; it is not read again."""
     table = io.StringIO()
     writer = csv.writer(table)
-    writer.writerow(
-        ["list", "title", "completed", "due", "priority", "tags", "repeats", "notes", "created", "done", "text"]
-    )
+    writer.writerow(_CSV_COLUMNS)
     for each in lists:
         for todo in each.todos:
             text = read(todo.description)

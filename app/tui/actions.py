@@ -14,7 +14,7 @@ from textual.binding import Binding, BindingType
 from textual.widget import Widget
 
 from app.settings.keymap import ACTIONS, DEFAULT, Keymap, Place
-from app.tui.typed import app_of
+from app.tui.typed_textual import app_of
 
 C = TypeVar("C", bound=type)
 

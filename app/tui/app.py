@@ -1,4 +1,4 @@
-"""The terminal application: one store, shown.
+"""The terminal application, which shows one store.
 
 Owns the app's life: themes, the main screen, and the background work that lasts as long as the app does. It closes
 neither the store nor its database: whoever opened them does.
@@ -15,10 +15,11 @@ from textual.binding import BindingType
 from textual.command import Provider
 
 from app.settings.keymap import DEFAULT, Keymap, Place
-from app.store import Store, local_now
+from app.store import Store
+from app.system.clock import local_now
 from app.system.display_text import sanitized
 from app.tui.actions import bindings, performs
-from app.tui.attempts import retried, tell_failure
+from app.tui.attempts import notify_failure, notify_retry
 from app.tui.no_color import WithoutColor
 from app.tui.screens.main import MainScreen
 from app.tui.theme import DARK, LIGHT
@@ -38,17 +39,19 @@ def actions_provider() -> type[Provider]:
 class TodoApp(App[None], inherit_bindings=False):
     """The to-do list in the terminal.
 
-    It paints before the first query has answered, and needs no connection.
+    It paints before the first query has answered, and needs no connection. Only the store is required: the other
+    arguments are the user's settings, and what tests and screenshots replace, each with a default; that is why there
+    are more than five.
 
     Args:
         store: what it shows; its database is open.
         now: the clock, giving aware datetimes.
         connect: start syncing at once; otherwise only when the user asks for it.
         keymap: the keys in force.
-        theme: the name of a theme; one that is unknown is passed over.
+        theme: the name of a theme; an unknown one is ignored.
         remember_theme: called with the name of a theme that the user chose.
-        still: nothing moves by itself.
-        log: gives the last lines of the log, the newest first.
+        still: whether to turn animations off.
+        log: returns the last lines of the log, the newest first.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(Place.ALWAYS)
@@ -105,25 +108,25 @@ class TodoApp(App[None], inherit_bindings=False):
 
     def on_mount(self) -> None:
         """Keep all lists subscribed, and connect."""
-        self._tell_problem()
-        keeping = self._store.keep_subscribed(retried(self))
+        self._announce_problem()
+        keeping = self._store.keep_subscribed(notify_retry(self))
         self.run_worker(keeping, group="sync")
         if self._connects:
-            self.run_worker(tell_failure(self, self._store.connect()), group="sync")
+            self.run_worker(notify_failure(self, self._store.connect()), group="sync")
 
     def show_problem(self, sentence: str | None) -> None:
         """Show why there is nothing to sync with, before any other reason, until this is called with None.
 
-        Each new problem is also told once in a toast. To be called on the event loop; before the app runs, too.
+        Each new problem is also shown once in a toast. To be called on the event loop, also before the app runs.
 
         Args:
             sentence: any text; the problem of the backend inside todo-tui, or None if it has none.
         """
         before, self._problem = self._problem, sentence
         if sentence != before and self.is_running:
-            self._tell_problem()
+            self._announce_problem()
 
-    def _tell_problem(self) -> None:
+    def _announce_problem(self) -> None:
         if self._main is not None:
             self._main.show_problem(self._problem)
         if self._problem is not None:
@@ -135,7 +138,7 @@ class TodoApp(App[None], inherit_bindings=False):
             self._main.action_quit()
 
     def action_choose_theme(self) -> None:
-        """Choose other colours; each is shown while the cursor is on it."""
+        """Choose a theme; each is shown while the cursor is on it."""
         from app.tui.screens.pick import Choice, PickScreen
 
         before = self.theme
@@ -149,11 +152,11 @@ class TodoApp(App[None], inherit_bindings=False):
             self.theme = name
             self._remember_theme(name)
 
-        choices = [Choice(name, name, "ours" if name in own else "") for name in names]
-        self.push_screen(PickScreen("Colours", choices, keep, before, moved=show, closed=lambda: show(before)))
+        choices = [Choice(name, name, "todo-tui" if name in own else "") for name in names]
+        self.push_screen(PickScreen("Theme", choices, keep, before, preview=show))
 
     def action_suspend_process(self) -> None:
-        """Go to the shell, where the terminal can."""
+        """Suspend to the shell, if the terminal can."""
         if self._driver is not None and not self._driver.can_suspend:
-            self.notify("This terminal has no shell to go to.", markup=False)
+            self.notify("This terminal cannot suspend the app.", markup=False)
         super().action_suspend_process()

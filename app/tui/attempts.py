@@ -1,6 +1,6 @@
-"""How an action that may fail is carried out: off the message loop, and its failure told in one sentence.
+"""How an action that may fail is carried out: off the message loop, with a toast if it fails.
 
-Owns that one way. Which sentence is the store's affair.
+Owns these toasts. The sentence in them comes from the store.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ from app.system.display_text import sanitized
 from app.tui.actions import keymap_of
 
 DONE_SECONDS: Final = 3.0
-"""How long it is told what was done; failures stay for longer."""
+"""How long a toast says what was done; failures stay longer."""
 
 
 def attempt(widget: Widget, work: Awaitable[object], *, group: str = "write") -> Worker[None]:
-    """Wait for work of the store in a worker of the widget; if it fails, a toast tells why.
+    """Wait for work of the store in a worker of the widget; if it fails, a toast says why.
 
     The worker ends with the widget, and with it what is followed; a write that has begun goes on without it.
 
     Returns:
-        The worker, to be cancelled where it is not needed any more.
+        The worker, to be cancelled when it is no longer needed.
     """
-    return widget.run_worker(tell_failure(widget, work), group=group)
+    return widget.run_worker(notify_failure(widget, work), group=group)
 
 
-async def tell_failure(widget: Widget | App[None], work: Awaitable[object]) -> None:
-    """Wait for work of the store; if it fails, a toast tells why."""
+async def notify_failure(widget: Widget | App[None], work: Awaitable[object]) -> None:
+    """Wait for work of the store; if it fails, a toast says why."""
     try:
         await work
     except StoreError as error:
         widget.notify(sanitized(str(error)), severity="error", markup=False)
 
 
-def retried(widget: Widget | App[None]) -> Callable[[StoreError], None]:
-    """What tells, in a toast, of a failure after which the store tries again by itself."""
-    return lambda error: widget.notify(f"{sanitized(str(error))} It is tried again.", severity="warning", markup=False)
+def notify_retry(widget: Widget | App[None]) -> Callable[[StoreError], None]:
+    """A callback for the store that shows a failure after which the store retries by itself."""
+    return lambda error: widget.notify(f"{sanitized(str(error))} Retrying.", severity="warning", markup=False)
 
 
-async def tell_done(widget: Widget, work: Awaitable[str]) -> None:
-    """Wait for a write, and tell in a toast what it did and how it is undone.
+async def notify_done(widget: Widget, work: Awaitable[str]) -> None:
+    """Wait for a write, and say in a toast what it did and how to undo it.
 
     Raises:
         StoreError: what the write raises.

@@ -1,4 +1,4 @@
-"""The messages by which the panes tell the main screen what they show; a row list's own messages are in `row_list`.
+"""The messages in which the panes report to the main screen; those of a row list are in `row_list`.
 
 Owns their types and fields. A message says what happened and carries values only. What has to happen before the next
 key is looked at, such as moving the keyboard elsewhere, is no message but a plain call.

@@ -1,6 +1,6 @@
-"""No colour at all, for whoever sets `NO_COLOR`: what colour tells otherwise is told by glyphs, weight and reverse.
+"""No colour at all, for users who set `NO_COLOR`: glyphs, weight and reverse video stand in for it.
 
-Owns how a painted segment loses its colours. What is reversed then is said in `app.tcss`, under `:nocolor`.
+Owns how a painted segment loses its colours. What is reversed then is in `app.tcss`, under `:nocolor`.
 """
 
 from __future__ import annotations

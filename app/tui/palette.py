@@ -39,19 +39,19 @@ class ActionsProvider(Provider):
         performers = {
             binding.id: node
             for node in (self.screen, *self.screen.walk_children(), self.app)
-            # Textual tells only of the bindings of what has the keyboard.
+            # Textual lists only the bindings of what has the focus.
             for bindings in node._bindings.key_to_bindings.values()  # pyright: ignore[reportPrivateUsage]
             for binding in bindings
         }
-        told: set[str] = set()
+        listed: set[str] = set()
         for action in ACTIONS:
             node = performers.get(action.id)
-            if node is None or action.place in _LEFT_OUT or action.name in _NOT_HERE or action.help in told:
+            if node is None or action.place in _LEFT_OUT or action.name in _NOT_HERE or action.help in listed:
                 continue
             name, _, argument = action.name.rstrip(")").partition("(")
             parameters = (int(argument),) if argument else ()
             if node.check_action(name, parameters):
-                told.add(action.help)
+                listed.add(action.help)
                 yield action, node
 
     def _words(self, action: Action) -> str:

@@ -27,8 +27,8 @@ _STATES: Final[dict[StateName, tuple[str, str]]] = {
     "connected": ("Connected", "Connected"),
     "connecting": ("Connecting…", "Connecting…"),
     "offline": ("Offline", "Offline"),
-    "paused": ("Paused by you", "Paused"),
-    "elsewhere": ("Synced by another window", "Other window syncs"),
+    "paused": ("Paused", "Paused"),
+    "elsewhere": ("Syncing in another window", "In another window"),
 }
 
 _LONGEST_REASON: Final = 500
@@ -61,7 +61,7 @@ class StatusWords:
 
 
 def state_of(status: SyncStatus) -> StateName:
-    """The one state, of those that the user is told about, that a status amounts to.
+    """The one state, of those that the user sees, that a status amounts to.
 
     An attempt that follows a failed one still counts as offline, so that the line does not flicker with each attempt.
     """
@@ -110,8 +110,8 @@ def status_words(status: SyncStatus, now: datetime, problem: str | None = None, 
         right = ("not synced yet",)
     else:
         right = (f"last sync {ago(status.last_synced_at, now)}", ago(status.last_synced_at, now))
-    if again := _again(status, state, now):
-        right = (f"{again} · {right[0]}", *right)
+    if retry := _retry_words(status, state, now):
+        right = (f"{retry} · {right[0]}", *right)
     return StatusWords(state, _GLYPHS[state], left, right, _reason(status, state, problem))
 
 
@@ -125,12 +125,12 @@ def _reason(status: SyncStatus, state: StateName, problem: str | None) -> str:
     return ""
 
 
-def _again(status: SyncStatus, state: StateName, now: datetime) -> str:
-    """When it is tried again, or empty while nothing failed or an attempt is under way."""
+def _retry_words(status: SyncStatus, state: StateName, now: datetime) -> str:
+    """When the next attempt is; empty while nothing has failed or an attempt is under way."""
     at = status.next_retry_at
     if at is None or state not in {"offline", "connected"} or status.connecting or status.uploading:
         return ""
-    return f"trying again in {max(1, math.ceil((at - now).total_seconds()))} s"
+    return f"retrying in {max(1, math.ceil((at - now).total_seconds()))} s"
 
 
 def _sentence(text: str) -> str:
@@ -139,7 +139,7 @@ def _sentence(text: str) -> str:
 
 
 def ago(moment: datetime, now: datetime) -> str:
-    """Tell how long ago a moment was; a moment in the future counts as now (clocks differ)."""
+    """How long ago a moment was; a moment in the future counts as now (clocks differ)."""
     seconds = int((now - moment).total_seconds())
     if seconds < _MINUTE:
         return "just now"
@@ -153,18 +153,18 @@ def ago(moment: datetime, now: datetime) -> str:
 
 
 def moment(stamp: str | None, now: datetime) -> str:
-    """Tell when something was, by its time stamp: how long ago, and the local date and time.
+    """When something happened, by its time stamp: how long ago, and the local date and time.
 
-    What is no ISO 8601 time stamp is told as it is, up to a length, on one line; nothing is told as nothing.
+    What is not an ISO 8601 time stamp is returned as it is, shortened and on one line; None becomes empty.
     """
     try:
         at = datetime.fromisoformat(stamp or "")
     except ValueError:
         return sanitized((stamp or "")[:_LONGEST_STAMP])
     at = at.replace(tzinfo=UTC) if at.tzinfo is None else at
-    told = ago(at, now)
+    age = ago(at, now)
     date = f"{at.astimezone(now.tzinfo):%Y-%m-%d %H:%M}"
-    return date if told.startswith("on ") else f"{told} ({date})"
+    return date if age.startswith("on ") else f"{age} ({date})"
 
 
 def _count(number: int, unit: str) -> str:
@@ -172,14 +172,14 @@ def _count(number: int, unit: str) -> str:
 
 
 class DownloadRate:
-    """How quickly a download comes, and how long it may still take: from the statuses of the last seconds."""
+    """How fast a download is, and how long it may still take: from the statuses of the last seconds."""
 
     def __init__(self) -> None:
         self._seen: list[tuple[float, int]] = []
         self._total = 0
 
-    def note(self, status: SyncStatus, at: float) -> None:
-        """Take in a status, seen at a moment in seconds."""
+    def add(self, status: SyncStatus, at: float) -> None:
+        """Add a status, seen at a moment in seconds."""
         progress = status.download_progress
         if progress is None:
             self._seen.clear()
@@ -188,14 +188,14 @@ class DownloadRate:
         self._seen = [each for each in self._seen if at - each[0] < _RATE_SECONDS]
         self._seen.append((at, progress.downloaded_operations))
 
-    def told(self) -> str:
-        """In a sentence; empty while nothing is downloaded."""
+    def describe(self) -> str:
+        """The progress in a sentence; empty while nothing is being downloaded."""
         if not self._seen:
             return ""
         (first_at, first), (last_at, last) = self._seen[0], self._seen[-1]
-        words = f"{last:,} of {self._total:,} changes have come"
+        words = f"{last:,} of {self._total:,} changes downloaded"
         if last_at - first_at < _LEAST_SECONDS or last <= first:
             return f"{words}."
         rate = (last - first) / (last_at - first_at)
         left = math.ceil((self._total - last) / rate)
-        return f"{words}, {rate:,.0f} a second, about {left:,} s left."
+        return f"{words} ({rate:,.0f} per second, about {left:,} s left)."

@@ -14,12 +14,15 @@ from typing import Any, Self
 from sync.api.explain import SyncExplanation, explain
 from sync.api.local_database import LocalDatabase
 from sync.api.stored_status import StoredStatus
-from sync.api.streams import SyncStream, SyncStreams
+from sync.api.streams import SyncStream, SyncStreams, SyncStreamSubscription
 from sync.api.upload_queue import CrudBatch, CrudTransaction, RejectedWrite, UploadQueue
 from sync.api.waiting import CheckpointRequest, Waiting
 from sync.client.connector import Connector
+from sync.client.context import DatabaseContext
 from sync.client.coordinator import SyncCoordinator
+from sync.client.mailbox import SyncMail
 from sync.client.options import SyncOptions
+from sync.client.streams_in_use import StreamsInUse
 from sync.client.sync_lock import delete_database
 from sync.errors import SchemaError
 from sync.schema.raw_tables import RawTable
@@ -31,9 +34,9 @@ from sync.status.status import StatusBoard, SyncStatus
 from sync.storage import clearing, conflicts, raw_table_triggers, raw_tables, upload_queue
 from sync.storage.conflicts import CONFLICTS, Conflict
 from sync.storage.crud_entry import CrudEntry
+from sync.storage.current_schema import CurrentSchema
 from sync.storage.file import prepare
 from sync.storage.migrations import check_version
-from sync.storage.names import app_tables, table_behind
 from sync.storage.rejected_writes import REJECTED_TRANSACTIONS
 from sync.storage.upload_queue import QUEUED_ROWS, BatchLimits, UploadQueueStats
 from sync.storage.views import replace_schema
@@ -54,23 +57,28 @@ class PowerSyncDatabase(LocalDatabase):
 
     def __init__(self, path: str | Path, schema: Schema, *, readers: int = READERS) -> None:
         self.path = str(path)
-        self.schema = schema
-        self._board = StatusBoard()
         self._entry_times = upload_queue.EntryTimes()
-        self._pool = ConnectionPool(
+        pool = ConnectionPool(
             self.path,
             readers=readers,
             before_write=upload_queue.end_transaction_id,
             before_commit=self._before_commit,
         )
-        self._watched = WatchedQueries(
-            self._pool, lambda changed: app_tables(self.schema, changed), lambda name: table_behind(self.schema, name)
-        )
-        self._stored_status = StoredStatus(self._pool, self._board)
-        self._coordinator = SyncCoordinator(self._pool, self._board, self._upload, lambda: self.schema.raw_tables)
-        self._waiting = Waiting(self._pool, self._board, self._stored_status, self._coordinator.retry_now)
-        self._streams = SyncStreams(self._pool, self._board, self._stored_status, self._waiting, self._coordinator)
-        self._queue = UploadQueue(self._pool, self._coordinator.upload_progressed, lambda: self.schema)
+        self._schema = CurrentSchema(schema)
+        super().__init__(pool, WatchedQueries(pool, self._schema))
+        self._board = StatusBoard()
+        self._in_use: StreamsInUse[SyncStreamSubscription] = StreamsInUse()
+        context = DatabaseContext(pool, self._board, self._schema, self._in_use, SyncMail())
+        self._stored_status = StoredStatus(pool, self._board)
+        self._coordinator: SyncCoordinator[PowerSyncDatabase] = SyncCoordinator(context, self)
+        self._waiting = Waiting(context, self._stored_status)
+        self._streams = SyncStreams(context, self._stored_status, self._waiting)
+        self._queue = UploadQueue(pool, self._schema, context.mail.uploads)
+
+    @property
+    def schema(self) -> Schema:
+        """The tables of the app; another schema after `update_schema`."""
+        return self._schema.value
 
     async def open(self) -> None:
         """Open the file and bring it to the schema.
@@ -139,7 +147,7 @@ class PowerSyncDatabase(LocalDatabase):
 
         async def change() -> None:
             await self._pool.write(lambda connection: replace_schema(connection, schema))
-            self.schema = schema
+            self._schema.value = schema
 
         async with self._coordinator.disconnected():
             await run_to_completion(change())
@@ -225,7 +233,7 @@ class PowerSyncDatabase(LocalDatabase):
                     self.schema,
                     soft=soft,
                     clear_local=clear_local,
-                    streams_in_use=self._coordinator.streams_in_use,
+                    streams_in_use=self._in_use.keys,
                 )
             )
             await self._stored_status.refresh()
@@ -415,6 +423,3 @@ class PowerSyncDatabase(LocalDatabase):
     def _before_commit(self, connection: SqlConnection) -> None:
         self._entry_times.note(connection)
         upload_queue.end_transaction_id(connection)
-
-    async def _upload(self, connector: Connector[PowerSyncDatabase]) -> None:
-        await connector.upload_data(self)

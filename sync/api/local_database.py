@@ -16,7 +16,7 @@ from sync.sqlite.queries import WritingQueries, converter
 from sync.sqlite.sql_connection import Parameters, Row, SqlConnection
 from sync.sqlite.transaction import ReadTransaction, Transaction
 from sync.watch.row_diff import RowDiff
-from sync.watch.watched_queries import RowChanges, TableChanges, Watch, WatchedQueries, names
+from sync.watch.watched_queries import RowChanges, TableChanges, Watch, WatchedQueries, table_set
 from sync.watch.window import WindowQuery, WindowWatch
 
 T = TypeVar("T")
@@ -26,10 +26,16 @@ THROTTLE_SECONDS = 0.03
 
 
 class LocalDatabase(WritingQueries):
-    """Reading, writing and watching, over a pool of connections."""
+    """Reading, writing and watching.
 
-    _pool: ConnectionPool
-    _watched: WatchedQueries
+    Args:
+        pool: the connections.
+        watched: all watches of the database.
+    """
+
+    def __init__(self, pool: ConnectionPool, watched: WatchedQueries) -> None:
+        self._pool = pool
+        self._watched = watched
 
     async def _read(self, function: Callable[[SqlConnection], T]) -> T:
         return await self._pool.read(function)
@@ -228,7 +234,7 @@ class LocalDatabase(WritingQueries):
         query = WindowQuery(
             sql, parameters, order_by=order_by, size=size, key=key, row_type=row_type, offset=offset, around=around
         )
-        chosen = None if tables is None else names(tables)
+        chosen = None if tables is None else table_set(tables)
         return self._watched.add(WindowWatch(self._watched.reads, query, throttle, chosen))
 
     async def source_tables(self, sql: str, parameters: Parameters = ()) -> frozenset[str]:

@@ -16,12 +16,12 @@ from typing import Any, Self
 
 from sync.api.stored_status import StoredStatus
 from sync.api.waiting import Waiting
-from sync.client.coordinator import SyncCoordinator
+from sync.client.context import DatabaseContext
+from sync.client.streams_in_use import StreamsInUse
 from sync.errors import DatabaseClosedError
 from sync.sqlite.cancellation import end_task
-from sync.sqlite.pool import ConnectionPool
 from sync.sqlite.sql_connection import SqlConnection
-from sync.status.status import StatusBoard, SyncStatus, SyncStreamStatus
+from sync.status.status import SyncStatus, SyncStreamStatus
 from sync.storage import subscriptions
 from sync.storage.subscriptions import StreamKey
 
@@ -36,20 +36,13 @@ _LONGEST_RENEWAL_SECONDS = 3600.0
 class SyncStreams:
     """The subscriptions of one database that this process uses."""
 
-    def __init__(
-        self,
-        pool: ConnectionPool,
-        board: StatusBoard,
-        stored: StoredStatus,
-        waiting: Waiting,
-        coordinator: SyncCoordinator,
-    ) -> None:
-        self._pool = pool
-        self._board = board
+    def __init__(self, context: DatabaseContext, stored: StoredStatus, waiting: Waiting) -> None:
+        self._pool = context.pool
+        self._board = context.board
+        self._in_use: StreamsInUse[SyncStreamSubscription] = context.streams
+        self._mail = context.mail.downloads
         self._stored = stored
         self._waiting = waiting
-        self._coordinator = coordinator
-        self._uses: dict[StreamKey, set[SyncStreamSubscription]] = {}
         self._uses_changed = asyncio.Event()
         self._renewal: asyncio.Task[None] | None = None
 
@@ -69,20 +62,20 @@ class SyncStreams:
     async def subscribe(self, stream: SyncStream, ttl: timedelta, priority: int | None) -> SyncStreamSubscription:
         key = await self._pool.write(lambda connection: subscriptions.subscribe(connection, stream.key, ttl, priority))
         subscription = SyncStreamSubscription(self, stream, key, ttl)
-        self._uses.setdefault(key, set()).add(subscription)
+        self._in_use.add(key, subscription)
         self._uses_changed.set()
-        self._coordinator.use_stream(key)
+        self._mail.subscriptions_changed.set()
         await self._stored.refresh()
         return subscription
 
     def is_used(self, subscription: SyncStreamSubscription) -> bool:
-        return subscription in self._uses.get(subscription.key, ())
+        return subscription in self._in_use.of(subscription.key)
 
     async def unsubscribe(self, subscription: SyncStreamSubscription) -> None:
         if not self.is_used(subscription):
             return
         key, ttl = subscription.key, subscription.ttl
-        self._end_use(subscription)
+        self._in_use.remove(key, subscription)
         with contextlib.suppress(DatabaseClosedError):
             await self._pool.write(lambda connection: subscriptions.end_use(connection, key, ttl))
 
@@ -93,9 +86,9 @@ class SyncStreams:
             return key
 
         key = await self._pool.write(transaction)
-        for subscription in tuple(self._uses.get(key, ())):
-            self._end_use(subscription)
-        self._coordinator.subscriptions_changed()
+        for subscription in self._in_use.of(key):
+            self._in_use.remove(key, subscription)
+        self._mail.subscriptions_changed.set()
         await self._stored.refresh()
 
     async def wait_for_first_sync(self, stream: SyncStream, timeout: float | None) -> None:
@@ -110,7 +103,7 @@ class SyncStreams:
         loop = asyncio.get_running_loop()
         due: float | None = None
         while True:
-            ttls = [use.ttl.total_seconds() for uses in self._uses.values() for use in uses]
+            ttls = [use.ttl.total_seconds() for use in self._in_use]
             wait = min(max(min(ttls, default=0.0) / 3, _SHORTEST_RENEWAL_SECONDS), _LONGEST_RENEWAL_SECONDS)
             # Uses that come and go must not put the renewal of the others off.
             due = min(due or loop.time() + wait, loop.time() + wait) if ttls else None
@@ -120,21 +113,13 @@ class SyncStreams:
                     await self._uses_changed.wait()
                     continue
             due = None
-            keys = tuple(self._uses)
+            keys = self._in_use.keys
             try:
                 await self._pool.write(lambda connection, keys=keys: subscriptions.renew(connection, keys))
             except DatabaseClosedError:
                 return
             except sqlite3.Error as error:
                 logger.warning("subscriptions in use could not be renewed, it is tried again: %s", error)
-
-    def _end_use(self, subscription: SyncStreamSubscription) -> None:
-        key = subscription.key
-        uses = self._uses[key]
-        uses.discard(subscription)
-        if not uses:
-            del self._uses[key]
-        self._coordinator.release_stream(key)
 
 
 class SyncStream:

@@ -6,18 +6,18 @@ Owns the handles and what their methods promise. The tables behind them are `syn
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from sync.schema.tables import Schema
+from sync.client.mailbox import UploadMailbox
 from sync.sqlite.pool import ConnectionPool
 from sync.storage import rejected_writes, upload_queue
 from sync.storage.crud_entry import CrudEntry
-from sync.storage.names import insert_only_tables
+from sync.storage.current_schema import CurrentSchema
 from sync.storage.rejected_writes import Rejection, StoredRejection
 from sync.storage.upload_queue import BatchLimits, UploadQueueStats
 
@@ -27,14 +27,14 @@ class UploadQueue:
 
     Args:
         pool: the database file.
-        on_progress: called when something left the queue.
-        schema: gives the app's schema.
+        schema: the app's schema.
+        mail: of the loop that uploads: it is notified when something leaves the queue.
     """
 
-    def __init__(self, pool: ConnectionPool, on_progress: Callable[[], None], schema: Callable[[], Schema]) -> None:
+    def __init__(self, pool: ConnectionPool, schema: CurrentSchema, mail: UploadMailbox) -> None:
         self._pool = pool
-        self._on_progress = on_progress
         self._schema = schema
+        self._mail = mail
         self._gone_up_to = 0
         self._rejections = 0
 
@@ -68,16 +68,16 @@ class UploadQueue:
 
     async def complete(self, up_to: int, checkpoint: int | None) -> None:
         """Remove the entries up to the number `up_to`."""
-        insert_only = insert_only_tables(self._schema())
+        insert_only = self._schema.insert_only_tables
         await self._pool.write(lambda connection: upload_queue.complete(connection, up_to, checkpoint, insert_only))
         self._gone_up_to = max(self._gone_up_to, up_to)
-        self._on_progress()
+        self._mail.progressed.set()
 
     async def reject(self, first: int, last: int, rejection: Rejection) -> None:
         """Move the entries `first` to `last` to the rejected writes."""
         await self._pool.write(lambda connection: rejected_writes.reject(connection, first, last, rejection))
         self._rejections += 1
-        self._on_progress()
+        self._mail.progressed.set()
 
     async def rejected_writes(self) -> list[RejectedWrite]:
         """See `PowerSyncDatabase.rejected_writes`."""
@@ -85,14 +85,14 @@ class UploadQueue:
 
     async def retry(self, rejected: int, edited: Sequence[CrudEntry] | None) -> bool:
         """Put a rejected write back into the queue. Returns whether it was there."""
-        insert_only = insert_only_tables(self._schema())
+        insert_only = self._schema.insert_only_tables
         return await self._pool.write(
             lambda connection: rejected_writes.retry(connection, rejected, edited, insert_only)
         )
 
     async def put_back(self, entries: Sequence[CrudEntry]) -> None:
         """See `PowerSyncDatabase.put_back`."""
-        insert_only = insert_only_tables(self._schema())
+        insert_only = self._schema.insert_only_tables
         await self._pool.write(lambda connection: rejected_writes.put_back(connection, entries, insert_only))
 
     async def discard(self, rejected: int) -> bool:

@@ -11,10 +11,10 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 from sync.api.stored_status import StoredStatus
+from sync.client.context import DatabaseContext
 from sync.errors import DatabaseClosedError, NotConnectedError, SyncTimeoutError, WriteRejectedError
-from sync.sqlite.pool import ConnectionPool
 from sync.sqlite.sql_connection import SqlConnection
-from sync.status.status import StatusBoard, SyncStatus
+from sync.status.status import SyncStatus
 from sync.storage import checkpoint_requests, rejected_writes
 
 
@@ -65,22 +65,18 @@ class Waiting:
     """All waits of one database.
 
     Args:
-        pool: the database file.
-        board: the status.
+        context: of the database.
         stored: brought up to date before a wait returns, so that the status agrees with what was waited for.
-        hurry: called to cut waits between attempts short.
     """
 
-    def __init__(
-        self, pool: ConnectionPool, board: StatusBoard, stored: StoredStatus, retry_now: Callable[[], None]
-    ) -> None:
-        self._pool = pool
-        self._board = board
+    def __init__(self, context: DatabaseContext, stored: StoredStatus) -> None:
+        self._pool = context.pool
+        self._board = context.board
+        self._mail = context.mail
         self._stored = stored
-        self._hurry = retry_now
         self._something_changed = asyncio.Event()
-        pool.listen(self._on_commit)
-        board.listen(self._wake)
+        self._pool.listen(self._on_commit)
+        self._board.listen(self._wake)
 
     async def for_first_sync(self, priority: int | None, timeout: float | None) -> None:
         """See `PowerSyncDatabase.wait_for_first_sync`."""
@@ -103,7 +99,7 @@ class Waiting:
         """See `PowerSyncDatabase.wait_for_upload` and `flush`."""
         async with deadline("The upload of the local changes", timeout), self._unless_rejected() as last:
             if retry_now:
-                self._hurry()
+                self._mail.retry_now()
             await self.until(lambda connection: checkpoint_requests.is_uploaded(connection, last), "The upload")
 
     async def for_sync(self, timeout: float | None) -> None:
@@ -116,7 +112,7 @@ class Waiting:
         """See `PowerSyncDatabase.request_checkpoint`."""
         self._require_wish("A checkpoint")
         requested_at = await self._pool.write(checkpoint_requests.request)
-        self._hurry()
+        self._mail.retry_now()
         return CheckpointRequest(self, requested_at)
 
     async def until(

@@ -14,15 +14,44 @@ import random
 from sync.errors import ServiceError, UploadHeldError, UploadRetryError
 
 
-class Backoff:
-    """Grows with each failure and starts anew after a success. All times are in seconds."""
+class RetrySignal:
+    """Ends waits between attempts.
 
-    def __init__(self, first: float, longest: float) -> None:
+    Attributes:
+        given: an attempt is worth it now.
+        forced: somebody insists on it.
+    """
+
+    def __init__(self) -> None:
+        self.given = asyncio.Event()
+        self.forced = asyncio.Event()
+
+    def cut_short(self, *, force: bool = False) -> None:
+        """End the present wait, or the next one; time that was asked for is cut only by force."""
+        self.given.set()
+        if force:
+            self.forced.set()
+
+    def clear(self) -> None:
+        """An attempt begins: what asked for it before is served."""
+        self.given.clear()
+        self.forced.clear()
+
+
+class Backoff:
+    """Grows with each failure and starts over after a success.
+
+    Args:
+        first: the longest first wait, in seconds.
+        longest: the longest wait of all, in seconds.
+        signal: cuts waits short.
+    """
+
+    def __init__(self, first: float, longest: float, signal: RetrySignal) -> None:
         self._first = first
         self._longest = longest
         self._failures = 0
-        self._hint = asyncio.Event()
-        self._insisted = asyncio.Event()
+        self._signal = signal
 
     def succeeded(self) -> None:
         """Start anew."""
@@ -40,27 +69,16 @@ class Backoff:
         wait = random.uniform(0, limit)  # noqa: S311 - spreads clients over time, keeps no secret
         return max(wait, self._time_to_keep(error))
 
-    def cut_short(self, *, force: bool = False) -> None:
-        """End the present wait, or the next one. Time that was asked for is cut only if insisted."""
-        self._hint.set()
-        if force:
-            self._insisted.set()
-
-    def forget_cuts(self) -> None:
-        """An attempt begins: what asked for it before is served."""
-        self._hint.clear()
-        self._insisted.clear()
-
     async def wait(self, seconds: float, error: Exception | None = None) -> None:
         """Wait for so long, as `failed` gave it for this error, or until it is cut short."""
         ends = asyncio.get_running_loop().time() + seconds
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(min(seconds, self._time_to_keep(error))):
-                await self._insisted.wait()
+                await self._signal.forced.wait()
                 return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(ends):
-                await self._hint.wait()
+                await self._signal.given.wait()
 
     def _time_to_keep(self, error: Exception | None) -> float:
         return min(asked_for_seconds(error), self._longest)

@@ -6,9 +6,11 @@ from: `Connector` is generic over its type.
 
 from __future__ import annotations
 
+import base64
+import json
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from sync.errors import ConnectorError
 
@@ -40,6 +42,17 @@ class PowerSyncCredentials:
             raise ConnectorError(f"The sync service's address {self.endpoint!r} is not an http:// or https:// URL.")
         if not self.token or not all("!" <= character <= "~" for character in self.token):
             raise ConnectorError("The token is empty or has a space, a line end or the like in it.")
+
+    def claims(self) -> dict[str, Any]:
+        """What the token says (`exp`, `sub`, …); nothing if it is not a JWT. The signature is not checked."""
+        parts = self.token.split(".")
+        if len(parts) != 3:
+            return {}
+        try:
+            payload: Any = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        except (ValueError, RecursionError):
+            return {}
+        return cast("dict[str, Any]", payload) if isinstance(payload, dict) else {}
 
 
 class Connector(Protocol[DatabaseT_contra]):

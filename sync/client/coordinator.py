@@ -1,7 +1,7 @@
 """The connection state and the one task that owns it.
 
-Owns the wish that `connect` and `disconnect` set, which streams are in use, and when a session runs: while a connection
-is wished for and this process holds the file's sync lock. Nothing else opens or closes a stream.
+Owns the target that `connect` and `disconnect` set, and when a session runs: while there is a target and this process
+holds the file's sync lock. Nothing else opens or closes a stream.
 """
 
 from __future__ import annotations
@@ -10,99 +10,95 @@ import asyncio
 import contextlib
 import importlib
 import logging
-from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic, TypeVar
 
-from sync.client.backoff import Backoff
+from sync.client.backoff import Backoff, RetrySignal
 from sync.client.connector import Connector
 from sync.client.connector_call import is_connector_call
+from sync.client.context import DatabaseContext
 from sync.client.options import SyncOptions
 from sync.client.sync_lock import sync_lock
 from sync.errors import ConnectedError, DatabaseClosedError, NestedUseError
-from sync.schema.raw_tables import RawTable
 from sync.sqlite.cancellation import end_task
-from sync.sqlite.pool import ConnectionPool
-from sync.status.status import StatusBoard
 from sync.storage import upload_queue
-from sync.storage.subscriptions import StreamKey
-
-if TYPE_CHECKING:
-    from sync.client.session import Session
 
 logger = logging.getLogger("sync.connection")
 
-_coordinating: ContextVar[SyncCoordinator | None] = ContextVar("the coordinator that runs the session", default=None)
+DatabaseT = TypeVar("DatabaseT")
+
+_coordinating: ContextVar[SyncCoordinator[Any] | None] = ContextVar(
+    "the coordinator that runs the session", default=None
+)
 
 _FIRST_RESTART_SECONDS = 1.0
 _LONGEST_RESTART_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
-    connector: Connector[Any]
+class _Target(Generic[DatabaseT]):
+    """What the app asked to be connected to."""
+
+    connector: Connector[DatabaseT]
     options: SyncOptions
 
 
-class SyncCoordinator:
-    """Keeps a database in the state last asked for. Every method may be called and cancelled at any time."""
+class SyncCoordinator(Generic[DatabaseT]):
+    """Keeps a database in the state last asked for. Every method may be called and cancelled at any time.
 
-    def __init__(
-        self,
-        pool: ConnectionPool,
-        board: StatusBoard,
-        upload: Callable[[Connector[Any]], Awaitable[None]],
-        raw_tables: Callable[[], tuple[RawTable, ...]],
-    ) -> None:
-        self._pool = pool
-        self._board = board
-        self._upload = upload
-        self._raw_tables = raw_tables
-        self._wish: _Wish | None = None
-        self._wish_changed = asyncio.Event()
+    Args:
+        context: what is shared with the sessions.
+        database: given to the connector's `upload_data`.
+    """
+
+    def __init__(self, context: DatabaseContext, database: DatabaseT) -> None:
+        self._context = context
+        self._database = database
+        self._pool = context.pool
+        self._board = context.board
+        self._mail = context.mail
+        self._target: _Target[DatabaseT] | None = None
+        self._target_changed = asyncio.Event()
         self._retry = asyncio.Event()
         self._session_ended = asyncio.Event()
         self._session_ended.set()
         self._one_at_a_time = asyncio.Lock()
         self._owner: asyncio.Task[None] | None = None
-        self._session: Session | None = None
-        self._streams_in_use: Counter[StreamKey] = Counter()
         self._closed = False
-        pool.listen(self._on_commit)
+        context.pool.listen(self._on_commit)
 
-    def connect(self, connector: Connector[Any], options: SyncOptions) -> None:
-        """Wish for a connection. With the connector and options of the present one it only cuts a wait short.
+    def connect(self, connector: Connector[DatabaseT], options: SyncOptions) -> None:
+        """Connect from now on. With the connector and options of the present connection it only cuts a wait short.
 
         Raises:
             DatabaseClosedError: the database is being closed.
         """
         if self._closed:
             raise DatabaseClosedError("The database is closed.")
-        wish = _Wish(connector, options)
-        if wish == self._wish:
+        target = _Target(connector, options)
+        if target == self._target:
             self._retry.set()
-            if self._session is not None:
-                self._session.wake(force=True)
+            self._mail.retry_now(force=True)
             return
-        self._change_wish(wish)
+        self._change_target(target)
         self._board.update(wanted=True)
         if self._owner is None or self._owner.done():
             self._owner = asyncio.create_task(self._own(), name="sync: connection")
 
     async def disconnect(self) -> None:
-        """Wish for no connection, and wait until the present one is closed.
+        """Disconnect, and wait until the connection is closed.
 
-        If cancelled, it is closed all the same; if a connection is wished for meanwhile, that one is opened then.
+        If cancelled, it is closed all the same; if `connect` is called meanwhile, it connects again then.
         """
-        self._wish_for_none()
+        self._drop_target()
         await self._session_ended.wait()
 
     def require_disconnected(self) -> None:
-        """Raises ConnectedError if a connection is wished for."""
-        if self._wish is not None:
+        """Raises ConnectedError unless disconnected."""
+        if self._target is not None:
             raise ConnectedError("This cannot be done while connected; nothing was changed. Call disconnect() first.")
 
     def refuse_connector_call(self) -> None:
@@ -115,81 +111,47 @@ class SyncCoordinator:
 
     @asynccontextmanager
     async def disconnected(self) -> AsyncGenerator[None]:
-        """Disconnect, and stay so inside. A connection that is wished for meanwhile is opened afterwards."""
-        if self._wish is not None:
-            self._wish_for_none()
-        # The lock goes by turns: the present session ends first, one that is wished for from now on comes later.
+        """Disconnect, and stay so inside. If `connect` is called meanwhile, it connects afterwards."""
+        if self._target is not None:
+            self._drop_target()
+        # The lock is fair: the present session ends first, one that is asked for from now on comes later.
         async with self._one_at_a_time:
             yield
 
     async def close(self) -> None:
         """Disconnect for good. Idempotent; must not be cancelled."""
         self._closed = True
-        self._wish = None
+        self._target = None
         if self._owner is not None:
             await end_task(self._owner)
 
-    def use_stream(self, key: StreamKey) -> None:
-        """Count a use of a subscription; the service learns of it if it does not know it yet."""
-        self._streams_in_use[key] += 1
-        if self._session is not None:
-            self._session.subscriptions_changed()
-
-    def release_stream(self, key: StreamKey) -> None:
-        """Count the end of a use; the subscription itself lives on for its time to live."""
-        self._streams_in_use[key] -= 1
-        if self._streams_in_use[key] <= 0:
-            del self._streams_in_use[key]
-
-    @property
-    def streams_in_use(self) -> tuple[StreamKey, ...]:
-        """The subscriptions that the app holds."""
-        return tuple(self._streams_in_use)
-
-    def subscriptions_changed(self) -> None:
-        """The subscriptions in the file changed."""
-        if self._session is not None:
-            self._session.subscriptions_changed()
-
-    def retry_now(self) -> None:
-        """Cut the waits between attempts short."""
-        if self._session is not None:
-            self._session.wake()
-
-    def upload_progressed(self) -> None:
-        """A transaction was completed."""
-        if self._session is not None:
-            self._session.upload_progressed()
-
     def _on_commit(self, changed: frozenset[str] | None) -> None:
-        if self._session is None:
-            return
         if changed is None:
             # Another process wrote something: a look is enough, it must not cut waits short again and again.
-            self._session.look_again()
-            self._session.subscriptions_changed()
+            self._mail.uploads.due.set()
+            self._mail.downloads.subscriptions_changed.set()
         elif upload_queue.has_new_entries(changed):
-            self._session.wake()
+            self._mail.retry_now()
 
-    def _wish_for_none(self) -> None:
-        self._change_wish(None)
+    def _drop_target(self) -> None:
+        self._change_target(None)
         self._board.update(wanted=False, download_error=None, upload_error=None, download_retry_at=None)
 
-    def _change_wish(self, wish: _Wish | None) -> None:
-        self._wish = wish
-        self._wish_changed.set()
+    def _change_target(self, target: _Target[DatabaseT] | None) -> None:
+        self._target = target
+        self._target_changed.set()
         self._retry.set()
 
     async def _own(self) -> None:
         _coordinating.set(self)
-        backoff = Backoff(_FIRST_RESTART_SECONDS, _LONGEST_RESTART_SECONDS)
+        backoff = Backoff(_FIRST_RESTART_SECONDS, _LONGEST_RESTART_SECONDS, RetrySignal())
         while True:
-            wish = self._wish
-            self._wish_changed.clear()
+            target = self._target
+            self._target_changed.clear()
             self._retry.clear()
-            if wish is None:
-                await self._wish_changed.wait()
-            elif (error := await self._run_in_turn(wish)) is None or wish is not self._wish:
+            if target is None:
+                await self._target_changed.wait()
+            elif (error := await self._run_in_turn(target)) is None or target is not self._target:
                 backoff.succeeded()
             else:
                 # The loops handle what may go wrong in them: this is a lock file that cannot be made, or the like.
@@ -202,52 +164,41 @@ class SyncCoordinator:
                         await self._retry.wait()
                 self._board.retry_download_in(None)
 
-    async def _run_in_turn(self, wish: _Wish) -> Exception | None:
+    async def _run_in_turn(self, target: _Target[DatabaseT]) -> Exception | None:
         async with self._one_at_a_time:
-            if wish is not self._wish:
+            if target is not self._target:
                 return None
-            return await self._run_until_wish_changes(wish)
+            return await self._run_until_target_changes(target)
 
-    async def _run_until_wish_changes(self, wish: _Wish) -> Exception | None:
-        """Run a session for a wish; returns why it failed, or None if the wish changed."""
+    async def _run_until_target_changes(self, target: _Target[DatabaseT]) -> Exception | None:
+        """Run a session; returns why it failed, or None if another target is wanted."""
         failure: Exception | None = None
         self._session_ended = ended = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as group:
-                session = group.create_task(self._run_session(wish), name="sync: session")
-                changed = group.create_task(self._wish_changed.wait(), name="sync: wish")
+                session = group.create_task(self._run_session(target), name="sync: session")
+                changed = group.create_task(self._target_changed.wait(), name="sync: target")
                 await asyncio.wait({session, changed}, return_when=asyncio.FIRST_COMPLETED)
                 session.cancel()
                 changed.cancel()
         except* Exception as failures:  # noqa: BLE001 - the caller reports it and tries again
             failure = _first_of(failures)
         finally:
-            self._session = None
             self._board.session_ended()
-            if wish is not self._wish:
+            if target is not self._target:
                 # Also what a loop reported between the call of `disconnect` and its own end.
                 self._board.update(download_error=None, upload_error=None)
             ended.set()
         return failure
 
-    async def _run_session(self, wish: _Wish) -> None:
+    async def _run_session(self, target: _Target[DatabaseT]) -> None:
         async with sync_lock(self._pool.path, self._wait_for_lock):
             self._board.update(syncing_elsewhere=False, syncing_process=None)
             await asyncio.to_thread(importlib.import_module, "sync.client.session")
-            from sync.client.session import Session, http_client
+            from sync.client.session import run_session
 
-            async with http_client(wish.options) as client:
-                self._session = Session(
-                    self._pool,
-                    self._board,
-                    wish.connector,
-                    wish.options,
-                    client,
-                    self._upload,
-                    lambda: self.streams_in_use,
-                    self._raw_tables,
-                )
-                await self._session.run()
+            connector = target.connector
+            await run_session(self._context, connector, target.options, lambda: connector.upload_data(self._database))
 
     def _wait_for_lock(self, process: int | None) -> None:
         if not self._board.status.syncing_elsewhere:

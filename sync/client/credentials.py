@@ -7,10 +7,7 @@ only once the file was claimed for their user. Tokens never reach a log: `redact
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import contextlib
-import json
 import re
 import time
 from collections import deque
@@ -139,7 +136,7 @@ def credentials_user(credentials: PowerSyncCredentials) -> str | None:
     """Whose credentials they are, as given or as the token itself says; None if neither does."""
     if credentials.user_id is not None:
         return credentials.user_id
-    subject = _claims(credentials.token).get("sub")
+    subject = credentials.claims().get("sub")
     return subject if isinstance(subject, str) and subject else None
 
 
@@ -154,23 +151,11 @@ def credentials_expiry(credentials: PowerSyncCredentials) -> datetime | None:
     """When (UTC) credentials expire, as given or as the token itself says; None if neither does."""
     if credentials.expires_at is not None:
         return credentials.expires_at
-    expiry = _claims(credentials.token).get("exp")
+    expiry = credentials.claims().get("exp")
     try:
         return datetime.fromtimestamp(expiry, UTC) if isinstance(expiry, int | float) else None
     except (ValueError, OverflowError, OSError):
         return None
-
-
-def _claims(token: str) -> dict[str, Any]:
-    """What a JWT says, or nothing; the signature is for the service to check."""
-    parts = token.split(".")
-    if len(parts) != 3:
-        return {}
-    try:
-        payload = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-    except (binascii.Error, ValueError, RecursionError):
-        return {}
-    return cast("dict[str, Any]", payload) if isinstance(payload, dict) else {}
 
 
 def _seconds_left(credentials: PowerSyncCredentials) -> float:

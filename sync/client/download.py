@@ -8,21 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
 
 from sync.client.backoff import Backoff
-from sync.client.credentials import RENEW_BEFORE_EXPIRY_SECONDS, CredentialsCache, credentials_expiry
+from sync.client.context import SessionContext
+from sync.client.credentials import RENEW_BEFORE_EXPIRY_SECONDS, credentials_expiry
 from sync.client.line_reader import Lines, lines_of
-from sync.client.options import SyncOptions
-from sync.client.service import SyncService, is_offline
+from sync.client.service import is_offline
 from sync.client.stream_connection import StreamConnection
 from sync.errors import AccountMismatchError, AuthError, TokenExpiredError
 from sync.protocol import KeepAlive
-from sync.schema.raw_tables import RawTable
 from sync.sqlite.cancellation import run_to_completion
-from sync.sqlite.pool import ConnectionPool
-from sync.status.status import StatusBoard
-from sync.storage.subscriptions import StreamKey
 
 logger = logging.getLogger("sync.download")
 
@@ -34,28 +29,17 @@ class DownloadLoop:
 
     def __init__(
         self,
-        pool: ConnectionPool,
-        board: StatusBoard,
-        service: SyncService,
-        credentials: CredentialsCache,
-        options: SyncOptions,
-        streams_in_use: Callable[[], Iterable[StreamKey]],
-        raw_tables: Callable[[], tuple[RawTable, ...]],
-        on_connected: Callable[[], None],
-        on_sign_of_life: Callable[[], None],
+        context: SessionContext,
     ) -> None:
-        self._pool = pool
-        self._board = board
-        self._service = service
-        self._credentials = credentials
-        self._options = options
-        self._streams_in_use = streams_in_use
-        self._raw_tables = raw_tables
-        self._on_connected = on_connected
-        self._on_sign_of_life = on_sign_of_life
-        self._backoff = Backoff(options.retry_delay, options.max_retry_delay)
+        self._context = context
+        self._board = context.board
+        self._service = context.service
+        self._credentials = context.credentials
+        self._options = context.options
+        self._mail = context.mail.downloads
+        self._uploads = context.mail.uploads
+        self._backoff = Backoff(context.options.retry_delay, context.options.max_retry_delay, self._mail.retry)
         self._connect_again = asyncio.Event()
-        self._subscriptions_changed = asyncio.Event()
         self._turn = asyncio.Lock()
         self._connection: StreamConnection | None = None
         self._lines: Lines | None = None
@@ -67,31 +51,24 @@ class DownloadLoop:
         """Connect, and connect again."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow_subscriptions(), name="sync: subscriptions")
+            group.create_task(self._follow_uploads(), name="sync: held back checkpoint")
             group.create_task(self._renew_credentials(), name="sync: credentials")
             while True:
                 # Cleared before the attempt: what asks for another one meanwhile is not to be lost.
-                self._backoff.forget_cuts()
+                self._mail.retry.clear()
                 self._board.retry_download_in(None)
                 wait, error = await self._attempt()
                 if wait:
                     self._board.retry_download_in(wait)
                     await self._backoff.wait(wait, error)
 
-    def wake(self, *, force: bool = False) -> None:
-        """Cut the wait before the next attempt short; if insisted, also one that the service asked for."""
-        self._backoff.cut_short(force=force)
-
-    def subscriptions_changed(self) -> None:
-        """Connect again, if the subscriptions differ from those of the connection."""
-        self._subscriptions_changed.set()
-
-    async def uploads_completed(self) -> None:
-        """Publish what was held back, if the gate is open now."""
+    async def publish_held_back(self) -> None:
+        """Publish a checkpoint that waits for the uploads, if they have been confirmed."""
         connection = self._connection
         try:
             if connection is not None:
-                await connection.uploads_completed()
-        except Exception as error:  # noqa: BLE001 - it ends the connection, not the upload
+                await connection.publish_held_back()
+        except Exception as error:  # noqa: BLE001 - it ends the connection, not the loop
             self._fault = error
             self._connect_again.set()
 
@@ -150,14 +127,9 @@ class DownloadLoop:
             return error
         try:
             connection = StreamConnection(
-                self._pool,
-                self._board,
-                self._turn,
-                self._raw_tables,
-                on_keep_alive=self._keep_alive,
-                on_completed=self._completed,
+                self._context, self._turn, on_keep_alive=self._keep_alive, on_completed=self._completed
             )
-            request = await connection.prepare(self._options, self._streams_in_use())
+            request = await connection.prepare()
             self._connection = connection
             async with self._service.open_stream(credentials, request) as chunks:
                 self._connected()
@@ -176,15 +148,16 @@ class DownloadLoop:
         self._said = None
         self._was_refused = False
         self._board.update(connecting=False, connected=True, download_error=None)
-        self._on_connected()
+        # What could not be reached a moment ago is worth another try.
+        self._uploads.retry_now()
 
     def _completed(self, priority: int | None) -> None:
         if priority is None:
             self._backoff.succeeded()
-        self._on_sign_of_life()
+        self._uploads.due.set()
 
     async def _keep_alive(self, line: KeepAlive) -> None:
-        self._on_sign_of_life()
+        self._uploads.due.set()
         if line.token_expires_in <= 0:
             raise TokenExpiredError("The service says that the token has expired; a new one is fetched.")
         if line.token_expires_in <= RENEW_BEFORE_EXPIRY_SECONDS and not self._connect_again.is_set():
@@ -209,9 +182,9 @@ class DownloadLoop:
 
     async def _follow_subscriptions(self) -> None:
         while True:
-            await self._subscriptions_changed.wait()
+            await self._mail.subscriptions_changed.wait()
             await asyncio.sleep(_SUBSCRIPTION_CHANGES_GATHER_SECONDS)
-            self._subscriptions_changed.clear()
+            self._mail.subscriptions_changed.clear()
             try:
                 await self._connect_again_if_changed()
             except Exception as error:  # noqa: BLE001 - the next keepalive looks again, no upload must end for it
@@ -219,5 +192,11 @@ class DownloadLoop:
 
     async def _connect_again_if_changed(self) -> None:
         connection = self._connection
-        if connection is not None and await connection.subscriptions_changed(self._options, self._streams_in_use()):
+        if connection is not None and await connection.subscriptions_changed():
             self._connect_again.set()
+
+    async def _follow_uploads(self) -> None:
+        while True:
+            await self._mail.uploads_completed.wait()
+            self._mail.uploads_completed.clear()
+            await self.publish_held_back()

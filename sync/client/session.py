@@ -1,6 +1,6 @@
 """One session: the download loop and the upload loop of one connector, and the HTTP client that they share.
 
-Owns how the loops wake each other. Imported when a database first connects, and in a thread, since httpx takes a while
+Owns what they work with. Imported when a database first connects, and in a thread, since httpx takes a while
 to import.
 """
 
@@ -11,7 +11,7 @@ import contextlib
 import importlib
 import ssl
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,14 @@ from typing import Any
 import httpx
 
 from sync.client.connector import Connector
+from sync.client.context import DatabaseContext, SessionContext
 from sync.client.credentials import CredentialsCache
 from sync.client.download import DownloadLoop
 from sync.client.network import follow_network
 from sync.client.options import SyncOptions
 from sync.client.service import SyncService
 from sync.client.upload import UploadLoop
-from sync.schema.raw_tables import RawTable
-from sync.sqlite.pool import ConnectionPool
-from sync.status.status import StatusBoard
 from sync.storage import account
-from sync.storage.subscriptions import StreamKey
 
 # httpx would import these with its first request, on the event loop, and block it for 20 ms.
 for _late in ("httpcore", "anyio", "anyio._backends._asyncio"):
@@ -37,78 +34,41 @@ for _late in ("httpcore", "anyio", "anyio._backends._asyncio"):
         importlib.import_module(_late)
 
 
-class Session:
-    """Keeps file and service in step until `run` is cancelled."""
+async def run_session(
+    database: DatabaseContext,
+    connector: Connector[Any],
+    options: SyncOptions,
+    upload: Callable[[], Awaitable[None]],
+) -> None:
+    """Keep file and service in step until cancelled.
 
-    def __init__(
-        self,
-        pool: ConnectionPool,
-        board: StatusBoard,
-        connector: Connector[Any],
-        options: SyncOptions,
-        client: httpx.AsyncClient,
-        upload: Callable[[Connector[Any]], Awaitable[None]],
-        streams_in_use: Callable[[], Iterable[StreamKey]],
-        raw_tables: Callable[[], tuple[RawTable, ...]],
-    ) -> None:
-        service = SyncService(client, options.connect_timeout, options.silence_timeout, _user_agent(options))
-        credentials = CredentialsCache(connector, options.credentials_timeout, self._claim)
-        self._pool = pool
-        self._download = DownloadLoop(
-            pool,
-            board,
-            service,
-            credentials,
-            options,
-            streams_in_use=streams_in_use,
-            raw_tables=raw_tables,
-            on_connected=self._connected,
-            on_sign_of_life=self.look_again,
-        )
-        self._uploads = UploadLoop(
-            pool,
-            board,
-            service,
-            credentials,
-            options,
-            upload=lambda: upload(connector),
-            on_completed=self._download.uploads_completed,
-        )
+    Args:
+        database: what is kept in step.
+        connector: gives the credentials.
+        options: how.
+        upload: calls the connector's `upload_data`.
+    """
+    pool = database.pool
 
-    async def run(self) -> None:
-        """Run both loops; neither ends by itself."""
+    async def claim(user_id: str) -> None:
+        if await pool.read(account.owner) != user_id:
+            await pool.write(lambda connection: account.claim(connection, user_id))
+
+    async with http_client(options) as client:
+        context = SessionContext(
+            pool=pool,
+            board=database.board,
+            raw_tables=database.schema.raw_tables,
+            streams=database.streams,
+            mail=database.mail,
+            options=options,
+            service=SyncService(client, options.connect_timeout, options.silence_timeout, _user_agent(options)),
+            credentials=CredentialsCache(connector, options.credentials_timeout, claim),
+        )
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._download.run(), name="sync: download")
-            group.create_task(self._uploads.run(), name="sync: upload")
-            group.create_task(follow_network(self.wake), name="sync: network")
-
-    async def _claim(self, user_id: str) -> None:
-        if await self._pool.read(account.owner) != user_id:
-            await self._pool.write(lambda connection: account.claim(connection, user_id))
-
-    def wake(self, *, force: bool = False) -> None:
-        """Cut the waits of both loops short: something was written, the network changed, or the app connects.
-
-        Only the app insists: then also waits that the service or the backend asked for end.
-        """
-        self._download.wake(force=force)
-        self._uploads.wake(force=force)
-
-    def _connected(self) -> None:
-        # What could not be reached a moment ago is worth another try.
-        self._uploads.wake()
-
-    def look_again(self) -> None:
-        """Look at the upload queue, unless a failed attempt is being waited for."""
-        self._uploads.look_again()
-
-    def upload_progressed(self) -> None:
-        """A transaction was completed."""
-        self._uploads.progressed()
-
-    def subscriptions_changed(self) -> None:
-        """The subscriptions in the file changed."""
-        self._download.subscriptions_changed()
+            group.create_task(DownloadLoop(context).run(), name="sync: download")
+            group.create_task(UploadLoop(context, upload).run(), name="sync: upload")
+            group.create_task(follow_network(database.mail.retry_now), name="sync: network")
 
 
 @asynccontextmanager

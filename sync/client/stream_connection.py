@@ -13,7 +13,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 
-from sync.client.options import SyncOptions
+from sync.client.context import SessionContext
 from sync.errors import ChecksumError, ProtocolError
 from sync.protocol import (
     BucketRequest,
@@ -30,11 +30,8 @@ from sync.protocol import (
     UnknownLine,
     decode_line,
 )
-from sync.schema.raw_tables import RawTable
-from sync.sqlite.pool import ConnectionPool
 from sync.sqlite.sql_connection import SqlConnection
 from sync.status.progress import TargetProgress
-from sync.status.status import StatusBoard
 from sync.storage import oplog, progress, publish, staging, subscriptions, upload_queue
 from sync.storage.oplog import ReceivedData
 from sync.storage.publish import Outcome, PublishResult
@@ -53,28 +50,26 @@ class StreamConnection:
     """The state of one connection, from its request to its last line.
 
     Args:
-        pool: the database file.
-        board: told whether data is being downloaded.
+        context: of the session.
         turn: held while lines are taken in or something is published: a checkpoint is valid only before the next, so
             that the lines of one connection, the end of an upload, and the next connection must take turns.
-        raw_tables: gives the raw tables of the schema.
         on_keep_alive: called with each keepalive line.
         on_completed: called after each complete (None) or partly complete checkpoint (its priority).
     """
 
     def __init__(
         self,
-        pool: ConnectionPool,
-        board: StatusBoard,
+        context: SessionContext,
         turn: asyncio.Lock,
-        raw_tables: Callable[[], Iterable[RawTable]],
         on_keep_alive: Callable[[KeepAlive], Awaitable[None]],
         on_completed: Callable[[int | None], None],
     ) -> None:
-        self._pool = pool
-        self._board = board
+        self._pool = context.pool
+        self._board = context.board
+        self._raw_tables = context.raw_tables
+        self._options = context.options
+        self._streams = context.streams
         self._turn = turn
-        self._raw_tables = raw_tables
         self._on_keep_alive = on_keep_alive
         self._on_completed = on_completed
         self._target: TrackedCheckpoint | None = None
@@ -89,14 +84,12 @@ class StreamConnection:
         self._positions: dict[str, int] = {}
         self._awaited: int | None = None
 
-    async def prepare(self, options: SyncOptions, streams_in_use: Iterable[StreamKey]) -> StreamRequest:
+    async def prepare(self) -> StreamRequest:
         """Read from the file what to ask for."""
+        options, in_use = self._options, self._streams.keys
 
         def transaction(connection: SqlConnection) -> StreamRequest:
-            subscriptions.renew(connection, streams_in_use)
-            self._requested = subscriptions.requested_subscriptions(
-                connection, include_defaults=options.include_default_streams
-            )
+            self._requested = self._subscriptions(connection, in_use)
             buckets = oplog.bucket_positions(connection)
             self._is_staging = staging.is_in_use(connection)
             # Buckets in the file that the first checkpoint lacks are deleted.
@@ -115,16 +108,16 @@ class StreamConnection:
 
         return await self._pool.write(transaction)
 
-    async def subscriptions_changed(self, options: SyncOptions, streams_in_use: Iterable[StreamKey]) -> bool:
+    async def subscriptions_changed(self) -> bool:
         """Whether the subscriptions in the file differ from those that this connection asked for."""
-
-        def transaction(connection: SqlConnection) -> RequestedSubscriptions:
-            # First, so that what is in use does not expire, be it after days of sleep.
-            subscriptions.renew(connection, streams_in_use)
-            return subscriptions.requested_subscriptions(connection, include_defaults=options.include_default_streams)
-
-        requested = await self._pool.write(transaction)
+        in_use = self._streams.keys
+        requested = await self._pool.write(lambda connection: self._subscriptions(connection, in_use))
         return requested != self._requested
+
+    def _subscriptions(self, connection: SqlConnection, in_use: Iterable[StreamKey]) -> RequestedSubscriptions:
+        # Renewed first, so that what is in use does not expire, be it after days of sleep.
+        subscriptions.renew(connection, in_use)
+        return subscriptions.requested_subscriptions(connection, include_defaults=self._options.include_default_streams)
 
     async def take(self, lines: Iterable[bytes | bytearray]) -> None:
         """Take in lines, in their order.
@@ -159,7 +152,7 @@ class StreamConnection:
         self._is_staging = True
         await self._pool.write_in_bulk(lambda connection: oplog.take_in(connection, gathered, more_follows=True))
 
-    async def uploads_completed(self) -> None:
+    async def publish_held_back(self) -> None:
         """Publish what was held back, if the gate is open now.
 
         Raises:
@@ -319,7 +312,7 @@ class StreamConnection:
         self._is_staging = False
 
     def _publish(self, connection: SqlConnection, target: TrackedCheckpoint, priority: int | None) -> PublishResult:
-        result = publish.publish(connection, target, priority, self._raw_tables())
+        result = publish.publish(connection, target, priority, self._raw_tables)
         if result.outcome is Outcome.PUBLISHED:
             subscriptions.mark_synced(connection, target, self._requested, priority, result.at)
         return result

@@ -15,9 +15,8 @@ from http import HTTPStatus
 from sync.client.backoff import Backoff
 from sync.client.connector import PowerSyncCredentials
 from sync.client.connector_call import connector_call
-from sync.client.credentials import CredentialsCache
-from sync.client.options import SyncOptions
-from sync.client.service import SyncService, is_offline
+from sync.client.context import SessionContext
+from sync.client.service import is_offline
 from sync.errors import (
     AuthError,
     NetworkError,
@@ -26,8 +25,6 @@ from sync.errors import (
     UploadRetryError,
     UploadStalledError,
 )
-from sync.sqlite.pool import ConnectionPool
-from sync.status.status import StatusBoard
 from sync.storage import upload_queue
 from sync.storage.upload_queue import QueueState
 
@@ -40,68 +37,69 @@ _LOOK_AGAIN_SECONDS = 60.0
 
 
 class UploadLoop:
-    """Runs until it is cancelled; no failure ends it."""
+    """Runs until it is cancelled; no failure ends it.
 
-    def __init__(
-        self,
-        pool: ConnectionPool,
-        board: StatusBoard,
-        service: SyncService,
-        credentials: CredentialsCache,
-        options: SyncOptions,
-        upload: Callable[[], Awaitable[None]],
-        on_completed: Callable[[], Awaitable[None]],
-    ) -> None:
-        self._pool = pool
-        self._board = board
-        self._service = service
-        self._credentials = credentials
-        self._options = options
+    Args:
+        context: of the session.
+        upload: calls the connector.
+    """
+
+    def __init__(self, context: SessionContext, upload: Callable[[], Awaitable[None]]) -> None:
+        self._pool = context.pool
+        self._board = context.board
+        self._service = context.service
+        self._credentials = context.credentials
+        self._options = context.options
+        self._mail = context.mail.uploads
+        self._downloads = context.mail.downloads
         self._upload = upload
-        self._on_completed = on_completed
-        self._backoff = Backoff(options.retry_delay, options.max_retry_delay)
-        self._wake = asyncio.Event()
-        self._wake.set()
+        self._backoff = Backoff(context.options.retry_delay, context.options.max_retry_delay, self._mail.retry)
         self._deadline: asyncio.Timeout | None = None
         self._is_legacy_service = False
         self._said: str | None = None
 
     async def run(self) -> None:
         """Upload whenever something waits."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow_progress(), name="sync: upload progress")
+            await self._run()
+
+    async def _run(self) -> None:
+        self._mail.due.set()
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_AGAIN_SECONDS):
-                    await self._wake.wait()
+                    await self._mail.due.wait()
             await asyncio.sleep(self._options.crud_throttle)
             # Cleared before the attempt: what asks for another one meanwhile is not to be lost.
-            self._wake.clear()
-            self._backoff.forget_cuts()
+            self._mail.due.clear()
+            self._mail.retry.clear()
             try:
                 await self._drain()
             except Exception as error:  # noqa: BLE001 - whatever it is, it is reported, and the loop goes on
                 self._report(error)
                 if isinstance(error, UploadRetryError) and error.renew_credentials:
                     self._credentials.discard()
+                self._take_progress()
                 seconds = self._backoff.failed(error)
                 self._board.retry_upload_in(seconds)
                 await self._backoff.wait(seconds, error)
                 self._board.retry_upload_in(None)
-                self._wake.set()
+                self._mail.due.set()
             else:
                 self._backoff.succeeded()
                 self._report(None)
 
-    def look_again(self) -> None:
-        """Look at the queue, unless a failed attempt is being waited for."""
-        self._wake.set()
+    async def _follow_progress(self) -> None:
+        while True:
+            await self._mail.progressed.wait()
+            self._take_progress()
 
-    def wake(self, *, force: bool = False) -> None:
-        """Look at the queue now: something was written, or the app asked to connect (it insists)."""
-        self._wake.set()
-        self._backoff.cut_short(force=force)
-
-    def progressed(self) -> None:
-        """A transaction was completed: the deadline and the back-off start anew."""
+    def _take_progress(self) -> None:
+        """If a transaction was completed, the deadline and the back-off start over."""
+        if not self._mail.progressed.is_set():
+            return
+        self._mail.progressed.clear()
         self._backoff.succeeded()
         if self._deadline is not None and not self._deadline.expired():
             self._deadline.reschedule(asyncio.get_running_loop().time() + self._options.upload_timeout)
@@ -123,7 +121,7 @@ class UploadLoop:
             state = after
         if state.checkpoint_wanted:
             await self._request_checkpoint(state)
-        await self._on_completed()
+        self._downloads.uploads_completed.set()
 
     async def _upload_once(self) -> None:
         seconds = self._options.upload_timeout
@@ -145,7 +143,7 @@ class UploadLoop:
             lambda connection: upload_queue.set_target(connection, checkpoint, state.last_ever)
         )
         if not was_set:
-            self._wake.set()
+            self._mail.due.set()
 
     async def _requested_checkpoint(self, client_id: str) -> int:
         credentials = await self._credentials.get()

@@ -1,13 +1,13 @@
 """Names inside the database file: internal table names, and the keys of `ps_kv`.
 
-Owns nothing but names. The only place that knows how an app's table is called inside, and an operation's key.
+Owns nothing but names. The only place that knows how a table is called inside, and an operation's key.
 """
 
 from __future__ import annotations
 
 from sync.errors import ProtocolError
 from sync.protocol.lines import Operation
-from sync.schema.tables import Schema, Table
+from sync.schema.tables import Table
 
 DATA_PREFIX = "ps_data__"
 LOCAL_DATA_PREFIX = "ps_data_local__"
@@ -54,30 +54,6 @@ def data_table(table: Table) -> str:
 def index_name(table: Table, index: str) -> str:
     """The name of an app's index over the rows behind a view."""
     return f"{data_table(table)}__{index}"
-
-
-def app_tables(schema: Schema, changed: frozenset[str] | None) -> frozenset[str]:
-    """The app's names of the tables among those that a commit changed; None means any table may have.
-
-    Tables that the app made by itself are among them, the engine's own are not.
-    """
-    names = {data_table(table): table.name for table in schema.tables}
-    if changed is None:
-        return frozenset(names.values())
-    return frozenset(
-        names.get(table, table) for table in changed if table in names or not table.startswith(("ps_", "sqlite_"))
-    )
-
-
-def table_behind(schema: Schema, name: str) -> str:
-    """What a table is called in the file: the one behind a view, or a table of the app's own."""
-    return next((data_table(table) for table in schema.tables if table.name == name), name)
-
-
-def insert_only_tables(schema: Schema) -> frozenset[str]:
-    """The synced tables of which nothing is kept here: their entries close no gate, and nothing comes back of them."""
-    raw = (table.name for table in schema.raw_tables if table.schema is not None and table.schema.insert_only)
-    return frozenset([*(table.name for table in schema.tables if table.insert_only), *raw])
 
 
 def operation_key(operation: Operation) -> str:

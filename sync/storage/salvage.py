@@ -24,6 +24,7 @@ from sync.sqlite.sql_text import quoted
 from sync.storage import rejected_writes
 from sync.storage.conflicts import CONFLICTS
 from sync.storage.crud_entry import CrudEntry, decode_entry
+from sync.storage.current_schema import CurrentSchema
 from sync.storage.key_values import now_microseconds, put_integer
 from sync.storage.names import (
     KEEPS_RECORDS,
@@ -32,7 +33,6 @@ from sync.storage.names import (
     TARGET_UNKNOWN,
     USER_ID,
     data_table,
-    insert_only_tables,
 )
 from sync.storage.rejected_writes import REJECTED_TRANSACTIONS
 from sync.storage.views import synced_tables
@@ -245,7 +245,7 @@ class Salvaging:
 
     def _show_queue(self) -> None:
         """Apply what waits to the rows, and hold back what others have until it is uploaded."""
-        insert_only = insert_only_tables(self._schema)
+        insert_only = CurrentSchema(self._schema).insert_only_tables
         shown = synced_tables(self._new).difference(insert_only)
         closes_gate = False
         for entry in entries(self._new):

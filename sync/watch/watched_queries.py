@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 from weakref import WeakSet
 
@@ -25,11 +25,17 @@ T = TypeVar("T")
 V = TypeVar("V")
 V_co = TypeVar("V_co", covariant=True)
 
-AppTables = Callable[[frozenset[str] | None], frozenset[str]]
-"""The tables of the app among those that a commit changed (None: any), by the names that the app knows."""
 
-TableBehind = Callable[[str], str]
-"""The name in the file of a table of the app."""
+class TableNames(Protocol):
+    """What the tables in the file are to the app."""
+
+    def app_tables(self, changed: frozenset[str] | None) -> frozenset[str]:
+        """The tables of the app among those that a commit changed (None: any), by the names that the app knows."""
+        ...
+
+    def table_behind(self, name: str) -> str:
+        """The name in the file of a table of the app."""
+        ...
 
 
 class _Stream(AsyncIterator[V]):
@@ -173,14 +179,14 @@ class TableChanges(_Stream[frozenset[str]]):
     Ends when it is closed, or when the database is. May be dropped at any point; nothing has to be cleaned up.
     """
 
-    def __init__(self, throttle: float, app_tables: AppTables, tables: frozenset[str] | None) -> None:
+    def __init__(self, throttle: float, names: TableNames, tables: frozenset[str] | None) -> None:
         super().__init__(throttle)
-        self._app_tables = app_tables
+        self._names = names
         self._only = tables
         self._changed: set[str] = set()
 
     def on_commit(self, changed: frozenset[str] | None) -> None:
-        tables = self._app_tables(changed)
+        tables = self._names.app_tables(changed)
         if self._only is not None:
             tables = self._only if changed is None else tables & self._only
         if tables:
@@ -201,10 +207,10 @@ class RowChanges(_Stream[ChangedRows]):
     Ends when it is closed, or when the database is. May be dropped at any point; nothing has to be cleaned up.
     """
 
-    def __init__(self, throttle: float, pool: ConnectionPool, behind: TableBehind, tables: frozenset[str]) -> None:
+    def __init__(self, throttle: float, pool: ConnectionPool, names: TableNames, tables: frozenset[str]) -> None:
         super().__init__(throttle)
         self._pool = pool
-        self._behind = behind
+        self._names = names
         self._tables = tables
         self._is_recorded = False
         self._changed: dict[str, set[str] | None] = {}
@@ -224,7 +230,7 @@ class RowChanges(_Stream[ChangedRows]):
         if not self._is_recorded:
             self._is_recorded = True
             try:
-                await self._pool.record_rows([(table, self._behind(table)) for table in self._tables])
+                await self._pool.record_rows([(table, self._names.table_behind(table)) for table in self._tables])
             except BaseException:
                 self._is_recorded = False
                 raise
@@ -243,11 +249,10 @@ class WatchedQueries:
         reads: through which they read.
     """
 
-    def __init__(self, pool: ConnectionPool, app_tables: AppTables, table_behind: TableBehind) -> None:
+    def __init__(self, pool: ConnectionPool, names: TableNames) -> None:
         self._pool = pool
         self.reads = SharedReads(pool)
-        self._table_behind = table_behind
-        self._app_tables = app_tables
+        self._names = names
         self._streams: WeakSet[_Stream[Any]] = WeakSet()
         pool.listen(self._on_commit)
 
@@ -271,19 +276,21 @@ class WatchedQueries:
 
     def watch_query(self, query: WatchedQuery[V], throttle: float, tables: Iterable[str] | None) -> Watch[V]:
         """The values of any query."""
-        return self.add(Watch(self.reads, query, throttle, None if tables is None else names(tables)))
+        return self.add(Watch(self.reads, query, throttle, None if tables is None else table_set(tables)))
 
     def changes(self, tables: Iterable[str] | None, throttle: float) -> TableChanges:
         """See `PowerSyncDatabase.on_change`."""
-        return self.add(TableChanges(throttle, self._app_tables, None if tables is None else names(tables)))
+        return self.add(TableChanges(throttle, self._names, None if tables is None else table_set(tables)))
 
     def row_changes(self, tables: Iterable[str], throttle: float) -> RowChanges:
         """See `PowerSyncDatabase.on_row_change`."""
-        return self.add(RowChanges(throttle, self._pool, self._table_behind, names(tables)))
+        return self.add(RowChanges(throttle, self._pool, self._names, table_set(tables)))
 
     async def source_tables(self, sql: str, parameters: Parameters) -> frozenset[str]:
         """See `PowerSyncDatabase.source_tables`."""
-        return self._app_tables(await self._pool.read(lambda connection: connection.tables_read_by(sql, parameters)))
+        return self._names.app_tables(
+            await self._pool.read(lambda connection: connection.tables_read_by(sql, parameters))
+        )
 
     def add(self, stream: S) -> S:
         """Tell it of each commit from here on."""
@@ -297,7 +304,7 @@ class WatchedQueries:
 
     def _on_commit(self, changed: frozenset[str] | None) -> None:
         if changed is not None:
-            changed |= self._app_tables(changed)
+            changed |= self._names.app_tables(changed)
         rows = self._pool.changed_rows.take()
         for stream in list(self._streams):
             stream.on_rows(rows)
@@ -307,7 +314,7 @@ class WatchedQueries:
 S = TypeVar("S", bound=_Stream[Any])
 
 
-def names(tables: Iterable[str]) -> frozenset[str]:
+def table_set(tables: Iterable[str]) -> frozenset[str]:
     """Names of tables as a watch keeps them; one may be given alone."""
     return frozenset([tables]) if isinstance(tables, str) else frozenset(tables)
 

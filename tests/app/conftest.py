@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import AsyncGenerator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from app.store import Store
 from app.store.schema import APP_SCHEMA
+from app.system.clock import NOW_VARIABLE
 from sync import PowerSyncDatabase
 
 from .commands import PROGRAM, WAIT_SECONDS, Run
@@ -25,9 +27,10 @@ NOW = datetime(2026, 3, 14, 9, 26, 53, tzinfo=UTC)
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """An environment with a home directory of its own and no settings."""
+    """An environment with a home directory of its own, no settings, and a clock that stands still."""
     kept = {name: value for name, value in os.environ.items() if not name.upper().startswith(("TODO_TUI_", "XDG_"))}
-    return {**kept, "HOME": str(tmp_path / "home"), "TERM": "xterm-256color", "PYTHONWARNINGS": "default"}
+    home = {"HOME": str(tmp_path / "home"), "TERM": "xterm-256color", "PYTHONWARNINGS": "default"}
+    return {**kept, **home, NOW_VARIABLE: NOW.isoformat(), "TZ": "UTC"}
 
 
 @pytest.fixture
@@ -60,12 +63,17 @@ def data_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(environment: dict[str, str], data_dir: Path) -> Run:
-    """Runs a command on a data directory of its own, with stdin closed unless text is given."""
+    """Runs a command on a data directory of its own, with stdin closed unless text is given.
+
+    Each command comes a minute after the one before: what it adds is younger.
+    """
+    times = (NOW + timedelta(minutes=number) for number in count(1))
 
     def run(*arguments: object, text: str = "", **more: str) -> subprocess.CompletedProcess[str]:
+        clock = {NOW_VARIABLE: next(times).isoformat()}
         return subprocess.run(
             [PROGRAM, *(str(argument) for argument in arguments)],
-            env={**environment, "TODO_TUI_DATA_DIR": str(data_dir), "TZ": "UTC", **more},
+            env={**environment, "TODO_TUI_DATA_DIR": str(data_dir), **clock, **more},
             input=text,
             capture_output=True,
             text=True,

@@ -107,7 +107,7 @@ async def fill(directory: Path, rows: int) -> str:
     """A data directory with one list of so many to-dos, nothing of which waits; gives the list's id."""
     async with PowerSyncDatabase(directory / "todo.db", APP_SCHEMA) as database:
         store = Store(database, "user", _stay)
-        list_id = await store.add_list("Everything")
+        list_id = await store.edit.add_list("Everything")
         values = [
             [f"{number:08}-0000-4000-8000-000000000000", list_id, f"2026-01-01T00:00:00.{number:06}Z", f"Row {number}"]
             for number in range(rows)
@@ -208,7 +208,7 @@ async def commits(directory: Path, list_id: str, terminal: Terminal, count: int)
         for number in range(count):
             terminal.until_quiet()
             terminal.seen = b""
-            await store.edit_todo(first, f"Edited {number}.")
+            await store.edit.edit_todo(first, f"Edited {number}.")
             began = time.perf_counter()
             found.append(await asyncio.to_thread(terminal.read_until, f"{number}.".encode()) - began)
     assert list_id

@@ -32,6 +32,7 @@ from sync import (
 )
 from sync.sqlite.sql_connection import SqlConnection
 from sync.storage import conflicts
+from tests.kit import inside
 
 SCHEMA = Schema([Table("lists", [Column.text("name"), Column.text("owner_id"), Column.integer("position")])])
 
@@ -94,7 +95,7 @@ def peak_mb() -> float:
 async def measure(way: str, transactions: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as directory:
         async with PowerSyncDatabase(Path(directory) / "queue.db", SCHEMA) as database:
-            pool = database._pool  # pyright: ignore[reportPrivateUsage]
+            pool = inside.pool_of(database)
             await pool.write(lambda connection: fill(connection, transactions))
             before = peak_mb()
             began = time.perf_counter()

@@ -90,24 +90,24 @@ class SoakedClient:
     async def _write_once(self, list_id: str) -> None:
         number, action, todos = self._done["writes"], self._chance.random(), self._todos
         if not todos or action < 0.2:
-            await self._store.add_todos(list_id, [f"To-do {number} p2 #soak", f"Another {number}\nwith notes"])
+            await self._store.edit.add_todos(list_id, [f"To-do {number} p2 #soak", f"Another {number}\nwith notes"])
             return
         todo = self._chance.choice(todos)
         if len(todos) > _TODOS:
-            await self._store.delete_todos([each.id for each in self._chance.sample(todos, 20)])
+            await self._store.edit.delete_todos([each.id for each in self._chance.sample(todos, 20)])
         elif action < 0.6:
-            await self._store.edit_todo(todo.id, f"Edited {number} due:2026-12-01")
+            await self._store.edit.edit_todo(todo.id, f"Edited {number} due:2026-12-01")
         elif action < 0.95:
-            await self._store.set_completed([todo.id], completed=not todo.completed)
+            await self._store.edit.set_completed([todo.id], completed=not todo.completed)
         else:
-            await self._store.undo()
+            await self._store.edit.undo()
 
     async def _some_list(self) -> str:
         async for lists in self._store.watch_lists():
             if lists:
                 return lists[0].id
             break
-        return await self._store.add_list("Soaked")
+        return await self._store.edit.add_list("Soaked")
 
 
 def is_at_rest(status: SyncStatus) -> bool:

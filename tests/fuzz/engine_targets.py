@@ -24,6 +24,7 @@ from sync.errors import ChecksumError, NetworkError, ProtocolError, ServiceError
 from sync.protocol import CheckpointComplete, KeepAlive, StreamRequest, SubscriptionsRequest, decode_line
 from sync.sqlite.sql_connection import SqlConnection
 from tests.fuzz.mutation import mutated, transcripts
+from tests.kit import inside
 from tests.sync.rig import SCHEMA
 
 _INPUTS_PER_FILE: Final = 300
@@ -84,7 +85,12 @@ class Client:
             return
 
         connection = StreamConnection(
-            database._pool, database._board, asyncio.Lock(), lambda: (), keep_alive, self._completed.append
+            inside.pool_of(database),
+            inside.board_of(database),
+            asyncio.Lock(),
+            lambda: (),
+            keep_alive,
+            self._completed.append,
         )
         await connection.prepare(SyncOptions(), ())
         before = await self._rows(_PUBLISHED)
@@ -117,7 +123,7 @@ class Client:
         def read(connection: SqlConnection) -> list[tuple[Any, ...]]:
             return [tuple(row) for row in connection.execute(sql)]
 
-        return await self._database._pool.read(read)
+        return await inside.read(self._database, read)
 
 
 def _completes(line: bytes) -> bool:

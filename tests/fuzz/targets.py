@@ -17,7 +17,7 @@ from typing import Any, Final
 from app import todo_text
 from app.backend.http import bson
 from app.settings.keymap import ACTIONS, Keymap, KeymapError
-from app.settings.settings import SettingsError, load_settings
+from app.settings.sources import SettingsError, load_settings
 from app.system.display_text import sanitized
 from app.todo_text.transfer import READERS, WRITERS, TransferError
 from sync.errors import ProtocolError

@@ -24,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, selectinload
 
 from sync.sqlalchemy import create_async_engine, watch_select
+from tests.kit import inside
 
 SCHEMA = Schema(
     [
@@ -191,7 +192,7 @@ async def test_a_reading_session_sees_one_snapshot_and_cannot_write(tmp_path: Pa
         connection = sqlite3.connect(database.path, timeout=0)
         assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0  # nobody reads any more
         connection.close()
-        assert not database._pool._leased
+        assert not inside.leased_connections(database)
 
 
 async def test_a_commit_of_the_orm_wakes_watchers_once(database: PowerSyncDatabase, engine: AsyncEngine) -> None:

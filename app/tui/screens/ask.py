@@ -1,6 +1,6 @@
 """A question for one line of text.
 
-Owns the dialog. What becomes of the text is the affair of whoever asks.
+Owns the dialog. What happens with the text is up to the caller.
 """
 
 from __future__ import annotations

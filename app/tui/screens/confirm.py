@@ -1,6 +1,6 @@
 """A question before something is lost.
 
-Owns the dialog and its two answers. Does nothing itself: that is done by whoever asks.
+Owns the dialog and its two answers. What is confirmed is done by the caller.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ConfirmScreen(ModalScreen[None]):
         subject: what it is about: one line without control characters, otherwise any text.
         confirmed: called after a yes.
         consequence: what else happens, or empty.
-        yes: the word for doing it.
+        yes: the label of the button that confirms.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(Place.CONFIRM)

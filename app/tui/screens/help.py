@@ -50,10 +50,10 @@ class KeyTable(Static):
                 table.add_row()
             if rows:
                 table.add_row(Text(place.value, heading))
-            for shown, told in rows:
-                table.add_row(Text(shown, key), Text(told))
+            for shown, text in rows:
+                table.add_row(Text(shown, key), Text(text))
         if not table.row_count:
-            table.add_row(Text("Nothing matches", heading))
+            table.add_row(Text("No matches", heading))
         self.update(table)
 
 
@@ -67,7 +67,7 @@ class HelpScreen(ModalScreen[None]):
         super().__init__()
         self._field = EntryField(lambda: None, self.action_close_help)
         self._field.close_action = "help.close_help"
-        self._field.placeholder = "type to find"
+        self._field.placeholder = "Type to search"
         self._table = KeyTable()
 
     def compose(self) -> ComposeResult:
@@ -90,7 +90,7 @@ class HelpScreen(ModalScreen[None]):
         self.query_one(VerticalScroll).scroll_home(animate=False)
 
     def action_close_help(self) -> None:
-        """Back to where one came from."""
+        """Back to the screen below."""
         self.dismiss(None)
 
     def action_scroll_lines(self, lines: int) -> None:

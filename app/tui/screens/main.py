@@ -5,7 +5,7 @@ Owns which pane is active, the welcome, and what keys do anywhere. What is in a 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -16,15 +16,15 @@ from textual.containers import Horizontal
 from textual.screen import Screen
 
 from app.settings.keymap import Place
-from app.store import SmartView, Store, TodoList, Undone
+from app.store import Store, TodoList, Undone
 from app.store.sync_report import RejectedChange
 from app.system.display_text import fit, sanitized
 from app.tui.actions import bindings, keymap_of, performs
-from app.tui.attempts import DONE_SECONDS, attempt, retried
+from app.tui.attempts import DONE_SECONDS, attempt, notify_retry
 from app.tui.messages import ListsCounted, TodoSelected, ViewOpened
-from app.tui.typed import app_of
+from app.tui.typed_textual import app_of
 from app.tui.widgets.detail_pane import DetailPane
-from app.tui.widgets.entry import Entry, quit_keys
+from app.tui.widgets.entry import Entry, EntryRequest, quit_keys
 from app.tui.widgets.filter_bar import FilterBar
 from app.tui.widgets.lines import KeyBar, StatusLine
 from app.tui.widgets.lists_pane import LIST_MARK, UNTITLED, VIEW_NAMES, ListsPane
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _TOAST_CELLS: Final = 60
 _DAY_SECONDS: Final = 20.0
-"""How often it is looked whether a new day has begun."""
+"""How often to check whether a new day has begun."""
 
 
 @performs(Place.ANYWHERE)
@@ -48,7 +48,7 @@ class MainScreen(Screen[None]):
     Args:
         store: what it shows.
         now: the clock, giving aware datetimes.
-        log: gives the last lines of the log, the newest first.
+        log: returns the last lines of the log, the newest first.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(Place.ANYWHERE)
@@ -60,16 +60,14 @@ class MainScreen(Screen[None]):
         self._store = store
         self._now = now
         self._entry = Entry(self._focus_rows, now)
-        self._lists_pane = ListsPane(store, self._entry.ask, self._show_todos)
-        self._todos_pane = TodosPane(
-            store, now, self._entry.ask, self._show_lists, self._clear_filter, lambda: self._lists_pane.lists
-        )
+        self._lists_pane = ListsPane(store, self)
+        self._todos_pane = TodosPane(store, now, self)
+        self._todo_rows = self._todos_pane.todo_rows
         self._detail_pane = DetailPane(now)
-        self._filter_bar = FilterBar(self._todos_pane.filter, self._show_todos)
+        self._filter_bar = FilterBar(self._todo_rows.filter, self.focus_todos)
         self._welcome = Welcome()
         self._status_line = StatusLine(now)
         self._list_count: int | None = None
-        self._open_view: SmartView | str | None = None
         self._day = store.today()
         self._status = store.status
         self._todos_active = False
@@ -93,13 +91,13 @@ class MainScreen(Screen[None]):
         self._activate(todos=False)
         attempt(self, self._follow_status(), group="follow")
         attempt(self, self._follow_rejected(), group="follow")
-        self.set_interval(_DAY_SECONDS, self._look_at_the_day)
+        self.set_interval(_DAY_SECONDS, self._check_day)
 
-    def _look_at_the_day(self) -> None:
+    def _check_day(self) -> None:
         if self._store.today() != self._day:
             self._day = self._store.today()
             self._lists_pane.show_day()
-            self._todos_pane.show_day()
+            self._todo_rows.show_day()
 
     @property
     def status(self) -> SyncStatus:
@@ -117,7 +115,7 @@ class MainScreen(Screen[None]):
         """Show a state of synchronization."""
         self._status = status
         self._status_line.show(status)
-        self._todos_pane.show_uploading(uploading=status.uploading and status.upload_error is None)
+        self._todo_rows.show_uploading(uploading=status.uploading and status.upload_error is None)
         self.set_class(state_of(status) != "connected", "-offline")
         self._refresh_welcome()
         self.refresh_bindings()
@@ -128,20 +126,20 @@ class MainScreen(Screen[None]):
 
     async def _follow_rejected(self) -> None:
         known: set[str] | None = None
-        async for rejected in self._store.report.watch_rejected(retried(self)):
+        async for rejected in self._store.report.watch_rejected(notify_retry(self)):
             self._status_line.show_rejected(len(rejected))
-            self._todos_pane.show_rejected(frozenset(row for change in rejected for row in change.row_ids))
+            self._todo_rows.show_rejected(frozenset(row for change in rejected for row in change.row_ids))
             if known is not None:
-                self._tell_rejected([change for change in rejected if change.id not in known])
+                self._announce_rejected([change for change in rejected if change.id not in known])
             known = {change.id for change in rejected}
 
-    def _tell_rejected(self, fresh: list[RejectedChange]) -> None:
+    def _announce_rejected(self, fresh: list[RejectedChange]) -> None:
         if not fresh or self._sync_screen in app_of(self).screen_stack:
             return
         what = ", ".join(fresh[-1].tried[:1]) if len(fresh) == 1 else f"{len(fresh):,} changes"
         key = keymap_of(self).first("anywhere.sync")
-        said = f"The backend rejected: {fit(what, _TOAST_CELLS)[0]}. Press {key} to see why."
-        app_of(self).notify(said, severity="warning", markup=False)
+        message = f"The backend rejected: {fit(what, _TOAST_CELLS)[0]}. Press {key} to see why."
+        app_of(self).notify(message, severity="warning", markup=False)
 
     # What is shown
 
@@ -163,7 +161,6 @@ class MainScreen(Screen[None]):
         before, self._list_count = self._list_count, event.count
         self._refresh_welcome()
         if not event.count:
-            self._todos_pane.show(None)
             self._activate(todos=False)
         elif not before:
             self._activate(todos=self._todos_active)
@@ -171,19 +168,37 @@ class MainScreen(Screen[None]):
 
     @on(ViewOpened)
     def _view_opened(self, event: ViewOpened) -> None:
-        view = event.view.id if isinstance(event.view, TodoList) else event.view
-        if view != self._open_view:
-            self._open_view = view
+        if not self._todo_rows.is_open(event.view):
             self._filter_bar.close()
         if isinstance(event.view, TodoList):
-            self._store.open_list(event.view.id)
-        self._todos_pane.show(event.view)
+            self._store.prioritize_list(event.view.id)
+        self._todo_rows.show(event.view)
 
     @on(TodoSelected)
     def _todo_selected(self, event: TodoSelected) -> None:
         self._detail_pane.show(event.todo, event.list_name)
 
-    def _clear_filter(self) -> None:
+    # What the panes need: see `Surroundings`
+
+    @property
+    def lists(self) -> Sequence[TodoList]:
+        """All lists, oldest first."""
+        return self._lists_pane.lists
+
+    def ask(self, request: EntryRequest) -> None:
+        """Open the entry line."""
+        self._entry.ask(request)
+
+    def focus_lists(self) -> None:
+        """Give the keyboard to the lists."""
+        self._activate(todos=False)
+
+    def focus_todos(self) -> None:
+        """Give the keyboard to the to-dos."""
+        self._activate(todos=True)
+
+    def clear_filter(self) -> None:
+        """Clear the filter of the open view."""
         self._filter_bar.close()
 
     # Which pane has the keyboard
@@ -195,24 +210,18 @@ class MainScreen(Screen[None]):
             self._focus_rows()
 
     def _focus_rows(self) -> None:
-        self.set_focus(self._todos_pane.rows if self._todos_active else self._lists_pane.rows)
-
-    def _show_todos(self) -> None:
-        self._activate(todos=True)
-
-    def _show_lists(self) -> None:
-        self._activate(todos=False)
+        self.set_focus(self._todo_rows.rows if self._todos_active else self._lists_pane.rows)
 
     def on_descendant_focus(self, event: events.DescendantFocus) -> None:
         """A click may have changed the active pane."""
-        if event.widget in {self._todos_pane.rows, self._lists_pane.rows}:
-            self._todos_active = event.widget is self._todos_pane.rows
+        if event.widget in {self._todo_rows.rows, self._lists_pane.rows}:
+            self._todos_active = event.widget is self._todo_rows.rows
             self.set_class(self._todos_active, "-todos")
 
     # Actions
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
-        """Letters are letters while something is typed; and some actions have their moments."""
+        """No action while something is typed; some actions only at certain times."""
         if self._entry.has_keyboard or self._filter_bar.has_keyboard:
             return False
         if action == "connect":
@@ -229,7 +238,7 @@ class MainScreen(Screen[None]):
 
     def action_add_todo(self) -> None:
         """Ask for new to-dos, where they can be seen."""
-        # The list under the cursor is the one that is meant, also while its to-dos are still being read.
+        # The list under the cursor is meant, even while its to-dos are still being read.
         todo_list = self._lists_pane.target
         if todo_list is not None:
             self._activate(todos=True)
@@ -248,35 +257,36 @@ class MainScreen(Screen[None]):
         self._lists_pane.add_sample()
 
     def action_undo(self) -> None:
-        """Take the last step back."""
-        attempt(self, self._turn(self._store.undo(), "Undone", "There is nothing to undo.", "anywhere.redo"))
+        """Undo the last step."""
+        attempt(self, self._undo_or_redo(self._store.edit.undo(), "Undone", "undo", "redo"))
 
     def action_redo(self) -> None:
-        """Do again what was undone last."""
-        attempt(self, self._turn(self._store.redo(), "Done again", "There is nothing to do again.", "anywhere.undo"))
+        """Redo what was undone last."""
+        attempt(
+            self,
+            self._undo_or_redo(self._store.edit.redo(), "Redone", "redo", "undo"),
+        )
 
-    async def _turn(self, turning: Awaitable[Undone | None], told: str, nothing: str, back: str) -> None:
-        undone = await turning
+    async def _undo_or_redo(self, doing: Awaitable[Undone | None], done: str, verb: str, back: str) -> None:
+        undone = await doing
         if undone is None:
-            self.notify(nothing, timeout=DONE_SECONDS, markup=False)
+            self.notify(f"Nothing to {verb}.", timeout=DONE_SECONDS, markup=False)
             return
-        said = f"{told}: {sanitized(undone.label)}."
-        if undone.kept:
-            rows = "1 row was" if undone.kept == 1 else f"{undone.kept:,} rows were"
-            said += f" {rows} changed elsewhere since, and left alone."
+        message = f"{done}: {sanitized(undone.label)}."
+        if undone.kept == 1:
+            message += " 1 row was left alone because it has changed since."
+        elif undone.kept:
+            message += f" {undone.kept:,} rows were left alone because they have changed since."
         else:
-            said += f" Press {keymap_of(self).first(back)} to turn back."
-        self.notify(said, timeout=DONE_SECONDS, markup=False)
+            message += f" Press {keymap_of(self).first(f'anywhere.{back}')} to {back}."
+        self.notify(message, timeout=DONE_SECONDS, markup=False)
 
     def action_jump(self) -> None:
-        """Go to a list or view by typing a part of its name."""
+        """Go to a list or view by name."""
         from app.tui.screens.pick import Choice, PickScreen
 
         choices = [
-            *(
-                Choice(each.id, each.name or UNTITLED, f"{each.open_count:,}", LIST_MARK)
-                for each in self._lists_pane.lists
-            ),
+            *(Choice(each.id, each.name or UNTITLED, f"{each.open_count:,}", LIST_MARK) for each in self.lists),
             *(Choice(f"view:{view.value}", name, mark=glyph) for view, (glyph, name) in VIEW_NAMES.items()),
         ]
 
@@ -287,7 +297,7 @@ class MainScreen(Screen[None]):
         app_of(self).push_screen(PickScreen("Go to", choices, jump))
 
     def action_filter(self) -> None:
-        """Filter the to-dos by typing."""
+        """Filter the to-dos."""
         self._activate(todos=True)
         self._filter_bar.ask()
 
@@ -308,7 +318,7 @@ class MainScreen(Screen[None]):
         attempt(self, self._store.disconnect(), group="connect")
 
     def action_sync(self) -> None:
-        """Show the state of syncing, and what was rejected."""
+        """Open the sync screen."""
         from app.tui.screens.sync import SyncScreen
 
         self._sync_screen = SyncScreen(self._store, self._now, self._log_lines)
@@ -322,10 +332,10 @@ class MainScreen(Screen[None]):
         app_of(self).push_screen(HelpScreen())
 
     def action_quit(self) -> None:
-        """Quit, unless a text is half typed: the first time, the field that has it gets the keyboard."""
-        if not self._entry.holds_back():
+        """Quit, unless a text is half typed: then, the first time, its field gets the focus instead."""
+        if not self._entry.warn_before_quit():
             app_of(self).exit()
 
     def action_tell_quit(self) -> None:
-        """Tell how to quit: this key does so in other programs, and copies in others still."""
+        """Show how to quit: in some programs this key quits, in others it copies."""
         app_of(self).notify(quit_keys(self), markup=False)

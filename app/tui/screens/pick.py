@@ -1,7 +1,7 @@
-"""A palette: a few words are typed, and one of many things is picked.
+"""A palette: the user types a few words and picks one of many things.
 
-Owns the field, the rows that match, and the keys between them. What is picked, and what becomes of it, is the affair of
-whoever asks.
+Owns the field, the rows that match, and the keys between them. What is picked, and what happens then, is up to the
+caller.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Choice:
     """Something that can be picked.
 
     Attributes:
-        id: what is given back.
+        id: what the caller gets.
         text: any text.
         tail: something smaller beside it.
         mark: one cell before it, or empty.
@@ -55,7 +55,7 @@ class PickRows(RowList[Choice]):
     """
 
     def __init__(self, picked: Callable[[], object]) -> None:
-        super().__init__(_draw, empty=("Nothing matches",))
+        super().__init__(_draw, empty=("No matches",))
         self._when_picked = picked
 
     def on_click(self, event: events.Click) -> None:
@@ -74,8 +74,7 @@ class PickScreen(ModalScreen[None]):
         choices: in the order in which they are offered.
         picked: called with the id of the picked one; not if nothing is picked.
         selected: where the cursor is at first.
-        moved: called with the id of each choice that the cursor comes to.
-        closed: called if nothing is picked.
+        preview: called with the id of each choice that the cursor comes to; with `selected` if nothing is picked.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(Place.PICK)
@@ -87,12 +86,10 @@ class PickScreen(ModalScreen[None]):
         picked: Callable[[str], object],
         selected: str | None = None,
         *,
-        moved: Callable[[str], object] = lambda _: None,
-        closed: Callable[[], object] = lambda: None,
+        preview: Callable[[str], object] = lambda _: None,
     ) -> None:
         super().__init__()
-        self._when_moved = moved
-        self._when_closed = closed
+        self._preview = preview
         self._title = title
         self._choices = choices
         self._picked = picked
@@ -141,13 +138,14 @@ class PickScreen(ModalScreen[None]):
     def action_close_pick(self) -> None:
         """Pick nothing."""
         self.dismiss()
-        self._when_closed()
+        if self._selected is not None:
+            self._preview(self._selected)
 
     @on(RowSelected)
     def _row_selected(self, event: RowSelected) -> None:
         event.stop()
         if event.row_id is not None and self.is_current:
-            self._when_moved(event.row_id)
+            self._preview(event.row_id)
 
     def action_next_choice(self) -> None:
         """Go to the next one."""

@@ -1,6 +1,6 @@
 """The sync screen: why it is or is not synced, what the backend rejected, and what others have replaced.
 
-Owns its layout, the rows and details of both, and what its keys do. What is told comes from the store's report.
+Owns its layout, the rows and details of both, and what its keys do. What it shows comes from the store's report.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from app.store.failures import StoreError
 from app.store.sync_report import RejectedChange, ReplacedChange, WaitingChange
 from app.system.display_text import sanitized
 from app.tui.actions import bindings, performs
-from app.tui.attempts import attempt, retried
-from app.tui.typed import app_of
+from app.tui.attempts import attempt, notify_retry
+from app.tui.typed_textual import app_of
 from app.tui.widgets.drawn_row import DrawnRow
 from app.tui.widgets.lines import KeyBar, StatusLine, TitleLine
 from app.tui.widgets.row_list import RowList, RowSelected
 from app.tui.words import DownloadRate, ago
 
 EXPLAIN_SECONDS: Final = 2.0
-NOTHING: Final = ("All clear", "Nothing of yours was rejected or replaced.")
-_MOST_TOLD: Final = 50
+NOTHING: Final = ("All clear", "None of your changes were rejected or replaced.")
+_MOST_LISTED: Final = 50
 
 
 SyncRow = RejectedChange | ReplacedChange | WaitingChange
@@ -58,12 +58,12 @@ def headline(change: SyncRow) -> str:
 
 @performs(Place.SYNC)
 class SyncScreen(Screen[None]):
-    """Shows what synchronization has to tell, and takes the user's answers.
+    """Explains the state of synchronization, and lets the user resolve rejected and replaced changes.
 
     Args:
         store: what is synced.
         now: the clock, giving aware datetimes.
-        log: gives the last lines of the log, the newest first.
+        log: returns the last lines of the log, the newest first.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(Place.SYNC)
@@ -112,35 +112,35 @@ class SyncScreen(Screen[None]):
         async for status in self._store.watch_status():
             self._status = status
             self._status_line.show(status)
-            self._rate.note(status, time.monotonic())
+            self._rate.add(status, time.monotonic())
             self._show_words()
             self.refresh_bindings()
             self._status_changed.set()
 
     async def _follow_rejected(self) -> None:
-        async for rejected in self._store.report.watch_rejected(retried(self)):
+        async for rejected in self._store.report.watch_rejected(notify_retry(self)):
             self.show_changes(rejected, self._replaced)
 
     async def _follow_replaced(self) -> None:
-        async for replaced in self._store.report.watch_replaced(retried(self)):
+        async for replaced in self._store.report.watch_replaced(notify_retry(self)):
             self.show_changes(self._rejected, replaced)
 
     async def _follow_waiting(self) -> None:
-        async for waiting in self._store.report.watch_waiting(retried(self)):
+        async for waiting in self._store.report.watch_waiting(notify_retry(self)):
             self._waiting = waiting
             self.show_changes(self._rejected, self._replaced)
 
     def _show_words(self) -> None:
-        """The explanation, how far a download is, and how many streams have come."""
+        """The explanation, how far a download is, and how many streams are synced."""
         streams = self._status.streams
         synced = sum(stream.has_synced for stream in streams)
-        more = [self._rate.told()]
+        more = [self._rate.describe()]
         if streams and synced < len(streams):
-            more.append(f"{synced:,} of {len(streams):,} streams have come.")
+            more.append(f"{synced:,} of {len(streams):,} streams synced.")
         self._explanation.update(sanitized(" ".join([self._words, *filter(None, more)])))
 
     async def _follow_explanation(self) -> None:
-        """Explain anew when the status changes, and from time to time: it tells of time that has passed, too."""
+        """Explain again when the status changes, and from time to time: the explanation mentions times, too."""
         while True:
             self._status_changed.clear()
             try:
@@ -187,26 +187,26 @@ class SyncScreen(Screen[None]):
         change = self._rows.selected
         self.set_class(change is not None or self._shows_log, "-changes")
         if self._shows_log:
-            told = [sanitized(line) for line in self._log_lines()] or ["The log has told nothing yet."]
-            self._detail.update(Text("\n".join(told)))
+            lines = [sanitized(line) for line in self._log_lines()] or ["The log is empty."]
+            self._detail.update(Text("\n".join(lines)))
         elif isinstance(change, RejectedChange):
             self._detail.update(self._rejected_detail(change))
         elif isinstance(change, WaitingChange):
-            self._detail.update(Text("\n".join(map(sanitized, ["Waits to be uploaded:", *change.doing]))))
+            self._detail.update(Text("\n".join(map(sanitized, ["Waiting to be uploaded:", *change.doing]))))
         elif change is not None:
-            found = f"Seen {ago(change.found_at, self._now())}"
+            found = f"Found {ago(change.found_at, self._now())}"
             lines = [change.about, f"Yours: {change.mine}", f"Theirs: {change.theirs}", found]
             self._detail.update(Text("\n".join(map(sanitized, lines))))
         self.refresh_bindings()
 
     def _rejected_detail(self, change: RejectedChange) -> Text:
         times = f", {change.attempts:,} times in all" if change.attempts > 1 else ""
-        said = f"Reason: {change.reason or '(none was given)'}"
-        lines = [*change.tried[:1], said, f"Rejected {ago(change.rejected_at, self._now())}{times}"]
+        reason = f"Reason: {change.reason or '(none given)'}"
+        lines = [*change.tried[:1], reason, f"Rejected {ago(change.rejected_at, self._now())}{times}"]
         if rest := change.tried[1:]:
-            lines += ["Together with:", *rest[:_MOST_TOLD]]
-        if len(rest) > _MOST_TOLD:
-            lines.append(f"and {len(rest) - _MOST_TOLD:,} more")
+            lines += ["Together with:", *rest[:_MOST_LISTED]]
+        if len(rest) > _MOST_LISTED:
+            lines.append(f"and {len(rest) - _MOST_LISTED:,} more")
         return Text("\n".join(map(sanitized, lines)))
 
     # Actions
@@ -229,13 +229,13 @@ class SyncScreen(Screen[None]):
         return True
 
     def action_retry_change(self) -> None:
-        """Send the rejected change once more."""
+        """Retry the rejected change."""
         change = self._rows.selected
         if isinstance(change, RejectedChange):
             attempt(self, self._store.report.retry(change.id))
 
     def action_edit_change(self) -> None:
-        """Ask for another text, and send the rejected change once more with it."""
+        """Ask for another text, and retry the rejected change with it."""
         change = self._rows.selected
         before = self._store.report.text_of(change.id) if isinstance(change, RejectedChange) else None
         if change is None or before is None:
@@ -245,44 +245,44 @@ class SyncScreen(Screen[None]):
         def send(text: str) -> None:
             attempt(self, self._store.report.retry_with_text(change.id, text))
 
-        app_of(self).push_screen(AskScreen("Send it again as", before, send))
+        app_of(self).push_screen(AskScreen("Send again as", before, send))
 
     def action_copy_change(self) -> None:
-        """Copy the rejected change, whole."""
+        """Copy the rejected change as JSON."""
         change = self._rows.selected
         if isinstance(change, RejectedChange):
             app_of(self).copy_to_clipboard(self._store.report.as_json(change.id))
             self.notify("Copied.", timeout=2, markup=False)
 
     def action_export_changes(self) -> None:
-        """Ask for a file, and write all rejected changes into it."""
+        """Ask for a file, and export all rejected changes to it."""
         from app.tui.screens.ask import AskScreen
 
         def export(typed: str) -> None:
             attempt(self, self._export(Path(os.path.expanduser(typed.strip()))))  # noqa: PTH111 -- fails for no user
 
         name = f"~/todo-tui-rejected-{self._now():%Y-%m-%d}.json"
-        app_of(self).push_screen(AskScreen("Write the rejected changes to", name, export))
+        app_of(self).push_screen(AskScreen("Export the rejected changes to", name, export))
 
     async def _export(self, path: Path) -> None:
         count = await self._store.report.export(path)
-        self.notify(sanitized(f"Wrote {counted(count)} to {path}."), markup=False)
+        self.notify(sanitized(f"Exported {counted(count)} to {path}."), markup=False)
 
     def action_show_log(self) -> None:
-        """Show the last lines of the log, or hide them."""
+        """Show or hide the latest log lines."""
         self._shows_log = not self._shows_log
         self._show_detail()
 
     def action_copy_diagnostics(self) -> None:
-        """Copy the state of syncing, without names or texts."""
+        """Copy the sync state, without names or texts."""
         attempt(self, self._copy_diagnostics())
 
     async def _copy_diagnostics(self) -> None:
         app_of(self).copy_to_clipboard(await self._store.report.diagnostics())
-        self.notify("Copied, without names or texts.", timeout=2, markup=False)
+        self.notify("Copied the diagnostics, without names or texts.", timeout=2, markup=False)
 
     def action_discard_change(self) -> None:
-        """Ask whether to forget the rejected change."""
+        """Ask whether to discard the rejected change."""
         change = self._rows.selected
         if not isinstance(change, RejectedChange):
             return
@@ -296,13 +296,13 @@ class SyncScreen(Screen[None]):
                 "Discard this rejected change?",
                 sanitized(headline(change)),
                 discard,
-                "It is kept nowhere else.",
+                "It cannot be recovered.",
                 yes="Discard",
             )
         )
 
     def action_dismiss_replaced(self) -> None:
-        """Ask whether to forget the conflict, and those that were seen before it."""
+        """Ask whether to dismiss the conflict and those before it."""
         change = self._rows.selected
         if not isinstance(change, ReplacedChange):
             return
@@ -314,7 +314,7 @@ class SyncScreen(Screen[None]):
         def dismiss() -> None:
             attempt(self, self._store.report.dismiss(change.id))
 
-        consequence = "Theirs stays; yours is kept nowhere else."
+        consequence = "Their version stays; yours cannot be recovered."
         app_of(self).push_screen(
             ConfirmScreen(question, sanitized(headline(change)), dismiss, consequence, yes="Dismiss")
         )

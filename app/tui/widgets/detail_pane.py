@@ -1,6 +1,6 @@
-"""The pane with all that is known of one to-do: its whole text, and when it was made and done.
+"""The details of one to-do: its whole text, and when it was created and completed.
 
-Owns how that is laid out. Which to-do it is, and whether there is room for the pane, is the main screen's affair.
+Owns how that is laid out. Which to-do it is, and whether there is room for the pane, is up to the main screen.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from app.tui.words import moment
 _MOST_CHARACTERS: Final = 20_000
 """Of a longer text only the beginning is shown: nobody scrolls through more, and wrapping it would take a while."""
 
-_FIELD_CELLS: Final = 10
+_FIELD_CELLS: Final = 11
 
 
 class DetailText(Static):
@@ -39,7 +39,7 @@ class DetailText(Static):
 
 
 class DetailPane(VerticalScroll, can_focus=False):
-    """All about one to-do.
+    """The details of one to-do.
 
     Args:
         now: the clock, giving aware datetimes.
@@ -90,11 +90,11 @@ class DetailPane(VerticalScroll, can_focus=False):
         if any(lines):
             text.append("\n\n" + "\n".join(lines), notes)
         if len(description) > _MOST_CHARACTERS:
-            text.append(f"\n… and {len(description) - _MOST_CHARACTERS:,} characters more", field)
+            text.append(f"\n… and {len(description) - _MOST_CHARACTERS:,} more characters", field)
         text.append("\n")
-        for name, told in self._fields(todo, reading):
+        for name, value_text in self._fields(todo, reading):
             text.append(f"\n{name:<{_FIELD_CELLS}}", field)
-            text.append(told, value)
+            text.append(value_text, value)
         return text
 
     def _fields(self, todo: Todo, reading: TodoText) -> list[tuple[str, str]]:
@@ -107,7 +107,7 @@ class DetailPane(VerticalScroll, can_focus=False):
             ("Tags", sanitized(" ".join(f"#{tag}" for tag in reading.tags))),
             ("Repeats", recurrence.text if recurrence is not None else ""),
             ("List", sanitized(self._list_name or "")),
-            ("Made", moment(todo.created_at, now)),
-            ("Done", moment(todo.completed_at, now) if todo.completed else ""),
+            ("Created", moment(todo.created_at, now)),
+            ("Completed", moment(todo.completed_at, now) if todo.completed else ""),
         ]
-        return [(name, told) for name, told in fields if told]
+        return [(name, text) for name, text in fields if text]

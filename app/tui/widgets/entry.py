@@ -1,4 +1,4 @@
-"""The line in which texts are typed: new lists and to-dos, other names, other wordings.
+"""The line in which texts are typed: new lists and to-dos, and changes of their names and texts.
 
 Owns the typed text until it is stored: a text that could not be stored comes back, so that nothing has to be typed
 twice. What is stored, and how, is in the request.
@@ -29,7 +29,7 @@ from app.store.failures import StoreError
 from app.system.display_text import StandIns, sanitized
 from app.todo_text import Understood, phrases_to_keep, understand
 from app.tui.actions import bindings, keymap_of, performs
-from app.tui.typed import app_of, screen_of
+from app.tui.typed_textual import app_of, screen_of
 from app.tui.widgets.lines import TitleLine
 
 
@@ -175,7 +175,7 @@ class EntryField(Input):
         self._when_closed()
 
     def action_copy(self) -> None:
-        """Copy the selected text; without one, tell what people may have meant."""
+        """Copy the selected text; without one, show how to quit, which people may have meant."""
         try:
             super().action_copy()
         except SkipAction:
@@ -238,7 +238,7 @@ class Entry(Vertical):
         self._when_closed = closed
         self._request: EntryRequest | None = None
         self._saving = False
-        self._held_back: str | None = None
+        self._warned_about: str | None = None
 
     def compose(self) -> ComposeResult:
         """A label above a field."""
@@ -259,27 +259,27 @@ class Entry(Vertical):
         """Open for a request. If another text is half typed, that one goes first: the field is only focused."""
         if self._request is not None and self._field.text.strip():
             if request.label != self._request.label:
-                self.notify("Save this text first, or press esc to drop it.", markup=False)
+                self.notify("Save this text first, or press esc to discard it.", markup=False)
             screen_of(self).set_focus(self._field)
         else:
             self._open(request, request.value)
 
-    def holds_back(self) -> bool:
-        """Whether a half-typed text speaks against quitting; if so, says it and takes the keyboard, once per text."""
+    def warn_before_quit(self) -> bool:
+        """Warn about a half-typed text and focus it, once per text; return whether that was necessary."""
         request, text = self._request, self._field.text
-        if request is None or self._saving or not text.strip() or text in {request.value, self._held_back}:
+        if request is None or self._saving or not text.strip() or text in {request.value, self._warned_about}:
             return False
-        self._held_back = text
+        self._warned_about = text
         keymap = keymap_of(self)
         save, leave = keymap.first("entry.submit"), keymap.first("always.quit")
-        said = f"This text is not saved: press {save} to save it, or {leave} to quit without it."
-        self.notify(said, severity="warning", markup=False)
+        message = f"This text has not been saved. Press {save} to save it, or {leave} to quit without saving."
+        self.notify(message, severity="warning", markup=False)
         screen_of(self).set_focus(self._field)
         return True
 
     def _open(self, request: EntryRequest, text: str) -> None:
         self._request = request
-        self._held_back = None
+        self._warned_about = None
         self._title.set(request.label)
         self._field.takes_lines = request.repeats
         self._field.understand = self._understand if request.understands else None
@@ -320,7 +320,7 @@ class Entry(Vertical):
         if unchanged or (request.repeats and not texts):
             self._close()
         elif not texts:
-            self.notify("Type some text, or press esc to leave it as it was.", markup=False)
+            self.notify("Type some text, or press esc to cancel.", markup=False)
         else:
             self._saving = not request.repeats
             understood = self._field.understood

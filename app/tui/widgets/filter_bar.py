@@ -1,6 +1,6 @@
-"""The line in which a filter is typed, and which shows it for as long as it is in force.
+"""The line in which a filter is typed, and which shows it while it is set.
 
-Owns what is typed there. What it leaves out is the affair of whoever is told.
+Owns what is typed there. What a filter hides is up to whoever gets it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from textual.widgets import Input
 from app.settings.keymap import Place
 from app.tui.actions import bindings, performs
 from app.tui.filtering import Filter
-from app.tui.typed import screen_of
+from app.tui.typed_textual import screen_of
 from app.tui.widgets.entry import EntryField
 from app.tui.widgets.lines import TitleLine
 
@@ -63,7 +63,7 @@ class FilterBar(Horizontal):
         screen_of(self).set_focus(self._field)
 
     def close(self) -> None:
-        """Filter nothing any more, and give the keyboard back if it is here."""
+        """Clear the filter, and give the keyboard back if it is here."""
         had_keyboard = self.has_keyboard
         self._field.text = ""
         self._apply()

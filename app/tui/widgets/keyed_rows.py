@@ -32,11 +32,11 @@ def locate(old: Sequence[Keyed], index: int, rows: Sequence[Keyed]) -> int:
     row_id = old[index].id
     # Mostly it is where it was, or a few rows came or went before it.
     for distance in range(_NEAR):
-        for place in (index - distance, index + distance):
-            if 0 <= place < len(rows) and rows[place].id == row_id:
-                return place
-    places = {row.id: place for place, row in enumerate(rows)}
+        for candidate in (index - distance, index + distance):
+            if 0 <= candidate < len(rows) and rows[candidate].id == row_id:
+                return candidate
+    indices = {row.id: number for number, row in enumerate(rows)}
     for row in (*old[index:], *reversed(old[:index])):
-        if (place := places.get(row.id)) is not None:
-            return place
+        if (found := indices.get(row.id)) is not None:
+            return found
     return min(index, len(rows) - 1)

@@ -20,7 +20,7 @@ from textual.widget import Widget
 from app.settings.keymap import ACTIONS, Action
 from app.system.display_text import fit, sanitized
 from app.tui.actions import keymap_of
-from app.tui.typed import app_of, on_bindings_updated, screen_of
+from app.tui.typed_textual import app_of, on_bindings_updated, screen_of
 from app.tui.words import StatusWords, status_words
 from sync import SyncStatus
 
@@ -30,7 +30,7 @@ COUNTDOWN_SECONDS: Final = 1.0
 
 _GAP: Final = 2
 _LEAST_REASON: Final = 24
-"""In fewer cells, the beginning of a reason tells nothing."""
+"""In fewer cells, the beginning of a reason says nothing."""
 
 
 class Line(Widget):
@@ -152,9 +152,9 @@ class StatusLine(Line):
 
 def _best(words: StatusWords, room: int) -> tuple[str, str]:
     if words.reason:
-        told = _with_reason(words, room)
-        if told is not None:
-            return told
+        with_reason = _with_reason(words, room)
+        if with_reason is not None:
+            return with_reason
     for left in words.left:
         for right in words.right:
             if cell_len(left) + _GAP + cell_len(right) <= room:
@@ -191,8 +191,8 @@ class KeyBar(Line):
         on_bindings_updated(self, self._bindings_updated)
 
     def _bindings_updated(self) -> None:
-        # They are looked at after each change of what is shown, and are mostly the same: a frame for nothing makes the
-        # next one wait.
+        # This is called after each change of what is shown, mostly with the same bindings; a needless frame would delay
+        # the next one.
         if self._in_force() != self._painted:
             self.refresh()
 

@@ -5,7 +5,7 @@ Owns their rows and actions. Follows the store's lists and counts for as long as
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -19,13 +19,14 @@ from app.settings.keymap import Place
 from app.store import SmartView, Store, TodoList, ViewCounts
 from app.system.display_text import sanitized
 from app.tui.actions import bindings, performs
-from app.tui.attempts import attempt, retried, tell_done
+from app.tui.attempts import attempt, notify_done, notify_retry
 from app.tui.messages import ListsCounted, ViewOpened
-from app.tui.typed import app_of
+from app.tui.typed_textual import app_of
 from app.tui.widgets.drawn_row import DrawnRow
 from app.tui.widgets.entry import EntryRequest
 from app.tui.widgets.lines import TitleLine
 from app.tui.widgets.row_list import RowActivated, RowList, RowMarked, RowSelected
+from app.tui.widgets.surroundings import Surroundings
 
 UNTITLED: Final = "(no name)"
 LIST_MARK: Final = "•"
@@ -58,11 +59,11 @@ class ViewRow:
         return f"view:{self.view.value}"
 
 
-PlaceRow = TodoList | ViewRow
-"""What can be opened at the left."""
+SidebarRow = TodoList | ViewRow
+"""A row of the left pane."""
 
 
-def draw_place(row: PlaceRow) -> DrawnRow:
+def draw_sidebar_row(row: SidebarRow) -> DrawnRow:
     """A list or a view as a row: its name, and how many to-dos are open."""
     if isinstance(row, ViewRow):
         glyph, name = VIEW_NAMES[row.view]
@@ -75,23 +76,21 @@ def draw_place(row: PlaceRow) -> DrawnRow:
 
 @performs(Place.LISTS)
 class ListsPane(Vertical):
-    """Views and lists. Posts `ViewOpened` when what is under the cursor is another one or changed.
+    """Views and lists. Posts `ViewOpened` when the cursor comes to another one, or the one under it changes.
 
     Args:
         store: where they are kept.
-        ask: opens the entry line.
-        leave: puts the keyboard to the to-dos.
+        surroundings: the screen that the pane is on.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(Place.LISTS)
 
-    def __init__(self, store: Store, ask: Callable[[EntryRequest], None], leave: Callable[[], None]) -> None:
+    def __init__(self, store: Store, surroundings: Surroundings) -> None:
         super().__init__()
         self._store = store
-        self._ask = ask
-        self._leave = leave
+        self._surroundings = surroundings
         self._title = TitleLine("Lists")
-        self._rows: RowList[PlaceRow] = RowList(draw_place)
+        self._rows: RowList[SidebarRow] = RowList(draw_sidebar_row)
         self._lists: list[TodoList] = []
         self._views = [ViewRow(view, 0) for view in SmartView]
         self._counting: Worker[None] | None = None
@@ -107,7 +106,7 @@ class ListsPane(Vertical):
         self.show_day()
 
     @property
-    def rows(self) -> RowList[PlaceRow]:
+    def rows(self) -> RowList[SidebarRow]:
         """The rows."""
         return self._rows
 
@@ -125,13 +124,13 @@ class ListsPane(Vertical):
         return self._lists[0] if self._lists else None
 
     def show_day(self) -> None:
-        """Count for the present day from now on."""
+        """Count for today from now on."""
         if self._counting is not None:
             self._counting.cancel()
         self._counting = attempt(self, self._follow_counts(), group="follow")
 
     async def _follow(self) -> None:
-        async for lists in self._store.watch_lists(retried(self)):
+        async for lists in self._store.watch_lists(notify_retry(self)):
             first = not self._lists
             self._lists = lists
             self._show_rows()
@@ -156,18 +155,18 @@ class ListsPane(Vertical):
 
     def ask_new(self) -> None:
         """Ask for the name of a new list."""
-        self._ask(EntryRequest("New list", self._add))
+        self._surroundings.ask(EntryRequest("New list", self._add))
 
     def add_sample(self) -> None:
         """Add the sample list and open it."""
-        attempt(self, self._open_new(self._store.add_sample_list()))
+        attempt(self, self._open_new(self._store.edit.add_sample_list()))
 
     def _add(self, names: list[str]) -> Awaitable[None]:
-        return self._open_new(self._store.add_list(names[0]))
+        return self._open_new(self._store.edit.add_list(names[0]))
 
     async def _open_new(self, adding: Awaitable[str]) -> None:
         self._rows.select(await adding)
-        self._leave()
+        self._surroundings.focus_todos()
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
         """Without a list, there is nothing to open, rename or delete."""
@@ -181,7 +180,7 @@ class ListsPane(Vertical):
 
     def action_open_list(self) -> None:
         """Go to the to-dos."""
-        self._leave()
+        self._surroundings.focus_todos()
 
     def action_rename_list(self) -> None:
         """Ask for another name."""
@@ -190,9 +189,9 @@ class ListsPane(Vertical):
             return
 
         def rename(names: list[str]) -> Awaitable[object]:
-            return tell_done(self, self._store.rename_list(todo_list.id, names[0]))
+            return notify_done(self, self._store.edit.rename_list(todo_list.id, names[0]))
 
-        self._ask(EntryRequest("Rename list", rename, value=todo_list.name or ""))
+        self._surroundings.ask(EntryRequest("Rename list", rename, value=todo_list.name or ""))
 
     def action_delete_list(self) -> None:
         """Ask whether to delete the list."""
@@ -202,10 +201,10 @@ class ListsPane(Vertical):
         from app.tui.screens.confirm import ConfirmScreen
 
         def delete() -> None:
-            attempt(self, tell_done(self, self._store.delete_list(todo_list.id)))
+            attempt(self, notify_done(self, self._store.edit.delete_list(todo_list.id)))
 
         name = sanitized(todo_list.name or UNTITLED)
-        app_of(self).push_screen(ConfirmScreen("Delete this list?", name, delete, _loss(todo_list)))
+        app_of(self).push_screen(ConfirmScreen("Delete this list?", name, delete, _consequence(todo_list)))
 
     @on(RowSelected)
     def _row_selected(self, event: RowSelected) -> None:
@@ -221,12 +220,14 @@ class ListsPane(Vertical):
     @on(RowActivated)
     def _row_activated(self, event: RowActivated) -> None:
         event.stop()
-        self._leave()
+        self._surroundings.focus_todos()
 
 
-def _loss(todo_list: TodoList) -> str:
+def _consequence(todo_list: TodoList) -> str:
     total = todo_list.open_count + todo_list.done_count
     if not total:
         return "It has no to-dos."
+    if total == 1:
+        return f"Its one to-do ({'not done' if todo_list.open_count else 'done'}) will be deleted too."
     still_open = f"{todo_list.open_count:,} still open" if todo_list.open_count else "all done"
-    return f"Its {total:,} to-dos go too, {still_open}." if total > 1 else f"Its one to-do goes too, {still_open}."
+    return f"Its {total:,} to-dos ({still_open}) will be deleted too."

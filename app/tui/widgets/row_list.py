@@ -97,12 +97,12 @@ class RowsChosen(Message):
 
 @dataclass
 class RowDropped(Message):
-    """A row was dragged to another place.
+    """A row was dragged onto another one.
 
     Attributes:
         rows: the list.
         row_id: id of the row.
-        index: the place of the row that it was dropped on.
+        index: the index of the row that it was dropped on.
     """
 
     rows: RowList[Any]
@@ -121,7 +121,7 @@ class RowList(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
         empty: lines to show while there are no rows: a title, then explanations; plain text.
 
     Attributes:
-        drags: whether rows can be dragged to another place.
+        drags: whether rows can be dragged.
     """
 
     ALLOW_SELECT = False
@@ -222,7 +222,7 @@ class RowList(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
         return self._range_from is not None
 
     def toggle_choice(self) -> None:
-        """Choose the row under the cursor, or not any more, and go to the next one."""
+        """Choose the row under the cursor, or undo that, and go to the next one."""
         row = self.selected
         if row is not None:
             self._range_from = None
@@ -248,7 +248,7 @@ class RowList(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
         self._choice_changed()
 
     def clear_choice(self) -> None:
-        """Choose nothing any more."""
+        """Clear the selection."""
         if self._chosen or self._range_from is not None:
             self._range_from = None
             self._chosen.clear()
@@ -398,8 +398,8 @@ class RowList(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
         """Go to the previous row."""
         self._move_to(self._cursor - 1)
 
-    def go_round(self, step: int) -> None:
-        """Go that many rows on, from the last to the first and back."""
+    def cycle(self, step: int) -> None:
+        """Move the cursor by this many rows, from the last to the first and back."""
         if self._rows:
             self._move_to((self._cursor + step) % len(self._rows))
 
@@ -422,14 +422,14 @@ class RowList(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
     # The mouse
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
-        """Take hold of the row under the pointer."""
+        """Begin to drag the row under the pointer."""
         self._drag_ended = False
         index = self._index_at(event)
         if index is not None and self.drags and event.button == 1:
             self._dragged = self._rows[index].id
 
     def on_mouse_move(self, event: events.MouseMove) -> None:
-        """Show where a row that is held would go."""
+        """Show where a dragged row would be dropped."""
         if self._dragged is None or event.button != 1:
             self._end_drag()
             return
@@ -443,7 +443,7 @@ class RowList(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
             self.refresh()
 
     def on_mouse_up(self, event: events.MouseUp) -> None:
-        """Let go of a row."""
+        """Drop a dragged row."""
         dragged, at = self._dragged, self._drop_at
         self._end_drag()
         if dragged is not None and at is not None:
@@ -471,7 +471,7 @@ class RowList(ScrollView, Generic[R], can_focus=True, inherit_bindings=False):
             return
         event.stop()
         if self._drag_ended:
-            self._drag_ended = False  # letting go of a row is no click
+            self._drag_ended = False  # dropping a row is no click
             return
         row = self._rows[index]
         if offset.x in MARK_COLUMNS and self._draw(row).mark:

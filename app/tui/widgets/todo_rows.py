@@ -1,7 +1,7 @@
 """The to-dos of a list or of a view across lists, as rows under a title.
 
-Owns what is shown of them: the order, the filter, the badges, and the state of each with syncing. What can be done with
-them is `todos_pane`'s.
+Owns which view is on the screen and what is shown of its to-dos: the order, the filter, the badges, and the sync state
+of each. The actions on them are in `todos_pane`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from textual.containers import Vertical
 from textual.timer import Timer
 from textual.worker import Worker
 
-from app.store import Arrangement, SmartView, Sort, Store, Todo, TodoList
+from app.store import Arrangement, SmartView, Sort, Store, Todo, TodoList, ViewRead
 from app.todo_text.badges import FRESH, REJECTED, UPLOADING, WAITING, badges_of, read_cached
-from app.tui.attempts import attempt, retried
+from app.tui.attempts import attempt, notify_retry
 from app.tui.filtering import Filter
 from app.tui.messages import TodoSelected
 from app.tui.widgets.drawn_row import DrawnRow
@@ -30,27 +30,31 @@ from app.tui.widgets.row_list import RowList, RowsChosen, RowSelected
 
 OPEN_MARK: Final = "○"
 DONE_MARK: Final = "✓"
-WORDLESS: Final = "(no text)"
-NO_MATCH: Final = ("Nothing matches", "", "Press esc to show all to-dos.")
+NO_TEXT: Final = "(no text)"
+NO_MATCH: Final = ("No matches", "", "Press esc to show all to-dos.")
 EMPTY: Final = ("Nothing to do here", "", "Press a to add a to-do.")
 EMPTY_VIEW: Final = ("Nothing here",)
 
 FRESH_SECONDS: Final = 5.0
 UPLOAD_SECONDS: Final = 0.3
 _MOST_FRESH: Final = 50
-"""Of more changes at once, as in a long download, none is pointed out."""
+"""If more change at once, as in a long download, none is pointed out."""
 
 SORT_NAMES: Final = {
-    Sort.MANUAL: "by hand",
+    Sort.MANUAL: "manually",
     Sort.DUE: "by due date",
     Sort.PRIORITY: "by priority",
     Sort.NAME: "by name",
-    Sort.AGE: "by age",
+    Sort.AGE: "by date added",
 }
+
+_NOTHING_READ: Final = ViewRead(Arrangement(), [], None)
 
 
 class TodoRows(Vertical):
     """To-dos under a title. Posts `TodoSelected`.
+
+    Owns which view is on the screen: it is opened by `show`, and whoever needs to know it asks here.
 
     Args:
         store: where they are kept.
@@ -62,13 +66,11 @@ class TodoRows(Vertical):
         self._store = store
         self._now = now
         self._title = TitleLine()
-        self._todos: list[Todo] = []
-        self._is_whole = True
         self._filter = Filter(())
         self._rows: RowList[Todo] = RowList(self._draw)
-        self._wanted: TodoList | SmartView | None = None
+        self._open: TodoList | SmartView | None = None
         self._shown: TodoList | SmartView | None = None
-        self._arrangement = Arrangement()
+        self._read = _NOTHING_READ
         self._following: Worker[None] | None = None
         self._waiting: frozenset[str] = frozenset()
         self._rejected: frozenset[str] = frozenset()
@@ -90,33 +92,53 @@ class TodoRows(Vertical):
         """The rows."""
         return self._rows
 
+    # Which view is on the screen
+
+    @property
+    def open_view(self) -> TodoList | SmartView | None:
+        """The list or view that the user has opened; its to-dos may still be being read."""
+        return self._open
+
+    @property
+    def shown_view(self) -> TodoList | SmartView | None:
+        """The list or view whose to-dos are the rows: the open one, or until that is read the one before."""
+        return self._shown
+
     @property
     def arrangement(self) -> Arrangement:
-        """How they are arranged."""
-        return self._arrangement
+        """How the rows are arranged."""
+        return self._read.arrangement
 
-    # What is shown
+    @property
+    def is_filtered(self) -> bool:
+        """Whether a filter is set."""
+        return bool(self._filter)
+
+    def is_open(self, view: TodoList | SmartView | None) -> bool:
+        """Whether this is the open list or view, whatever its name and counts are now."""
+        return _key(view) == _key(self._open)
 
     def show(self, view: TodoList | SmartView | None) -> None:
         """Show a list or view, as soon as its to-dos are read; until then the one before stays, title and all."""
-        before, self._wanted = self._wanted, view
+        was_open = self.is_open(view)
+        self._open = view
         if view is None:
             self._stop_following()
             self._shown = None
-            self._todos = []
+            self._read = _NOTHING_READ
             self._rows.set_rows(())
             self._rows.set_empty(())
             self._refresh_title()
-        elif _key(before) != _key(view):
-            self._follow_anew()
-        elif self._shown is not None:
+        elif not was_open:
+            self._restart_following()
+        elif _key(self._shown) == _key(view):
             self._shown = view
             self._refresh_title()
 
     def show_day(self) -> None:
-        """Show what the present day brings."""
-        if self._wanted is not None:
-            self._follow_anew()
+        """Show the to-dos of today from now on."""
+        if self._open is not None:
+            self._restart_following()
 
     def show_rejected(self, row_ids: frozenset[str]) -> None:
         """Mark the rows of which a change was rejected, from now on."""
@@ -125,7 +147,7 @@ class TodoRows(Vertical):
             self._rows.refresh()
 
     def show_uploading(self, *, uploading: bool) -> None:
-        """Mark what waits as under way, from now on or not any more; an upload of a moment is not told."""
+        """Mark what waits as being uploaded, or no longer; an upload that takes only a moment is not shown."""
         if not uploading:
             if self._upload_lasts is not None:
                 self._upload_lasts.stop()
@@ -142,26 +164,26 @@ class TodoRows(Vertical):
     def filter(self, wanted: Filter) -> None:
         """Show only the to-dos whose text matches."""
         # Typing on looks only at what matched before.
-        among = self._rows.rows if self._filter and wanted.narrows(self._filter) else self._todos
+        among = self._rows.rows if self._filter and wanted.narrows(self._filter) else self._read.todos
         self._filter = wanted
         self._rows.set_matching(wanted)
         self._show_matching(among)
         self.refresh_bindings()
 
     def rearrange(self, arrangement: Arrangement) -> None:
-        """Arrange what is shown otherwise, and remember that."""
-        view = _key(self._wanted)
-        if view is not None and arrangement != self._arrangement:
+        """Change how the open view is arranged, and remember that."""
+        view = _key(self._open)
+        if view is not None and arrangement != self._read.arrangement:
             attempt(self, self._remember_arrangement(view, arrangement))
 
     async def _remember_arrangement(self, view: SmartView | str, arrangement: Arrangement) -> None:
         await self._store.arrange(view, arrangement)
-        if _key(self._wanted) == view:
-            self._follow_anew()
+        if _key(self._open) == view:
+            self._restart_following()
 
-    def _follow_anew(self) -> None:
+    def _restart_following(self) -> None:
         self._stop_following()
-        view = _key(self._wanted)
+        view = _key(self._open)
         if view is not None:
             self._following = attempt(self, self._follow(view), group="follow")
 
@@ -173,21 +195,19 @@ class TodoRows(Vertical):
     async def _follow(self, view: SmartView | str) -> None:
         other = _key(self._shown) != view
         first = True
-        async for read in self._store.watch_view(view, retried(self)):
+        async for read in self._store.watch_view(view, notify_retry(self)):
             if not read.is_whole and not other:
-                continue  # it is shown already, in another order, say: a part of it would move the cursor
+                continue  # it is shown already, perhaps in another order: a part of it would move the cursor
             if first:
                 first = False
-                self._arrangement = read.arrangement
-                self._shown = self._wanted
+                self._shown = self._open
                 self._rows.drags = isinstance(view, str) and read.arrangement.sort is Sort.MANUAL
                 if other:
                     self._rows.clear_choice()
                     self._rows.set_rows(())
             elif read.changed is not None:
                 self._point_out(read.changed)
-            self._todos = read.todos
-            self._is_whole = read.is_whole
+            self._read = read
             self._show_matching(read.todos)
             self.refresh_bindings()
 
@@ -198,10 +218,10 @@ class TodoRows(Vertical):
                 self._rows.refresh()
 
     def _point_out(self, changed: Sequence[Todo]) -> None:
-        """Mark for a moment what was changed elsewhere just now."""
+        """Mark for a moment what has just been changed elsewhere."""
         if not self._store.status.has_synced:
             return
-        fresh = {todo.id: todo for todo in changed if not self._store.wrote_lately(todo.id)}
+        fresh = {todo.id: todo for todo in changed if not self._store.edit.wrote_lately(todo.id)}
         if fresh and len(fresh) <= _MOST_FRESH:
             self._fresh |= fresh
             self.set_timer(FRESH_SECONDS, lambda: self._forget_fresh(fresh))
@@ -211,11 +231,11 @@ class TodoRows(Vertical):
         self._rows.refresh()
 
     def _show_matching(self, among: Sequence[Todo]) -> None:
-        if self._filter and self._todos:
+        if self._filter and self._read.todos:
             self._rows.set_empty(NO_MATCH)
         else:
             self._rows.set_empty(EMPTY_VIEW if isinstance(self._shown, SmartView) else EMPTY)
-        shown = self._filter.select(among) if self._filter else self._todos
+        shown = self._filter.select(among) if self._filter else self._read.todos
         self._rows.set_rows(shown)
         self._refresh_title()
 
@@ -232,28 +252,26 @@ class TodoRows(Vertical):
     def _progress(self) -> str:
         chosen = self._rows.chosen_count
         if chosen:
-            return f"{chosen:,} chosen"
-        if not self._is_whole:
+            return f"{chosen:,} selected"
+        if not self._read.is_whole:
             return "…"
-        total = len(self._todos)
+        todos = self._read.todos
+        total = len(todos)
         if self._filter:
             return f"{len(self._rows.rows):,} of {total:,} match"
         if not total:
             return ""
-        done = total - bisect_left(self._todos, 1, key=lambda todo: int(todo.completed))  # they come last
-        if isinstance(self._shown, TodoList) and not self._arrangement.shows_done:
+        done = total - bisect_left(todos, 1, key=lambda todo: int(todo.completed))  # they come last
+        if isinstance(self._shown, TodoList) and not self.arrangement.shows_done:
             done = self._shown.done_count
             total += done
         if done == total:
-            told = "all done" if isinstance(self._shown, TodoList) else f"{done:,} done"
+            progress = "all done" if isinstance(self._shown, TodoList) else f"{done:,} done"
         else:
-            told = f"{total - done:,} open · {done:,} done" if done else f"{total:,} open"
-        default = Sort.MANUAL if isinstance(self._shown, TodoList) else None
-        return told if self._arrangement.sort is default or default is None else f"{told} · {self._sort_words}"
-
-    @property
-    def _sort_words(self) -> str:
-        return SORT_NAMES[self._arrangement.sort]
+            progress = f"{total - done:,} open · {done:,} done" if done else f"{total:,} open"
+        sort = self.arrangement.sort
+        is_usual = sort is Sort.MANUAL or not isinstance(self._shown, TodoList)
+        return progress if is_usual else f"{progress} · {SORT_NAMES[sort]}"
 
     def _draw(self, todo: Todo) -> DrawnRow:
         mark = DONE_MARK if todo.completed else OPEN_MARK
@@ -267,7 +285,7 @@ class TodoRows(Vertical):
         elif todo.id in self._waiting:
             badges.append(UPLOADING if self._is_uploading else WAITING)
         drawn = DrawnRow(text.title, mark, badges=tuple(badges), kind="done" if todo.completed else "plain")
-        return drawn if text.title.strip() else replace(drawn, text=WORDLESS, kind="faint")
+        return drawn if text.title.strip() else replace(drawn, text=NO_TEXT, kind="faint")
 
     # Messages
 

@@ -1,6 +1,6 @@
-"""The right pane: what can be done with to-dos, one or several at once.
+"""The right pane: the actions on to-dos, one or several at once.
 
-Owns the actions on to-dos, and what is asked for them in the entry line. How to-dos are shown is `todo_rows`'.
+Owns the actions on to-dos, and what they ask for in the entry line. How to-dos are shown is up to `todo_rows`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from datetime import datetime
 from typing import ClassVar, Final
 
 from textual import on
-from textual.app import SuspendNotSupported
+from textual.app import ComposeResult, SuspendNotSupported
 from textual.binding import BindingType
+from textual.containers import Vertical
 
 from app import todo_text
 from app.settings.keymap import Place
@@ -22,11 +23,12 @@ from app.store.failures import StoreError
 from app.system.display_text import sanitized
 from app.system.editor import EditorError, edited, editor_command
 from app.tui.actions import bindings, performs
-from app.tui.attempts import attempt, tell_done
-from app.tui.typed import app_of
+from app.tui.attempts import attempt, notify_done
+from app.tui.typed_textual import app_of
 from app.tui.widgets.entry import EntryRequest
 from app.tui.widgets.lists_pane import LIST_MARK, UNTITLED
 from app.tui.widgets.row_list import RowActivated, RowDropped, RowMarked
+from app.tui.widgets.surroundings import Surroundings
 from app.tui.widgets.todo_rows import SORT_NAMES, TodoRows
 
 _NEEDING_A_TODO: Final = frozenset(
@@ -38,47 +40,44 @@ _NEEDING_A_TODO: Final = frozenset(
 
 
 @performs(Place.TODOS)
-class TodosPane(TodoRows):
+class TodosPane(Vertical):
     """To-dos and their actions.
+
+    Attributes:
+        todo_rows: the to-dos that are shown.
 
     Args:
         store: where they are kept.
         now: the clock, giving aware datetimes in the user's zone.
-        ask: opens the entry line.
-        leave: puts the keyboard to the lists.
-        clear_filter: takes the filter away.
-        lists: gives the lists, oldest first.
+        surroundings: the screen that the pane is on.
     """
 
     BINDINGS: ClassVar[list[BindingType]] = bindings(Place.TODOS)
 
-    def __init__(
-        self,
-        store: Store,
-        now: Callable[[], datetime],
-        ask: Callable[[EntryRequest], None],
-        leave: Callable[[], None],
-        clear_filter: Callable[[], None],
-        lists: Callable[[], Sequence[TodoList]],
-    ) -> None:
-        super().__init__(store, now)
-        self._ask = ask
-        self._leave = leave
-        self._clear_filter = clear_filter
-        self._lists = lists
+    def __init__(self, store: Store, now: Callable[[], datetime], surroundings: Surroundings) -> None:
+        super().__init__()
+        self._store = store
+        self._now = now
+        self._surroundings = surroundings
+        self.todo_rows: Final = TodoRows(store, now)
+        self._rows: Final = self.todo_rows.rows
+
+    def compose(self) -> ComposeResult:
+        """The to-dos."""
+        yield self.todo_rows
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
         """Without a to-do, there is nothing to edit, mark or delete."""
         if action in {"next_match", "previous_match"}:
-            return bool(self._filter)
+            return self.todo_rows.is_filtered
         if action == "clear_filter":
-            return bool(self._filter) and not self._choosing
+            return self.todo_rows.is_filtered and not self._choosing
         if action == "choose_none":
             return self._choosing
         if action in {"move_row_up", "move_row_down"}:
             return self._can_reorder
         if action in {"sort", "toggle_done_shown"}:
-            return self._shown is not None
+            return self.todo_rows.shown_view is not None
         return action not in _NEEDING_A_TODO or self._rows.selected is not None
 
     @property
@@ -89,9 +88,9 @@ class TodosPane(TodoRows):
         return [todo.id for todo in self._rows.chosen]
 
     def _write(self, writing: Awaitable[str]) -> None:
-        """Tell how a write ends; what was chosen is not any more."""
+        """Say in a toast how a write ends, and clear the selection."""
         self._rows.clear_choice()
-        attempt(self, tell_done(self, writing))
+        attempt(self, notify_done(self, writing))
 
     # Adding and editing
 
@@ -99,25 +98,26 @@ class TodosPane(TodoRows):
         """Ask for new to-dos for a list."""
 
         def add(descriptions: list[str]) -> Awaitable[None]:
-            return self._select_last(self._store.add_todos(todo_list.id, self._as_meant_here(descriptions)))
+            return self._select_last(self._store.edit.add_todos(todo_list.id, self._with_due_of_view(descriptions)))
 
         label = f"New to-do in {sanitized(todo_list.name or UNTITLED)}"
-        self._ask(EntryRequest(label, add, repeats=True, understands=True))
+        self._surroundings.ask(EntryRequest(label, add, repeats=True, understands=True))
 
-    def _as_meant_here(self, descriptions: list[str]) -> list[str]:
-        """What is added while today is shown is for today, unless it says otherwise."""
-        if self._shown is not SmartView.TODAY:
+    def _with_due_of_view(self, descriptions: list[str]) -> list[str]:
+        """To-dos added to the view Today are due today unless they say otherwise."""
+        if self.todo_rows.shown_view is not SmartView.TODAY:
             return descriptions
         today = todo_text.Due(self._store.today())
         return [text if todo_text.read(text).due else todo_text.set_due(text, today) for text in descriptions]
 
     async def _select_last(self, adding: Awaitable[list[str]]) -> None:
-        self._clear_filter()  # what was added is to be seen
+        self._surroundings.clear_filter()  # so that what was added is visible
         self._rows.select((await adding)[-1])
 
     def action_new_todo(self) -> None:
         """Ask for new to-dos."""
-        target = self._wanted if isinstance(self._wanted, TodoList) else next(iter(self._lists()), None)
+        view = self.todo_rows.open_view
+        target = view if isinstance(view, TodoList) else next(iter(self._surroundings.lists), None)
         if target is not None:
             self.ask_new(target)
 
@@ -128,13 +128,13 @@ class TodosPane(TodoRows):
             return
 
         def edit(texts: list[str]) -> Awaitable[object]:
-            return tell_done(self, self._store.edit_first_line(todo.id, texts[0]))
+            return notify_done(self, self._store.edit.edit_first_line(todo.id, texts[0]))
 
         value = first_line(todo.description or "")[0]
-        self._ask(EntryRequest("Edit to-do", edit, value=value, understands=True))
+        self._surroundings.ask(EntryRequest("Edit to-do", edit, value=value, understands=True))
 
     def action_edit_in_editor(self) -> None:
-        """Have the whole text edited in the user's editor, which gets the terminal meanwhile."""
+        """Open the whole text in the user's editor, which takes over the terminal meanwhile."""
         todo = self._rows.selected
         if todo is None:
             return
@@ -144,19 +144,19 @@ class TodosPane(TodoRows):
             with app_of(self).suspend():
                 after = edited(before, command)
         except SuspendNotSupported:
-            self.notify("This terminal cannot be lent to an editor.", severity="warning", markup=False)
+            self.notify("This terminal cannot open an editor.", severity="warning", markup=False)
         except EditorError as error:
             self.notify(sanitized(str(error)), severity="error", markup=False)
         else:
-            self._take_edited(todo, before, after)
+            self._save_edited(todo, before, after)
 
-    def _take_edited(self, todo: Todo, before: str, after: str) -> None:
+    def _save_edited(self, todo: Todo, before: str, after: str) -> None:
         if after == before:
             return
         if not after.strip():
-            self.notify("The text was left empty: nothing was changed.", severity="warning", markup=False)
+            self.notify("The text was empty, so nothing was changed.", severity="warning", markup=False)
             return
-        self._write(self._store.edit_todo(todo.id, after))
+        self._write(self._store.edit.edit_todo(todo.id, after))
 
     # Changing one or several
 
@@ -169,17 +169,17 @@ class TodosPane(TodoRows):
 
     def _toggle(self, todos: Sequence[Todo]) -> None:
         completed = not all(todo.completed for todo in todos)
-        self._write(self._store.set_completed([todo.id for todo in todos], completed=completed))
+        self._write(self._store.edit.set_completed([todo.id for todo in todos], completed=completed))
 
     def action_delete_todo(self) -> None:
         """Delete to-dos."""
-        self._write(self._store.delete_todos(self._chosen_ids()))
+        self._write(self._store.edit.delete_todos(self._chosen_ids()))
 
     def action_set_priority(self, priority: int) -> None:
-        """Set a priority, or take it away with 0."""
-        done = f"Set priority {priority} of" if priority else "Took the priority from"
+        """Set a priority, or remove it with 0."""
+        done = f"Set priority {priority} for" if priority else "Removed the priority from"
         self._write(
-            self._store.change_texts(
+            self._store.edit.change_texts(
                 self._chosen_ids(), lambda text: todo_text.set_priority(text, priority or None), done
             )
         )
@@ -193,14 +193,16 @@ class TodosPane(TodoRows):
             reading = todo_text.understand(f"x {typed}", self._now().replace(tzinfo=None)).reading
             if typed and (reading.due is None or reading.title != "x"):
                 return _refused(
-                    f"“{sanitized(typed)}” is not a date: try tomorrow 9am, fri, in 3d, 15 jan or 2026-12-01."
+                    f"“{sanitized(typed)}” is not a valid date. Try tomorrow 9am, fri, in 3d, 15 jan or 2026-12-01."
                 )
-            done = "Set the due date of" if reading.due else "Took the due date from"
+            done = "Set the due date of" if reading.due else "Removed the due date from"
             self._rows.clear_choice()
             change: Callable[[str], str] = lambda text: todo_text.set_due(text, reading.due)  # noqa: E731
-            return tell_done(self, self._store.change_texts(ids, change, done))
+            return notify_done(self, self._store.edit.change_texts(ids, change, done))
 
-        self._ask(EntryRequest(f"{self._subject(ids)} due on (nothing takes it away)", set_due, may_be_empty=True))
+        self._surroundings.ask(
+            EntryRequest(f"Due date for {self._subject(ids)} (empty removes it)", set_due, may_be_empty=True)
+        )
 
     def action_tag_todo(self) -> None:
         """Ask for tags."""
@@ -220,19 +222,20 @@ class TodosPane(TodoRows):
                 return text
 
             self._rows.clear_choice()
-            return tell_done(self, self._store.change_texts(ids, change, "Tagged"))
+            return notify_done(self, self._store.edit.change_texts(ids, change, "Changed the tags of"))
 
-        self._ask(EntryRequest(f"Tags for {self._subject(ids).lower()} (-tag takes one away)", tag))
+        self._surroundings.ask(EntryRequest(f"Tags for {self._subject(ids)} (-tag removes one)", tag))
 
     def action_move_todo(self) -> None:
         """Ask for the list to move to-dos to."""
         from app.tui.screens.pick import Choice, PickScreen
 
         ids = self._chosen_ids()
-        here = self._shown.id if isinstance(self._shown, TodoList) else None
+        view = self.todo_rows.shown_view
+        here = view.id if isinstance(view, TodoList) else None
         choices = [
             Choice(each.id, each.name or UNTITLED, f"{each.open_count:,}", LIST_MARK)
-            for each in self._lists()
+            for each in self._surroundings.lists
             if each.id != here
         ]
         if not choices:
@@ -240,9 +243,9 @@ class TodosPane(TodoRows):
             return
 
         def move(list_id: str) -> None:
-            self._write(self._store.move_todos(ids, list_id))
+            self._write(self._store.edit.move_todos(ids, list_id))
 
-        app_of(self).push_screen(PickScreen(f"Move {self._subject(ids).lower()} to", choices, move))
+        app_of(self).push_screen(PickScreen(f"Move {self._subject(ids)} to", choices, move))
 
     def action_copy_todo(self) -> None:
         """Copy the texts of to-dos."""
@@ -252,41 +255,41 @@ class TodosPane(TodoRows):
         self.notify("Copied." if len(todos) == 1 else f"Copied {len(todos):,} to-dos.", timeout=2, markup=False)
 
     def _subject(self, ids: Sequence[str]) -> str:
-        return "To-do" if len(ids) == 1 else f"{len(ids):,} to-dos"
+        return "this to-do" if len(ids) == 1 else f"{len(ids):,} to-dos"
 
     # Choosing and finding
 
     def action_choose(self) -> None:
-        """Choose the to-do, or not any more."""
+        """Select the to-do, or deselect it."""
         self._rows.toggle_choice()
 
     def action_choose_range(self) -> None:
-        """Choose while moving."""
+        """Select while moving."""
         self._rows.toggle_range()
 
     def action_choose_all(self) -> None:
-        """Choose all that are shown, or none."""
+        """Select all that are shown, or none."""
         self._rows.choose_all()
 
     def action_choose_none(self) -> None:
-        """Choose nothing any more."""
+        """Clear the selection."""
         self._rows.clear_choice()
 
     def action_next_match(self) -> None:
         """Go to the next to-do that matches."""
-        self._rows.go_round(1)
+        self._rows.cycle(1)
 
     def action_previous_match(self) -> None:
         """Go to the to-do before that matches."""
-        self._rows.go_round(-1)
+        self._rows.cycle(-1)
 
     def action_clear_filter(self) -> None:
-        """Show all to-dos again."""
-        self._clear_filter()
+        """Clear the filter."""
+        self._surroundings.clear_filter()
 
     def action_leave_todos(self) -> None:
         """Go to the lists."""
-        self._leave()
+        self._surroundings.focus_lists()
 
     # Arranging
 
@@ -294,22 +297,25 @@ class TodosPane(TodoRows):
         """Ask for another order."""
         from app.tui.screens.pick import Choice, PickScreen
 
-        sorts = [sort for sort in Sort if isinstance(self._shown, TodoList) or sort is not Sort.MANUAL]
+        arrangement = self.todo_rows.arrangement
+        by_hand = isinstance(self.todo_rows.shown_view, TodoList)
+        sorts = [sort for sort in Sort if by_hand or sort is not Sort.MANUAL]
         choices = [Choice(sort.value, SORT_NAMES[sort][:1].upper() + SORT_NAMES[sort][1:]) for sort in sorts]
 
         def sort_by(value: str) -> None:
-            self.rearrange(replace(self._arrangement, sort=Sort(value)))
+            self.todo_rows.rearrange(replace(self.todo_rows.arrangement, sort=Sort(value)))
 
-        app_of(self).push_screen(PickScreen("Sort", choices, sort_by, self._arrangement.sort.value))
+        app_of(self).push_screen(PickScreen("Sort", choices, sort_by, arrangement.sort.value))
 
     def action_toggle_done_shown(self) -> None:
         """Show completed to-dos at the end, or hide them."""
-        self.rearrange(replace(self._arrangement, shows_done=not self._arrangement.shows_done))
+        arrangement = self.todo_rows.arrangement
+        self.todo_rows.rearrange(replace(arrangement, shows_done=not arrangement.shows_done))
 
     @property
     def _can_reorder(self) -> bool:
         selected = self._rows.selected
-        return self._rows.drags and not self._filter and selected is not None and not selected.completed
+        return self._rows.drags and not self.todo_rows.is_filtered and selected is not None and not selected.completed
 
     def action_move_row_up(self) -> None:
         """Put the to-do before the one above it."""
@@ -323,16 +329,16 @@ class TodosPane(TodoRows):
         selected = self._rows.selected
         index = next((index for index, todo in enumerate(self._rows.rows) if todo is selected), None)
         if selected is not None and index is not None:
-            self._place(selected.id, index + step)
+            self._reorder(selected.id, index + step)
 
-    def _place(self, todo_id: str, index: int) -> None:
-        """Put an open to-do at a place among the open ones."""
+    def _reorder(self, todo_id: str, index: int) -> None:
+        """Move an open to-do to an index among the open ones."""
         others = [todo.id for todo in self._rows.rows if not todo.completed and todo.id != todo_id]
-        if not self._rows.drags or self._filter or not 0 <= index <= len(others):
+        if not self._rows.drags or self.todo_rows.is_filtered or not 0 <= index <= len(others):
             return
         after = others[index - 1] if index else None
         before = others[index] if index < len(others) else None
-        attempt(self, self._store.place_todo(todo_id, after=after, before=before))
+        attempt(self, self._store.edit.place_todo(todo_id, after=after, before=before))
 
     # Messages
 
@@ -353,7 +359,7 @@ class TodosPane(TodoRows):
     @on(RowDropped)
     def _row_dropped(self, event: RowDropped) -> None:
         event.stop()
-        self._place(event.row_id, event.index)
+        self._reorder(event.row_id, event.index)
 
 
 def _tagged(text: str, word: str) -> str:

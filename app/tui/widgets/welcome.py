@@ -1,6 +1,6 @@
 """What is shown while there are no lists: a welcome with an offer, or a word that lists may be on their way.
 
-Owns those words. Whether there are lists, and whether any are expected, is the main screen's affair.
+Owns those words. Whether there are lists, and whether any are expected, is up to the main screen.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from textual.widget import Widget
 from app.tui.actions import keymap_of
 
 _OFFERS: Final = ("anywhere.add_first_list", "anywhere.add_sample", "anywhere.help")
-_WORDS: Final = ("make your first list", "start with a short sample", "see all keys")
+_WORDS: Final = ("create your first list", "try a sample list", "show all keys")
 
 
 class Welcome(Widget):

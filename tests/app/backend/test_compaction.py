@@ -6,14 +6,15 @@ import asyncio
 import os
 import random
 import sqlite3
-from contextlib import closing
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, closing
 from typing import Any
 
 import pytest
 
 from app.backend import BackendConfig
 
-from .harness import WAIT_SECONDS, Lines, Replica, User, delete, patch, put, running, signed_in, todos_of
+from .harness import WAIT_SECONDS, Lines, Replica, User, delete, patch, put, running, signed_in, subscription, todos_of
 
 QUICK = 0.02
 STEPS = int(os.environ.get("COMPACTION_STEPS", "150"))
@@ -182,3 +183,69 @@ async def test_no_checkpoint_is_complete_without_rows_that_compaction_took_away(
             while {row["description"] for row in replica.rows("todos").values()} != {f"short {step}"}:
                 await replica.take_checkpoint(lines)
                 assert len(replica.rows("todos")) == number
+
+
+@asynccontextmanager
+async def slow_reader(config: BackendConfig) -> AsyncGenerator[User]:
+    """A user of a backend that compacts all the time; the list `long` keeps streams busy until they are read.
+
+    As above: it has too few operations to be overtaken, and too much text to be sent before it is read.
+    """
+    quick = BackendConfig(config.database, port=0, compact_seconds=QUICK, open_to_all=True)
+    text = "x" * 20_000
+    async with running(quick) as url, signed_in(url, "ann", receive_buffer=64 * 1024) as ann:
+        ann.http.headers["Accept-Encoding"] = "identity"
+        await ann.write(put("lists", "long", name="N"), put("lists", "other", name="N"))
+        for start in range(0, 800, 100):
+            await ann.write(
+                *(put("todos", f"l{n}", description=text, list_id="long") for n in range(start, start + 100))
+            )
+        yield ann
+
+
+LONG_BEFORE_OTHER = [subscription("todos", {"list": "long"}, 0), subscription("todos", {"list": "other"}, 1)]
+
+
+async def test_no_checkpoint_is_complete_without_a_bucket_that_compaction_cleared(config: BackendConfig) -> None:
+    """Of a bucket that is still to come, all is deleted and compacted: one CLEAR is left, newer than the checkpoint."""
+    names = [f"t{number}" for number in range(20)]
+    async with slow_reader(config) as ann:
+        await ann.write(*(put("todos", name, description="D", list_id="other") for name in names))
+        replica = Replica(is_compacted=True)
+        async with ann.stream(LONG_BEFORE_OTHER) as lines:
+            replica.take(*(await lines.next()))
+            cleared = replica.bucket("todos", containing='"other"')
+            await ann.write(*(delete("todos", name) for name in names))
+            async with asyncio.timeout(3 * WAIT_SECONDS):
+                while (cleared, 1, 1) not in stored(config):
+                    await asyncio.sleep(0.05)
+            # The replica would refuse one whose checksums do not add up.
+            keys = await replica.take_checkpoint(lines)
+        assert keys.count("checkpoint_diff") == 1
+        assert len(replica.rows("todos")) == 800
+        assert [op["op"] for op in replica.ops[cleared]] == ["CLEAR"]
+
+
+async def test_no_checkpoint_is_complete_without_a_row_whose_move_stands_before_others(config: BackendConfig) -> None:
+    """What made it superfluous is newer than the checkpoint; all that follows it in the bucket is older."""
+    async with slow_reader(config) as ann:
+        await ann.write(put("todos", "t", description="First", list_id="other"))
+        await ann.write(patch("todos", "t", description="Second"))
+        # More than one line of data.
+        await ann.write(*(put("todos", f"t{n}", description="x" * 20_000, list_id="other") for n in range(80)))
+        await until_gone(config, "First")
+        replica = Replica(is_compacted=True)
+        async with ann.stream(LONG_BEFORE_OTHER) as lines:
+            replica.take(*(await lines.next()))
+            await ann.write(*(patch("todos", "t", description=f"Third {step}") for step in range(120)))
+            await until_gone(config, "Second")
+            keys = await replica.take_checkpoint(lines)
+        assert keys.count("checkpoint_diff") == 1
+        assert replica.rows("todos")["t"]["description"] == "Third 119"
+
+
+async def until_gone(config: BackendConfig, text: str) -> None:
+    with closing(sqlite3.connect(f"file:{config.database}?mode=ro", uri=True, timeout=10)) as connection:
+        async with asyncio.timeout(3 * WAIT_SECONDS):
+            while connection.execute("SELECT 1 FROM bucket_ops WHERE instr(data, ?) LIMIT 1", [text]).fetchone():
+                await asyncio.sleep(0.05)

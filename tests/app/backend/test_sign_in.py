@@ -19,6 +19,7 @@ from joserfc.jwk import OctKey
 
 from app.backend import BackendConfig, Limits
 from app.backend.data import users
+from app.connection.backend_check import BackendCheck
 from app.connection.connector import BackendRefusedError, HttpConnector, user_of_key
 from app.system import sign_in_keys
 from app.system.sign_in_keys import (
@@ -132,10 +133,7 @@ async def test_the_key_of_the_machine_signs_in_as_anybody_and_only_at_the_own_po
 
 async def test_what_answers_without_knowing_the_key_is_found_out(keyed: BackendConfig) -> None:
     """A program that has taken the address, and gives tokens to everybody."""
-
-    async def sign_in() -> SignInKey:
-        return SignInKey(sign_in_keys.LOCAL_NAME, key_of("the right one"))
-
+    check = BackendCheck(SignInKey(sign_in_keys.LOCAL_NAME, key_of("the right one")))
     async with running(replace(keyed, open_to_all=True)) as url:
         token_of_a_stranger = (await token(url, ANN)).json()
     answered = json.dumps(token_of_a_stranger).encode()
@@ -147,7 +145,7 @@ async def test_what_answers_without_knowing_the_key_is_found_out(keyed: BackendC
         writer.close()
 
     server = await asyncio.start_server(meet, "127.0.0.1", 0)
-    connector = HttpConnector(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", ANN, sign_in=sign_in)
+    connector = HttpConnector(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", ANN, check=check)
     try:
         with pytest.raises(BackendRefusedError, match="does not know the sign-in key"):
             await connector.fetch_credentials()

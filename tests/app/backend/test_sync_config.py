@@ -114,6 +114,9 @@ def test_which_buckets_a_row_is_in_depends_on_the_row_and_the_config_alone() -> 
     assert done.buckets_of("todos", {**todo, "created_by": "ann"}) == ('s|0["ann"]',)
     assert done.buckets_of("todos", {**todo, "created_by": "ann", "completed": 0}) == ()
     assert done.buckets_of("lists", the_list) == ()
+    still_open = parse(stream("SELECT * FROM todos WHERE completed = false"), TABLES)
+    assert still_open.buckets_of("todos", todo) == ()
+    assert still_open.buckets_of("todos", {**todo, "completed": 0}) == ("s|0[]",)
 
 
 def with_config(config: BackendConfig, text: str) -> BackendConfig:
@@ -184,6 +187,23 @@ async def test_membership_of_a_list_that_the_subscription_gives(config: BackendC
         assert checkpoint["streams"] == [
             {"name": "s", "is_default": False, "errors": [{"subscription": 1, "message": message}]}
         ]
+
+
+@pytest.mark.parametrize(("value", "found"), [(True, {"done"}), (1.0, {"done"}), (False, {"open"}), ("1", set())])
+async def test_a_parameter_is_compared_with_a_column_as_sql_does_it(
+    config: BackendConfig, value: Any, found: set[str]
+) -> None:
+    text = stream("SELECT * FROM todos WHERE completed = subscription.parameter('done')")
+    async with running(with_config(config, text)) as url, signed_in(url, "ann") as ann:
+        await ann.write(
+            put("lists", "l", name="N"),
+            put("todos", "done", description="D", list_id="l", completed=1),
+            put("todos", "open", description="D", list_id="l", completed=0),
+        )
+        replica = Replica()
+        async with ann.stream([subscription("s", {"done": value})]) as lines:
+            await replica.take_checkpoint(lines)
+        assert set(replica.rows("todos")) == found
 
 
 async def test_a_list_appears_when_it_becomes_the_users_and_goes_when_it_is_no_more(config: BackendConfig) -> None:

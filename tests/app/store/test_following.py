@@ -17,6 +17,7 @@ from app.store.following import ViewFollower
 from app.store.rows import todo_of_row
 from app.store.schema import APP_SCHEMA
 from sync import PowerSyncDatabase
+from tests.kit import inside
 
 TODAY = date(2026, 11, 27)
 STEPS = 60
@@ -147,8 +148,7 @@ async def test_only_what_changed_is_read(tmp_path: Path) -> None:
         async with asyncio.timeout(10), aclosing(ViewFollower(database, "home", Arrangement(), TODAY).reads()) as reads:
             assert len((await anext(reads)).todos) == 500
             statements: list[str] = []
-            for reader in database._pool._readers:
-                await reader.set_trace_callback(statements.append)
+            await inside.trace_readers(database, statements.append)
             await database.execute("UPDATE todos SET description = 'x' WHERE id = 't7'")
             read = await anext(reads)
             assert [todo.id for todo in read.changed or ()] == ["t7"]

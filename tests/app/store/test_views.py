@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from datetime import date, datetime
+from datetime import date
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from app import todo_text
@@ -47,10 +47,10 @@ async def texts(store: Store, view: SmartView | str, arrangement: Arrangement | 
 
 
 async def filled(store: Store) -> tuple[str, str]:
-    home, work = await store.add_list("Home"), await store.add_list("Work")
-    await store.add_todos(home, ["Rent due:2026-03-14T09:00", "Taxes due:2026-03-01 p1", "Paint"])
-    work_ids = await store.add_todos(work, ["Report due:2026-03-14", "Trip due:2026-04-01", "Old due:2026-03-13"])
-    await store.set_completed([work_ids[2]], completed=True)
+    home, work = await store.edit.add_list("Home"), await store.edit.add_list("Work")
+    await store.edit.add_todos(home, ["Rent due:2026-03-14T09:00", "Taxes due:2026-03-01 p1", "Paint"])
+    work_ids = await store.edit.add_todos(work, ["Report due:2026-03-14", "Trip due:2026-04-01", "Old due:2026-03-13"])
+    await store.edit.set_completed([work_ids[2]], completed=True)
     return home, work
 
 
@@ -89,15 +89,15 @@ async def test_counts_of_the_views(store: Store):
     ],
 )
 async def test_orders(store: Store, sort: Sort, order: list[str]):
-    list_id = await store.add_list("Home")
-    ids = await store.add_todos(list_id, ["done p1", "D p1", "c", "b due:2026-01-02 p2", "a due:2026-01-02T09:00"])
-    await store.set_completed(ids[:1], completed=True)
+    list_id = await store.edit.add_list("Home")
+    ids = await store.edit.add_todos(list_id, ["done p1", "D p1", "c", "b due:2026-01-02 p2", "a due:2026-01-02T09:00"])
+    await store.edit.set_completed(ids[:1], completed=True)
     assert await texts(store, list_id, Arrangement(sort)) == [*order, "done p1"]
     assert await texts(store, list_id, Arrangement(sort, shows_done=False)) == order
 
 
 async def test_arrangements_are_remembered_by_view(store: Store):
-    list_id = await store.add_list("Home")
+    list_id = await store.edit.add_list("Home")
     assert await store.arrangement(list_id) == Arrangement(Sort.MANUAL)
     assert (await store.arrangement(SmartView.TODAY)).sort is Sort.DUE
     for sort in (Sort.NAME, Sort.PRIORITY):
@@ -107,10 +107,10 @@ async def test_arrangements_are_remembered_by_view(store: Store):
 
 
 async def test_what_is_of_this_device_is_not_uploaded(store: Store, database: PowerSyncDatabase):
-    list_id = await store.add_list("Home")
-    one, two = await store.add_todos(list_id, ["One", "Two"])
+    list_id = await store.edit.add_list("Home")
+    one, two = await store.edit.add_todos(list_id, ["One", "Two"])
     before = (await database.upload_queue_stats()).entries
-    await store.place_todo(two, after=None, before=one)
+    await store.edit.place_todo(two, after=None, before=one)
     await store.arrange(list_id, Arrangement(Sort.NAME))
     assert (await database.upload_queue_stats()).entries == before > 0
     tables = {entry.table async for transaction in database.crud_transactions() for entry in transaction.crud}
@@ -119,16 +119,37 @@ async def test_what_is_of_this_device_is_not_uploaded(store: Store, database: Po
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 @given(st.lists(st.lists(WORDS, min_size=1, max_size=4).map(" ".join), min_size=1, max_size=20))
+@example(
+    [
+        "overdue:2026-03-14",
+        "overdue:2026-03-13 due:2026-03-14",
+        "Pay\tdue:2026-03-14\tnow",
+        "Pay\n due:2026-03-14",
+        "Pay\r due:2026-03-14",
+        "Pay due:2026-03-14T09:00\n",
+        "Pay due:2026-03-14T09:00x",
+        "Pay due:2026-03-14T09:60",
+        "Pay due:2026-03-14T24:00",
+    ]
+)
 async def test_sql_finds_the_due_date_that_the_words_say(database: PowerSyncDatabase, descriptions: list[str]):
     rows = await database.get_all(
         with_due("SELECT value AS description FROM json_each(?)"),
         [json.dumps(descriptions)],
     )
-    for row in rows:
-        due = todo_text.read(row["description"]).due
-        words = [word for word in row["description"].split("\n")[0].split("\r")[0].split() if word.startswith("due:")]
-        if due is None or words[0] != due.word:
-            # Only a first word that looks like a due date and is none hides a later one from SQL.
-            assert row["due"] is None or len(words) > 1 or datetime.fromisoformat(row["due"])
-        else:
-            assert row["due"] == due.word.removeprefix("due:")
+    assert [row["due"] for row in rows] == [due_in_sql(description) for description in descriptions]
+
+
+def due_in_sql(description: str) -> str | None:
+    """What SQL takes for the due date: the first word that begins with `due:`. It hides later ones even if invalid."""
+    lines = description.splitlines() or [""]
+    due_words = [word for word in lines[0].split() if word.startswith("due:")]
+    due = todo_text.read(due_words[0]).due if due_words else None
+    return None if due is None else due.word.removeprefix("due:")
+
+
+async def test_a_word_that_only_ends_like_a_due_date_is_none(store: Store):
+    home = await store.add_list("Home")
+    await store.add_todos(home, ["Pay overdue:2026-03-15 due:2026-03-13", "Book overdue:2026-03-13"])
+    assert await texts(store, SmartView.OVERDUE) == ["Pay overdue:2026-03-15 due:2026-03-13"]
+    assert await first(store.watch_counts()) == ViewCounts(all=2, overdue=1)

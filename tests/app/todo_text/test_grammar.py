@@ -108,11 +108,17 @@ def test_the_example_of_the_quick_add_line():
         ("21:00", "2026-11-26T21:00"),
         ("12 am", "2026-11-27T00:00"),
         ("at 9 tom", "2026-11-27T09:00"),
+        ("12:00", "2026-11-27T12:00"),
+        ("12:01", "2026-11-26T12:01"),
         ("every mon", "2026-11-30"),
     ],
 )
 def test_dates_in_plain_words(typed, due):
     assert understand(f"Call {typed}", NOW).stored.startswith(f"Call due:{due}")
+
+
+def test_the_longest_phrase_is_read_to_its_end():
+    assert understand("Call on 15 jan 2028", NOW).stored == "Call due:2028-01-15"
 
 
 @pytest.mark.parametrize(
@@ -144,6 +150,22 @@ def test_what_is_rejected_stays_text():
     assert (rejected.reading.title, rejected.reading.priority) == ("Buy p1 cable", None)
 
 
+@pytest.mark.parametrize("text", ["tomorrow", "15 jan 2028", "every month", "due:2026-12-01"])
+def test_a_title_that_is_only_a_date_keeps_its_words(text):
+    understood = understand(text, NOW)
+    assert understood.stored == text
+    assert understood.reading.title == text
+
+
+def test_the_first_of_two_due_words_counts():
+    text = "Pay due:2026-12-01 rent due:2027-01-01T09:00"
+    reading = read(text)
+    assert reading.due == Due(date(2026, 12, 1))
+    assert reading.title == "Pay rent due:2027-01-01T09:00"
+    assert set_due(text, Due(date(2028, 2, 29))) == "Pay due:2028-02-29 rent due:2027-01-01T09:00"
+    assert set_due(text, None) == "Pay rent"
+
+
 def test_text_of_other_clients_is_shown_as_it_is():
     reading = read("due:nonsense p9")
     assert (reading.title, reading.due, reading.priority) == ("due:nonsense p9", None, None)
@@ -166,6 +188,10 @@ def test_one_part_is_changed_and_nothing_else():
         (date(2024, 2, 29), Recurrence(1, "y"), date(2024, 2, 29), date(2025, 2, 28)),
         (date(2026, 1, 31), Recurrence(1, "m"), date(2026, 3, 1), date(2026, 3, 31)),
         (date(2026, 1, 31), Recurrence(1, "m", strict=True), date(2026, 5, 1), date(2026, 2, 28)),
+        # Neglected so long that a step counted a few days too short would pass over the next one.
+        (date(2000, 1, 31), Recurrence(1, "m"), date(2026, 11, 26), date(2026, 11, 30)),
+        (date(2000, 11, 27), Recurrence(1, "m"), date(2026, 11, 26), date(2026, 11, 27)),
+        (date(1, 1, 1), Recurrence(1, "y"), date(2026, 11, 26), date(2027, 1, 1)),
         (date(2026, 11, 27), Recurrence(1, "b"), date(2026, 11, 27), date(2026, 11, 30)),
         (None, Recurrence(3, "d"), date(2026, 11, 26), date(2026, 11, 29)),
         (date(2026, 12, 5), Recurrence(1, "w"), date(2026, 11, 26), date(2026, 12, 12)),

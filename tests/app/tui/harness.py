@@ -15,9 +15,9 @@ from app.tui.app import TodoApp
 from app.tui.screens.main import MainScreen
 from app.tui.widgets.entry import Entry, EntryField
 from app.tui.widgets.lines import KeyBar, Line, StatusLine, TitleLine
-from app.tui.widgets.lists_pane import ListsPane, PlaceRow
+from app.tui.widgets.lists_pane import ListsPane, SidebarRow
 from app.tui.widgets.row_list import RowList
-from app.tui.widgets.todos_pane import TodosPane
+from app.tui.widgets.todo_rows import TodoRows
 from tests.app.conftest import NOW
 
 WAIT_SECONDS = 20.0
@@ -35,12 +35,12 @@ class Running:
         return cast("MainScreen", self.app.screen_stack[0])
 
     @property
-    def lists(self) -> RowList[PlaceRow]:
+    def lists(self) -> RowList[SidebarRow]:
         return self.main.query_one(ListsPane).rows
 
     @property
     def todos(self) -> RowList[Todo]:
-        return self.main.query_one(TodosPane).rows
+        return self.main.query_one(TodoRows).rows
 
     @property
     def entry(self) -> Entry:
@@ -77,11 +77,11 @@ class Running:
 
     @property
     def title(self) -> str:
-        return self.main.query_one(TodosPane).query_one(TitleLine).title
+        return self.main.query_one(TodoRows).query_one(TitleLine).title
 
     @property
     def title_text(self) -> str:
-        return line_text(self.main.query_one(TodosPane).query_one(TitleLine))
+        return line_text(self.main.query_one(TodoRows).query_one(TitleLine))
 
     async def press(self, *keys: str) -> None:
         await self.pilot.press(*keys)
@@ -117,10 +117,10 @@ async def running(
 
 async def filled(store: Store) -> dict[str, str]:
     """Three lists, the first with open and done to-dos; returns the ids by name."""
-    ids = {name: await store.add_list(name) for name in ("Groceries", "House and garden", "Reading")}
+    ids = {name: await store.edit.add_list(name) for name in ("Groceries", "House and garden", "Reading")}
     texts = ["Milk", "Bread from the bakery on the corner", "Apples, the red ones", "Eggs", "Butter"]
-    ids |= dict(zip(texts, await store.add_todos(ids["Groceries"], texts), strict=True))
+    ids |= dict(zip(texts, await store.edit.add_todos(ids["Groceries"], texts), strict=True))
     for text in ("Eggs", "Butter"):
-        await store.set_completed([ids[text]], completed=True)
-    await store.add_todos(ids["House and garden"], ["Fix the tap", "Plant the tomatoes"])
+        await store.edit.set_completed([ids[text]], completed=True)
+    await store.edit.add_todos(ids["House and garden"], ["Fix the tap", "Plant the tomatoes"])
     return ids

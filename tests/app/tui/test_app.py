@@ -29,7 +29,7 @@ CONNECTED = SyncStatus(wanted=True, connected=True, last_synced_at=NOW)
 
 async def test_an_empty_database_offers_a_sample_but_does_not_add_it(store: Store):
     async with running(store) as run:
-        assert "start with a short sample" in str(run.main.query_one(Welcome).render())
+        assert "try a sample list" in str(run.main.query_one(Welcome).render())
         assert run.names == []
         await run.press("s")
         await run.until(lambda: run.texts == list(SAMPLE_TODOS))
@@ -47,7 +47,7 @@ async def test_while_a_first_sync_is_expected_nothing_is_offered(store: Store):
         await run.press("s")
         assert run.names == []
         run.main.show_status(replace(CONNECTED))
-        assert "start with a short sample" in str(run.main.query_one(Welcome).render())
+        assert "try a sample list" in str(run.main.query_one(Welcome).render())
 
 
 async def test_the_first_list(store: Store):
@@ -60,7 +60,7 @@ async def test_the_first_list(store: Store):
 
 
 async def test_deleting_the_last_list_welcomes_again(store: Store):
-    await store.add_list("Home")
+    await store.edit.add_list("Home")
     async with running(store) as run:
         await run.press("d", "y")
         await run.until(lambda: run.main.has_class("-welcome"))
@@ -84,7 +84,7 @@ async def test_lists_show_their_open_counts_and_follow_the_todos(store: Store):
             "  • House and garden 2",
             "  • Reading",
         ]
-        await store.set_completed([ids["Milk"]], completed=True)
+        await store.edit.set_completed([ids["Milk"]], completed=True)
         await run.until(lambda: painted(run.lists)[5].endswith(" 2"))
         await run.until(lambda: painted(run.lists)[0].endswith(" 4"))
 
@@ -127,7 +127,7 @@ async def test_deleting_a_list_tells_what_goes_with_it(store: Store):
     async with running(store) as run:
         await run.press("d")
         await run.until(lambda: isinstance(run.app.screen, ConfirmScreen))
-        assert "Its 5 to-dos go too, 3 still open." in run.app.export_screenshot().replace("&#160;", " ")
+        assert "Its 5 to-dos (3 still open) will be deleted too." in run.app.export_screenshot().replace("&#160;", " ")
         await run.press("n")
         assert len(run.names) == 3
         await run.press("d", "y")
@@ -139,7 +139,7 @@ async def test_deleting_a_list_tells_what_goes_with_it(store: Store):
 
 
 async def test_adding_stays_open_for_the_next_one(store: Store):
-    await store.add_list("Groceries")
+    await store.edit.add_list("Groceries")
     async with running(store) as run:
         await run.press("a", *"Milk", "enter", *"Tea", "enter")
         assert run.entry.is_open
@@ -151,7 +151,7 @@ async def test_adding_stays_open_for_the_next_one(store: Store):
 
 
 async def test_enter_on_an_empty_line_ends_adding(store: Store):
-    await store.add_list("Groceries")
+    await store.edit.add_list("Groceries")
     async with running(store) as run:
         await run.press("a", "enter")
         await run.until(lambda: not run.entry.is_open)
@@ -182,8 +182,8 @@ async def test_completing_goes_on_to_the_next(store: Store):
 
 
 async def test_completing_the_only_todo_keeps_the_cursor_on_it(store: Store):
-    list_id = await store.add_list("Groceries")
-    await store.add_todo(list_id, "Milk")
+    list_id = await store.edit.add_list("Groceries")
+    await store.edit.add_todo(list_id, "Milk")
     async with running(store) as run:
         await run.press("right", "x")
         await run.until(lambda: "all done" in run.title_text)
@@ -203,7 +203,7 @@ async def test_deleting_a_todo_tells_the_key_that_brings_it_back(store: Store):
 
 
 async def test_keys_for_todos_do_nothing_without_a_todo(store: Store):
-    await store.add_list("Groceries")
+    await store.edit.add_list("Groceries")
     async with running(store) as run:
         await run.press("right", "space", "x", "e", "d", "m", "w", "t", "1", "y", "V", "K")
         assert run.app.screen is run.main
@@ -318,7 +318,7 @@ async def test_keys_typed_ahead_meet_the_focus_that_the_keys_before_them_made(st
 async def test_the_cursor_stays_on_its_row_while_a_hundred_changes_arrive(store: Store):
     ids = await filled(store)
     texts = [f"Number {number}" for number in range(120)]
-    todo_ids = await store.add_todos(ids["Groceries"], texts)
+    todo_ids = await store.edit.add_todos(ids["Groceries"], texts)
     async with running(store) as run:
         await run.press("right", *["pagedown"] * 5, "up", "up", "up")
         selected = run.selected_text
@@ -333,12 +333,12 @@ async def test_the_cursor_stays_on_its_row_while_a_hundred_changes_arrive(store:
             if texts[number] == selected:
                 continue
             if number % 3 == 0:
-                await store.set_completed([todo_id], completed=True)
+                await store.edit.set_completed([todo_id], completed=True)
             elif number % 3 == 1:
-                await store.edit_todo(todo_id, f"Changed {number}")
+                await store.edit.edit_todo(todo_id, f"Changed {number}")
             else:
-                await store.delete_todos([todo_id])
-        await store.add_todos(ids["Groceries"], [f"More {number}" for number in range(40)])
+                await store.edit.delete_todos([todo_id])
+        await store.edit.add_todos(ids["Groceries"], [f"More {number}" for number in range(40)])
         await run.until(lambda: "More 39" in run.texts)
         assert run.selected_text == selected
         assert line_of_cursor() == line
@@ -347,14 +347,14 @@ async def test_the_cursor_stays_on_its_row_while_a_hundred_changes_arrive(store:
 async def test_a_list_that_is_deleted_elsewhere_gives_way_to_its_neighbour(store: Store):
     ids = await filled(store)
     async with running(store) as run:
-        await store.delete_list(ids["Groceries"])
+        await store.edit.delete_list(ids["Groceries"])
         await run.until(lambda: run.texts == ["Fix the tap", "Plant the tomatoes"])
 
 
 async def test_rubbish_in_synced_text_breaks_nothing(store: Store, database: PowerSyncDatabase):
     rubbish = "[red]x[/] \x1b[2J\x07\t" + "日" * 30 + "\nsecond"
-    list_id = await store.add_list(rubbish)
-    await store.add_todo(list_id, rubbish)
+    list_id = await store.edit.add_list(rubbish)
+    await store.edit.add_todo(list_id, rubbish)
     await database.execute("INSERT INTO lists (id) VALUES ('nameless')")
     await database.execute("INSERT INTO todos (id, list_id, description) VALUES ('t', 'nameless', '')")
     async with running(store) as run:
@@ -394,8 +394,8 @@ async def test_the_state_is_told_in_words_and_what_c_does_with_it(store: Store):
             (CONNECTED, "● Connected · all changes synced", "c Pause"),
             (SyncStatus(wanted=True), "◌ Connecting…", "c Pause"),
             (offline, "○ Offline · 2 changes waiting", "c Pause"),
-            (SyncStatus(), "‖ Paused by you", "c Connect"),
-            (SyncStatus(wanted=True, syncing_elsewhere=True), "◆ Synced by another window", "c Pause"),
+            (SyncStatus(), "‖ Paused", "c Connect"),
+            (SyncStatus(wanted=True, syncing_elsewhere=True), "◆ Syncing in another window", "c Pause"),
         ]:
             run.main.show_status(status)
             await run.until(lambda words=words: run.status_text.startswith(words))
@@ -413,7 +413,7 @@ async def test_c_disconnects(store: Store):
 
 
 async def test_waiting_changes_are_counted(store: Store):
-    await store.add_list("Groceries")
+    await store.edit.add_list("Groceries")
     async with running(store) as run:
         await run.until(lambda: "1 change waiting" in run.status_text)
         await run.press("a", *"Tea", "enter")
@@ -421,8 +421,8 @@ async def test_waiting_changes_are_counted(store: Store):
 
 
 async def test_what_is_uploaded_for_longer_than_a_moment_is_marked(store: Store):
-    list_id = await store.add_list("Groceries")
-    await store.add_todo(list_id, "Tea")
+    list_id = await store.edit.add_list("Groceries")
+    await store.edit.add_todo(list_id, "Tea")
     async with running(store) as run:
         await run.until(lambda: "↑" in painted(run.todos)[0])
         run.main.show_status(replace(CONNECTED, upload_queue_count=2, uploading=True))
@@ -433,7 +433,7 @@ async def test_what_is_uploaded_for_longer_than_a_moment_is_marked(store: Store)
 
 
 async def test_rejected_changes_are_counted(store: Store, database: PowerSyncDatabase):
-    await store.add_list("Groceries")
+    await store.edit.add_list("Groceries")
     async with running(store) as run:
         await run.until(lambda: "1 change waiting" in run.status_text)
         async for transaction in database.crud_transactions():
@@ -445,7 +445,7 @@ async def test_rejected_changes_are_counted(store: Store, database: PowerSyncDat
 
 
 async def test_a_long_list_is_whole_in_the_end_and_keeps_its_cursor(store: Store, database: PowerSyncDatabase):
-    list_id = await store.add_list("Long")
+    list_id = await store.edit.add_list("Long")
     rows = [[f"{number:04}", list_id, f"2026-01-01T00:{number:04}", f"{number % 7} {number}"] for number in range(1200)]
     await database.execute_many("INSERT INTO todos(id, list_id, created_at, description) VALUES (?, ?, ?, ?)", rows)
     async with running(store) as run:

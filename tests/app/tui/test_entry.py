@@ -17,7 +17,7 @@ from .harness import filled, running
 
 
 async def test_a_paste_of_several_lines_adds_several_todos(store: Store):
-    await store.add_list("Groceries")
+    await store.edit.add_list("Groceries")
     async with running(store) as run:
         await run.press("a", *"Oat ")
         run.app.post_message(events.Paste("milk\r\n\n  Bread\x1b[31m\nTea\n"))
@@ -29,8 +29,8 @@ async def test_a_paste_of_several_lines_adds_several_todos(store: Store):
 
 
 async def test_a_paste_into_an_edit_stays_one_text(store: Store):
-    list_id = await store.add_list("Groceries")
-    await store.add_todo(list_id, "Buy: ")
+    list_id = await store.edit.add_list("Groceries")
+    await store.edit.add_todo(list_id, "Buy: ")
     async with running(store) as run:
         await run.press("right", "e")
         run.app.post_message(events.Paste("milk\nbread"))
@@ -38,8 +38,8 @@ async def test_a_paste_into_an_edit_stays_one_text(store: Store):
 
 
 async def test_editing_keeps_the_lines_after_the_first(store: Store):
-    list_id = await store.add_list("Groceries")
-    await store.add_todo(list_id, "Milk\nthe fresh one\nor none")
+    list_id = await store.edit.add_list("Groceries")
+    await store.edit.add_todo(list_id, "Milk\nthe fresh one\nor none")
     async with running(store) as run:
         await run.press("right", "e")
         assert run.field.value == "Milk"
@@ -51,12 +51,12 @@ async def test_a_todo_cannot_lose_its_text_by_editing(store: Store):
     await filled(store)
     async with running(store) as run:
         await run.press("right", "e", "ctrl+u", "enter")
-        await run.until(lambda: run.toasts == ["Type some text, or press esc to leave it as it was."])
+        await run.until(lambda: run.toasts == ["Type some text, or press esc to cancel."])
         assert run.entry.is_open
 
 
 async def test_letters_are_letters_while_typing(store: Store):
-    await store.add_list("Groceries")
+    await store.edit.add_list("Groceries")
     async with running(store) as run:
         await run.press("a", *"qdcL?asx jk")
         assert run.field.value == "qdcL?asx jk"
@@ -76,8 +76,8 @@ async def test_a_half_typed_text_is_not_lost_to_another_request(store: Store):
 
 
 async def test_a_text_that_could_not_be_stored_comes_back(store: Store, database: PowerSyncDatabase):
-    list_id = await store.add_list("Groceries")
-    await store.add_todo(list_id, "Tea")
+    list_id = await store.edit.add_list("Groceries")
+    await store.edit.add_todo(list_id, "Tea")
     async with running(store) as run:
         await run.press("a")
         await database.execute("PRAGMA max_page_count = 1")
@@ -96,7 +96,7 @@ async def test_an_edit_that_could_not_be_stored_stays_open(store: Store):
     ids = await filled(store)
     async with running(store) as run:
         await run.press("right", "e", *"!")
-        await store.delete_todos([ids["Milk"]])
+        await store.edit.delete_todos([ids["Milk"]])
         await run.press("enter")
         await run.until(lambda: run.toasts == ["The to-do was not changed: it has been deleted."])
         assert run.entry.is_open
@@ -104,11 +104,11 @@ async def test_an_edit_that_could_not_be_stored_stays_open(store: Store):
 
 
 async def test_pasted_lines_that_could_not_be_stored_come_back_as_lines(store: Store):
-    list_id = await store.add_list("Groceries")
-    other = await store.add_list("Other")
+    list_id = await store.edit.add_list("Groceries")
+    other = await store.edit.add_list("Other")
     async with running(store) as run:
         await run.press("a")
-        await store.delete_list(list_id)
+        await store.edit.delete_list(list_id)
         await run.until(lambda: run.names == ["Other"])
         run.app.post_message(events.Paste("Milk\nTea"))
         await run.until(lambda: run.toasts == ["The to-dos were not added: the list has been deleted."])
@@ -123,14 +123,14 @@ ODD_TEXTS = ["Buy milk", "a\tb", "  indented", "press ↵ to go on", "\x1b[31mre
 @pytest.mark.parametrize("rest", ["", "\r\nsecond", "\rsecond", "\nsecond\r\nthird"])
 @pytest.mark.parametrize("text", ODD_TEXTS)
 async def test_editing_alters_nothing_but_what_was_typed(store: Store, text: str, rest: str):
-    await store.add_todos(await store.add_list("Groceries"), [text + rest])
+    await store.edit.add_todos(await store.edit.add_list("Groceries"), [text + rest])
     async with running(store) as run:
         await run.press("right", "e", "!", "enter")
         await run.until(lambda: run.texts == [f"{text}!{rest}"])
 
 
 async def test_renaming_alters_nothing_but_what_was_typed(store: Store):
-    await store.add_list("Home\nOffice\r\n\tShed")
+    await store.edit.add_list("Home\nOffice\r\n\tShed")
     async with running(store) as run:
         await run.press("e")
         assert run.field.render_line(0).text.startswith("Home↵Office↵⇥Shed")
@@ -139,7 +139,7 @@ async def test_renaming_alters_nothing_but_what_was_typed(store: Store):
 
 
 async def test_a_text_may_have_the_sign_that_stands_for_a_line_break(store: Store):
-    await store.add_list("Groceries")
+    await store.edit.add_list("Groceries")
     async with running(store) as run:
         await run.press("a")
         run.app.post_message(events.Paste("press ↵ to go on"))
@@ -149,7 +149,7 @@ async def test_a_text_may_have_the_sign_that_stands_for_a_line_break(store: Stor
 
 
 async def test_what_is_copied_is_the_text_and_not_its_picture(store: Store):
-    await store.add_todo(await store.add_list("Groceries"), "a\tb")
+    await store.edit.add_todo(await store.edit.add_list("Groceries"), "a\tb")
     async with running(store) as run:
         await run.press("right", "e", "ctrl+c")
         assert run.toasts == ["Press q to quit, or ctrl+q while typing."]
@@ -158,16 +158,16 @@ async def test_what_is_copied_is_the_text_and_not_its_picture(store: Store):
 
 
 async def test_editing_the_first_line_keeps_the_lines_that_another_device_wrote_meanwhile(store: Store):
-    todo_id = await store.add_todo(await store.add_list("Groceries"), "Milk\nfresh")
+    todo_id = await store.edit.add_todo(await store.edit.add_list("Groceries"), "Milk\nfresh")
     async with running(store) as run:
         await run.press("right", "e", "!")
-        await store.edit_todo(todo_id, "Oat milk\nfresh\nor none")
+        await store.edit.edit_todo(todo_id, "Oat milk\nfresh\nor none")
         await run.press("enter")
         await run.until(lambda: run.texts == ["Milk!\nfresh\nor none"])
 
 
 async def test_a_text_that_is_too_long_stays_in_the_field(store: Store):
-    await store.add_list("Groceries")
+    await store.edit.add_list("Groceries")
     async with running(store) as run:
         await run.press("a")
         run.field.value = "x" * (MAX_CHARACTERS + 1)
@@ -178,7 +178,7 @@ async def test_a_text_that_is_too_long_stays_in_the_field(store: Store):
 
 
 async def test_of_a_long_paste_only_the_lines_that_were_not_stored_come_back(store: Store, database: PowerSyncDatabase):
-    list_id = await store.add_list("Groceries")
+    list_id = await store.edit.add_list("Groceries")
     await database.execute(
         "CREATE TEMP TRIGGER full BEFORE INSERT ON ps_data__todos WHEN NEW.data LIKE '%line 250%' "
         "BEGIN SELECT RAISE(ABORT, 'no more'); END"
@@ -195,7 +195,7 @@ async def test_of_a_long_paste_only_the_lines_that_were_not_stored_come_back(sto
 async def test_what_was_confirmed_is_stored_though_the_app_ends_while_another_process_writes(
     store: Store, database: PowerSyncDatabase, tmp_path: Path, keys: list[str]
 ):
-    await store.add_todo(await store.add_list("Groceries"), "Milk")
+    await store.edit.add_todo(await store.edit.add_list("Groceries"), "Milk")
 
     def state() -> list[object]:
         with closing(sqlite3.connect(tmp_path / "todo.db")) as reader:
@@ -221,7 +221,7 @@ async def test_what_was_confirmed_is_stored_though_the_app_ends_while_another_pr
 @pytest.mark.parametrize("quits", ["q", "ctrl+q"])
 async def test_quitting_does_not_lose_a_half_typed_text_without_a_word(store: Store, quits: str):
     await filled(store)
-    told = "This text is not saved: press enter to save it, or ctrl+q to quit without it."
+    told = "This text has not been saved. Press enter to save it, or ctrl+q to quit without saving."
     async with running(store) as run:
         await run.press("a", *"half")
         await run.pilot.click(run.lists, offset=(4, 0))

@@ -165,6 +165,26 @@ async def test_selecting_a_row_that_is_still_to_come():
         assert "word 30" in rows.render_line(screen_line(rows)).text
 
 
+async def test_a_row_that_came_and_was_selected_does_not_pull_the_list_back_to_it():
+    async with showing(words(*range(20))) as (rows, pilot, _):
+        rows.select("30")
+        rows.set_rows(words(*range(40)))
+        rows.scroll_to(y=0, animate=False)
+        await pilot.pause()
+        rows.set_rows(words(*range(41)))
+        await pilot.pause()
+        assert rows.scroll_offset.y == 0
+        assert rows.selected_id == "30"
+
+
+async def test_a_row_that_comes_late_does_not_take_the_cursor_from_where_it_was_moved():
+    async with showing(words(*range(20))) as (rows, pilot, _):
+        rows.select("30")
+        await pilot.press("j")
+        rows.set_rows(words(*range(40)))
+        assert rows.selected_id == "1"
+
+
 async def test_only_lines_whose_object_changed_are_painted():
     async with showing(words(*range(50))) as (rows, pilot, app):
         heard = list(app.heard)

@@ -51,7 +51,7 @@ async def test_a_keymap_is_in_force_in_bindings_key_bar_help_and_words(store: St
 
 async def test_keys_of_the_entry_line_can_be_changed(store: Store):
     keymap = Keymap.of("default", {"entry.submit": "ctrl+s", "entry.close": "f10"})
-    await store.add_list("Home")
+    await store.edit.add_list("Home")
     async with running(store, keymap=keymap) as run:
         await run.press("a", *"Milk", "enter", "ctrl+s")
         await run.until(lambda: run.texts == ["Milk"])
@@ -64,11 +64,11 @@ async def test_the_help_filters_while_typing(store: Store):
         await run.press("question_mark")
         await run.until(lambda: isinstance(run.app.screen, HelpScreen))
         assert [action.id for action in ACTIONS if action.help[:25] not in told(run)] == []
-        await run.press(*"last step")
+        await run.press(*"last change")
         await run.until(lambda: "Redo what" not in told(run))
-        assert "Undo the last step" in told(run)
+        assert "Undo the last change" in told(run)
         await run.press(*"zzz")
-        await run.until(lambda: "Nothing matches" in told(run))
+        await run.until(lambda: "No matches" in told(run))
         await run.press("escape")
         await run.until(lambda: run.app.screen is run.main)
 
@@ -151,7 +151,7 @@ def test_all_text_can_be_read_on_every_ground(theme):
 async def test_without_colour_every_state_is_still_told(store: Store, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("NO_COLOR", "1")
     ids = await filled(store)
-    await store.edit_todo(ids["Milk"], "Milk due:2026-03-01 p1 #a")
+    await store.edit.edit_todo(ids["Milk"], "Milk due:2026-03-01 p1 #a")
     async with running(store, (80, 24)) as run:
         await run.press("right", "down", "space")
         await run.until(lambda: "2026" not in "".join(painted(run.todos)))
@@ -163,13 +163,13 @@ async def test_without_colour_every_state_is_still_told(store: Store, monkeypatc
         assert len(run.app._filters) == 1
         assert [line[0] for line in painted(run.todos)[:3]] == [" ", "┃", "▌"]
         assert "13 days late" in painted(run.todos)[0]
-        assert run.status_text.startswith("‖ Paused by you")
+        assert run.status_text.startswith("‖ Paused")
 
 
 async def test_ctrl_z_tells_where_there_is_no_shell(store: Store):
     async with running(store) as run:
         await run.press("ctrl+z")
-        await run.until(lambda: run.toasts == ["This terminal has no shell to go to."])
+        await run.until(lambda: run.toasts == ["This terminal cannot suspend the app."])
 
 
 async def test_nothing_moves_by_itself_if_that_is_wanted(store: Store):

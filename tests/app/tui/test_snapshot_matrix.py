@@ -27,8 +27,8 @@ def snapshot(snapshot: SnapshotAssertion) -> SnapshotAssertion:
 async def many(store: Store) -> None:
     """More lists and to-dos than fit, with all that a to-do can say, and what terminals obey."""
     for number in range(30):
-        await store.add_list(f"List {number}")
-    first = await store.add_list("Everything")
+        await store.edit.add_list(f"List {number}")
+    first = await store.edit.add_list("Everything")
     texts = [
         "Pay rent due:2026-04-01T09:00 p1 #home #flat rec:1m\nIBAN",
         "Late due:2026-03-01 p4",
@@ -40,8 +40,8 @@ async def many(store: Store) -> None:
         "NUL is kept elsewhere",
         *(f"Number {number} #t{number}" for number in range(40)),
     ]
-    ids = await store.add_todos(first, texts)
-    await store.set_completed(ids[10:14], completed=True)
+    ids = await store.edit.add_todos(first, texts)
+    await store.edit.set_completed(ids[10:14], completed=True)
 
 
 async def shown(run: Running, scene: str) -> str:

@@ -118,11 +118,11 @@ async def in_step(store: Store, database: PowerSyncDatabase) -> None:
 @asynccontextmanager
 async def refused(syncing: Store, database: PowerSyncDatabase, elsewhere: User) -> AsyncGenerator[tuple[Running, str]]:
     """The app after a to-do was refused, because its list was deleted elsewhere; and the list's id."""
-    list_id = await syncing.add_list("Home")
+    list_id = await syncing.edit.add_list("Home")
     await in_step(syncing, database)
     async with running(syncing) as run:
         await syncing.disconnect()
-        await syncing.add_todo(list_id, "Paint [b]the\x1b[2J door")
+        await syncing.edit.add_todo(list_id, "Paint [b]the\x1b[2J door")
         await elsewhere.write(delete("lists", list_id))
         await syncing.connect()
         await run.until(lambda: "1 rejected" in run.status_text)
@@ -139,7 +139,10 @@ async def test_a_rejected_change_is_told_with_the_key_that_shows_it(
         await run.until(lambda: run.names == [])
         await opened(run)
         assert [row.id for row in rows(run).rows] == ["rejected-1"]
-        assert text(run, "detail").splitlines()[0] == "Add the to-do “Paint [b]the␛[2J door” to a list that is gone"
+        assert (
+            text(run, "detail").splitlines()[0]
+            == "Add the to-do “Paint [b]the␛[2J door” to a list that no longer exists"
+        )
         assert REASON in text(run, "detail")
         assert line_text(sync_screen(run).query_one(TitleLine)).endswith("1 rejected")
         assert "r Retry" in keys(run)
@@ -189,25 +192,25 @@ async def test_what_was_decided_elsewhere_is_told(syncing: Store, database: Powe
         await asked(run, "d")
         await (await database.rejected_writes())[0].discard()
         await answered(run, "y")
-        told = "The change was not discarded: it was retried or discarded elsewhere meanwhile."
+        told = "The change was not discarded: it has already been retried or discarded elsewhere."
         await run.until(lambda: run.toasts[-1] == told)
 
 
 async def test_what_others_replaced_is_shown_and_dismissed(
     syncing: Store, database: PowerSyncDatabase, elsewhere: User, overtaken: list[Entry]
 ):
-    list_id = await syncing.add_list("Home")
-    todo_ids = await syncing.add_todos(list_id, ["Milk", "Eggs"])
+    list_id = await syncing.edit.add_list("Home")
+    todo_ids = await syncing.edit.add_todos(list_id, ["Milk", "Eggs"])
     await in_step(syncing, database)
     async with running(syncing) as run:
         await run.until(lambda: run.texts == ["Milk", "Eggs"])
         for todo_id, mine, theirs in zip(todo_ids, ["Oat milk", "6 eggs"], ["Soy milk", "12 eggs"], strict=True):
             overtaken.append(patch("todos", todo_id, description=theirs))
-            await syncing.edit_todo(todo_id, mine)
+            await syncing.edit.edit_todo(todo_id, mine)
             await run.until(lambda theirs=theirs: theirs in run.texts)
         await opened(run)
         assert text(run, "detail").splitlines()[:3] == [
-            "The text of the to-do “Soy milk”",
+            "Text of the to-do “Soy milk”",
             "Yours: “Oat milk”",
             "Theirs: “Soy milk”",
         ]
@@ -252,14 +255,14 @@ CHANGES = (
     [
         RejectedChange(
             "rejected-1",
-            ("Add the to-do “Oat milk” to a list that is gone", "Mark the to-do “Oat milk” as done"),
+            ("Add the to-do “Oat milk” to a list that no longer exists", "Mark the to-do “Oat milk” as done"),
             "The list 'c0ffee' of a to-do does not exist; it may have been deleted.",
             NOW - timedelta(minutes=3),
             2,
         ),
         RejectedChange("rejected-2", ("Rename the list “Home” to “[b]Work[/b]\x1b[2J”",), "No.", NOW, 1),
     ],
-    [ReplacedChange("replaced-1", "The text of the to-do “Rye bread”", "“Bread”", "“Rye bread”", NOW)],
+    [ReplacedChange("replaced-1", "Text of the to-do “Rye bread”", "“Bread”", "“Rye bread”", NOW)],
 )
 
 
@@ -282,8 +285,8 @@ async def test_pictures(store: Store, snapshot: SnapshotAssertion, size: tuple[i
 
 
 async def test_what_waits_is_shown_by_transaction(store: Store):
-    list_id = await store.add_list("Home")
-    await store.add_todos(list_id, ["Milk", "Bread"])
+    list_id = await store.edit.add_list("Home")
+    await store.edit.add_todos(list_id, ["Milk", "Bread"])
     async with running(store) as run:
         await opened(run)
         await run.until(lambda: len(rows(run).rows) == 2)
@@ -293,7 +296,7 @@ async def test_what_waits_is_shown_by_transaction(store: Store):
         ]
         await run.press("down")
         await run.until(lambda: "Add the to-do “Bread”" in text(run, "detail"))
-        await store.undo()
+        await store.edit.undo()
         await run.until(lambda: len(rows(run).rows) == 3)
 
 
@@ -319,21 +322,21 @@ async def test_rejected_changes_are_exported_into_a_new_file(
     async with refused(syncing, database, elsewhere) as (run, _):
         await opened(run)
         await run.press("E", "enter")
-        await run.until(lambda: any("Wrote 1 change to" in told for told in run.toasts))
+        await run.until(lambda: any("Exported 1 change to" in told for told in run.toasts))
         (file,) = tmp_path.glob("todo-tui-rejected-*.json")
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         (kept,) = json.loads(file.read_text())
         assert kept == json.loads(syncing.report.as_json(rows(run).rows[0].id))
         await run.press("E", "enter")
-        await run.until(lambda: any("is there already" in told for told in run.toasts))
+        await run.until(lambda: any("already exists" in told for told in run.toasts))
         await run.press("E", *"/nowhere/x", "enter")
         await run.until(lambda: any("Nothing was exported" in told for told in run.toasts))
         assert len(rows(run).rows) == 1, "they stay here too"
 
 
 async def test_diagnostics_hold_no_texts(store: Store):
-    list_id = await store.add_list("Secret plans")
-    await store.add_todo(list_id, "Hide the treasure")
+    list_id = await store.edit.add_list("Secret plans")
+    await store.edit.add_todo(list_id, "Hide the treasure")
     told = await store.report.diagnostics()
     assert "waiting: 2 changes in 2 transactions" in told
     assert "Secret" not in told

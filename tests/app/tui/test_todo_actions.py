@@ -35,7 +35,7 @@ async def jump(run: Running, typed: str) -> None:
 
 
 async def test_what_is_typed_is_understood_and_shown_as_badges(store: Store):
-    list_id = await store.add_list("Home")
+    list_id = await store.edit.add_list("Home")
     async with running(store) as run:
         await run.press("a", *"Pay rent tomorrow 9am p1 #home every month")
         line = run.entry.query("TitleLine").first().render_line(0).text  # type: ignore[attr-defined]
@@ -49,7 +49,7 @@ async def test_what_is_typed_is_understood_and_shown_as_badges(store: Store):
 
 
 async def test_backspace_on_a_part_makes_it_plain(store: Store):
-    await store.add_list("Home")
+    await store.edit.add_list("Home")
     async with running(store) as run:
         await run.press("a", *"Watch Friday", "backspace")
         assert run.field.value == "Watch Friday"
@@ -60,15 +60,15 @@ async def test_backspace_on_a_part_makes_it_plain(store: Store):
 
 
 async def test_editing_keeps_plain_words_plain(store: Store):
-    list_id = await store.add_list("Home")
-    await store.add_todo(list_id, "Read Friday by Monday \\p1 due:2026-03-15\nnotes")
+    list_id = await store.edit.add_list("Home")
+    await store.edit.add_todo(list_id, "Read Friday by Monday \\p1 due:2026-03-15\nnotes")
     async with running(store) as run:
         await run.press("right", "e", *" p2", "enter")
         await run.until(lambda: run.texts == ["Read Friday by Monday \\p1 due:2026-03-15 p2\nnotes"])
 
 
 async def test_a_paste_of_several_lines_is_not_reworded(store: Store):
-    await store.add_list("Home")
+    await store.edit.add_list("Home")
     async with running(store) as run:
         await run.press("a")
         run.app.post_message(events.Paste("Call mom tomorrow\nSat on a bench"))
@@ -76,7 +76,7 @@ async def test_a_paste_of_several_lines_is_not_reworded(store: Store):
 
 
 async def test_what_is_added_today_is_for_today(store: Store):
-    await store.add_list("Home")
+    await store.edit.add_list("Home")
     async with running(store) as run:
         await jump(run, "today")
         await run.until(lambda: run.title == "Today")
@@ -89,8 +89,10 @@ async def test_what_is_added_today_is_for_today(store: Store):
 
 async def test_views_show_to_dos_across_lists(store: Store):
     ids = await filled(store)
-    await store.edit_todo(ids["Milk"], "Milk due:2026-03-14")
-    house = (await store.add_todos(ids["House and garden"], ["Paint due:2026-03-01", "Trip due:2026-04-01 #far"]))[1]
+    await store.edit.edit_todo(ids["Milk"], "Milk due:2026-03-14")
+    house = (await store.edit.add_todos(ids["House and garden"], ["Paint due:2026-03-01", "Trip due:2026-04-01 #far"]))[
+        1
+    ]
     async with running(store) as run:
         for typed, texts in [
             ("today", ["Milk due:2026-03-14"]),
@@ -111,8 +113,8 @@ async def test_views_show_to_dos_across_lists(store: Store):
 
 
 async def test_a_new_day_moves_to_dos_between_views(store: Store, monkeypatch: pytest.MonkeyPatch):
-    list_id = await store.add_list("Home")
-    await store.add_todo(list_id, "Milk due:2026-03-15")
+    list_id = await store.edit.add_list("Home")
+    await store.edit.add_todo(list_id, "Milk due:2026-03-15")
     async with running(store) as run:
         await jump(run, "today")
         await run.until(lambda: run.title == "Today")
@@ -158,7 +160,7 @@ async def test_chosen_rows_are_marked_without_colour_and_counted(store: Store):
     async with running(store) as run:
         await run.press("right", "space", "space")
         assert [line[0] for line in painted(run.todos)[:3]] == ["┃", "┃", "▌"]
-        assert "2 chosen" in run.title_text
+        assert "2 selected" in run.title_text
         await run.press("escape")
         assert run.todos.chosen_count == 0
         assert run.todos.has_focus
@@ -201,8 +203,8 @@ async def test_several_are_moved_tagged_and_given_a_date(store: Store):
 @pytest.mark.parametrize(
     ("key", "typed", "told"),
     [
-        ("w", "someday", "“someday” is not a date: try tomorrow 9am, fri, in 3d, 15 jan or 2026-12-01."),
-        ("t", "#", "“#” cannot be a tag: it takes letters, digits, _, - and /."),
+        ("w", "someday", "“someday” is not a valid date. Try tomorrow 9am, fri, in 3d, 15 jan or 2026-12-01."),
+        ("t", "#", "“#” is not a valid tag: use letters, digits, _, - and /."),
     ],
 )
 async def test_what_is_no_date_or_tag_is_told_and_stays_in_the_field(store: Store, key: str, typed: str, told: str):
@@ -245,7 +247,7 @@ async def test_rows_are_reordered_by_mouse(store: Store):
 
 async def test_sorting_and_hiding_are_remembered(store: Store):
     ids = await filled(store)
-    await store.edit_todo(ids["Milk"], "Zinc p1")
+    await store.edit.edit_todo(ids["Milk"], "Zinc p1")
     async with running(store) as run:
         await run.press("right", "s", *"name", "enter")
         await run.until(lambda: run.texts[:3] == [APPLES, BREAD, "Zinc p1"])
@@ -277,7 +279,7 @@ async def test_the_filter_narrows_while_typing(store: Store):
         assert not run.main.query_one(FilterBar).has_class("-open")
         await run.press("slash", *"zzz")
         await run.until(lambda: run.texts == [])
-        assert "Nothing matches" in "".join(painted(run.todos))
+        assert "No matches" in "".join(painted(run.todos))
         await run.press("escape")
         await run.until(lambda: len(run.texts) == 5)
 
@@ -314,8 +316,8 @@ async def test_jumping_to_a_list_and_not(store: Store):
 
 
 async def test_details_show_everything_that_is_known(store: Store):
-    list_id = await store.add_list("Home")
-    await store.add_todo(list_id, "Pay rent due:2026-03-15T09:00 p1 #home rec:1m\nIBAN DE00\n[b]note[/b]")
+    list_id = await store.edit.add_list("Home")
+    await store.edit.add_todo(list_id, "Pay rent due:2026-03-15T09:00 p1 #home rec:1m\nIBAN DE00\n[b]note[/b]")
     async with running(store, (120, 30)) as run:
         await run.until(lambda: "IBAN DE00\n[b]note[/b]" in detail(run))
         for words in ("Pay rent\n", "tomorrow 09:00 (2026-03-15 09:00)", "every month", "#home", "Home", "just now"):
@@ -365,26 +367,26 @@ async def test_the_users_editor_changes_the_whole_text(
 
 
 async def test_undoing_is_told_and_has_an_end(store: Store):
-    await store.add_list("Home")
+    await store.edit.add_list("Home")
     async with running(store) as run:
         await run.press("u")
-        await run.until(lambda: run.toasts == ["Undone: Added the list “Home”. Press U to turn back."])
+        await run.until(lambda: run.toasts == ["Undone: Added the list “Home”. Press U to redo."])
         await run.press("u")
-        await run.until(lambda: run.toasts[1:] == ["There is nothing to undo."])
+        await run.until(lambda: run.toasts[1:] == ["Nothing to undo."])
         await run.press("ctrl+r")
         await run.until(lambda: run.names == ["Home"])
         await run.press("U")
-        await run.until(lambda: run.toasts[-1] == "There is nothing to do again.")
+        await run.until(lambda: run.toasts[-1] == "Nothing to redo.")
 
 
 async def test_undoing_what_was_changed_elsewhere_says_so(store: Store, database: PowerSyncDatabase):
     ids = await filled(store)
-    await store.edit_todo(ids["Milk"], "Oat milk")
+    await store.edit.edit_todo(ids["Milk"], "Oat milk")
     async with running(store) as run:
         await database.execute("UPDATE todos SET description = 'Theirs' WHERE id = ?", [ids["Milk"]])
         await run.press("u")
         await run.until(
-            lambda: run.toasts == ["Undone: Changed “Milk”. 1 row was changed elsewhere since, and left alone."]
+            lambda: run.toasts == ["Undone: Changed “Milk”. 1 row was left alone because it has changed since."]
         )
         assert run.texts[0] == "Theirs"
 

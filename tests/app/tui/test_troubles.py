@@ -17,6 +17,7 @@ from app.tui.app import TodoApp
 from app.tui.widgets.lines import KeyBar
 from sync import NetworkError, PowerSyncDatabase, SyncStatus
 from tests.app.conftest import NOW
+from tests.kit import inside
 
 from .harness import filled, line_text, running
 
@@ -80,14 +81,14 @@ def failing(monkeypatch: pytest.MonkeyPatch, database: PowerSyncDatabase) -> Ite
     monkeypatch.setattr("app.store.failures.LONGEST_WAIT_SECONDS", 0.05)
 
     def breakable(kind: str) -> None:
-        work = getattr(database._pool, kind)
+        work = getattr(inside.pool_of(database), kind)
 
         async def broken(function: Any) -> Any:
             if kind in kinds:
                 raise sqlite3.OperationalError("out of order")
             return await work(function)
 
-        monkeypatch.setattr(database._pool, kind, broken)
+        monkeypatch.setattr(inside.pool_of(database), kind, broken)
 
     breakable("read")
     breakable("write")
@@ -101,15 +102,15 @@ async def test_the_panes_go_on_after_a_query_failed_and_tell_it_once(store: Stor
         await run.until(lambda: run.texts == ["Fix the tap", "Plant the tomatoes"])
         for trouble in (1, 2):
             failing.add("read")
-            await store.add_list(f"Late {trouble}")
-            await store.add_todo(run.lists.rows[6].id, f"Late {trouble}")
+            await store.edit.add_list(f"Late {trouble}")
+            await store.edit.add_todo(run.lists.rows[6].id, f"Late {trouble}")
             await run.until(lambda: any("lists cannot be shown" in toast for toast in run.toasts))
             await asyncio.sleep(0.3)
             failing.clear()
             await run.until(lambda trouble=trouble: f"Late {trouble}" in run.names)
             await run.until(lambda trouble=trouble: f"Late {trouble}" in run.texts)
             told = [toast for toast in run.toasts if "lists cannot" in toast]
-            assert told == ["The lists cannot be shown: out of order. It is tried again."] * trouble
+            assert told == ["The lists cannot be shown: out of order. Retrying."] * trouble
 
 
 async def test_new_lists_are_subscribed_though_a_subscription_failed_before(store: Store, failing: set[str]):
@@ -117,8 +118,8 @@ async def test_new_lists_are_subscribed_though_a_subscription_failed_before(stor
     async with running(store) as run:
         await run.until(lambda: len(store.status.streams) == 3)
         failing.add("write")
-        await store.add_list("Late")
-        told = ["Some lists may not sync: out of order. It is tried again."]
+        await store.edit.add_list("Late")
+        told = ["Some lists may not sync: out of order. Retrying."]
         await run.until(lambda: run.toasts == told)
         await asyncio.sleep(0.3)
         failing.clear()

@@ -43,8 +43,8 @@ def test_each_status_is_one_state(status: SyncStatus, state: str):
         ),
         (OFFLINE, "Offline"),
         (replace(OFFLINE, upload_queue_count=3), "Offline · 3 changes waiting"),
-        (SyncStatus(), "Paused by you"),
-        (SyncStatus(upload_queue_count=3), "Paused by you · 3 changes waiting"),
+        (SyncStatus(), "Paused"),
+        (SyncStatus(upload_queue_count=3), "Paused · 3 changes waiting"),
     ],
 )
 def test_the_longest_wording(status: SyncStatus, words: str):
@@ -90,10 +90,10 @@ def test_a_first_sync_tells_how_far_it_is():
 @pytest.mark.parametrize(
     ("status", "again"),
     [
-        (replace(OFFLINE, download_retry_at=NOW + timedelta(seconds=11.2)), "trying again in 12 s · "),
-        (replace(OFFLINE, download_retry_at=NOW - timedelta(seconds=1)), "trying again in 1 s · "),
+        (replace(OFFLINE, download_retry_at=NOW + timedelta(seconds=11.2)), "retrying in 12 s · "),
+        (replace(OFFLINE, download_retry_at=NOW - timedelta(seconds=1)), "retrying in 1 s · "),
         (replace(OFFLINE, download_retry_at=NOW + timedelta(seconds=9), connecting=True), ""),
-        (replace(CONNECTED, upload_retry_at=NOW + timedelta(seconds=3)), "trying again in 3 s · "),
+        (replace(CONNECTED, upload_retry_at=NOW + timedelta(seconds=3)), "retrying in 3 s · "),
         (replace(OFFLINE, wanted=False, download_retry_at=NOW + timedelta(seconds=3)), ""),
         (OFFLINE, ""),
     ],
@@ -128,11 +128,11 @@ def test_ages(passed: timedelta, words: str):
 
 def test_the_rate_of_a_download_and_the_time_that_is_left():
     rate = DownloadRate()
-    assert rate.told() == ""
+    assert rate.describe() == ""
     for at, done in ((0.0, 100), (1.0, 1100), (2.0, 2100)):
-        rate.note(SyncStatus(download_progress=SyncProgress(done, 10_100)), at)
-    assert rate.told() == "2,100 of 10,100 changes have come, 1,000 a second, about 8 s left."
-    rate.note(SyncStatus(download_progress=SyncProgress(2_100, 10_100)), 60.0)
-    assert rate.told() == "2,100 of 10,100 changes have come."
-    rate.note(SyncStatus(), 61.0)
-    assert rate.told() == ""
+        rate.add(SyncStatus(download_progress=SyncProgress(done, 10_100)), at)
+    assert rate.describe() == "2,100 of 10,100 changes downloaded (1,000 per second, about 8 s left)."
+    rate.add(SyncStatus(download_progress=SyncProgress(2_100, 10_100)), 60.0)
+    assert rate.describe() == "2,100 of 10,100 changes downloaded."
+    rate.add(SyncStatus(), 61.0)
+    assert rate.describe() == ""

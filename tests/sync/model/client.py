@@ -18,12 +18,16 @@ from typing import Any
 
 from sync import BackendConnector, Column, PowerSyncCredentials, PowerSyncDatabase, Schema, SyncOptions, Table
 from sync.client.connector import PowerSyncCredentials as Credentials
+from sync.client.context import SessionContext
 from sync.client.credentials import CredentialsCache
 from sync.client.download import DownloadLoop
+from sync.client.mailbox import SyncMail
+from sync.client.streams_in_use import StreamsInUse
 from sync.errors import ChecksumError
 from sync.protocol import StreamRequest
 from sync.sqlite.sql_connection import SqlConnection
 from sync.storage import upload_queue
+from tests.kit import inside
 from tests.sync.model.expectation import Edit, Entry
 from tests.sync.model.server import Row, Server, Value
 
@@ -116,15 +120,16 @@ class Client:
         self.tables = tables
         self._wire = Wire()
         self._loop = DownloadLoop(
-            database._pool,
-            database._board,
-            self._wire,  # type: ignore[arg-type]
-            CredentialsCache(_Connector(), 10),
-            _OPTIONS,
-            streams_in_use=lambda: (),
-            raw_tables=lambda: (),
-            on_connected=lambda: None,
-            on_sign_of_life=lambda: None,
+            SessionContext(
+                pool=inside.pool_of(database),
+                board=inside.board_of(database),
+                raw_tables=(),
+                streams=StreamsInUse(),
+                mail=SyncMail(),
+                options=_OPTIONS,
+                service=self._wire,  # type: ignore[arg-type]
+                credentials=CredentialsCache(_Connector(), 10),
+            )
         )
         self._running = asyncio.create_task(self._loop.run())
 
@@ -167,8 +172,7 @@ class Client:
 
     @property
     def _all_is_taken(self) -> bool:
-        lines = self._loop._lines
-        return lines is not None and lines.are_all_taken
+        return inside.are_all_lines_taken(self._loop)
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         """As `Wire.until`, for what the engine tells nobody of."""
@@ -226,7 +230,7 @@ class Client:
 
     async def request_checkpoint(self, server: Server) -> tuple[int, int] | None:
         """Ask the service, as after an upload. Returns the id and the queue's state then; None: nothing to ask for."""
-        pool = self.database._pool
+        pool = inside.pool_of(self.database)
         state = await pool.read(upload_queue.queue_state)
         if not state.checkpoint_wanted:
             return None
@@ -239,10 +243,10 @@ class Client:
         return request_id, state.last_ever
 
     async def checkpoint_answered(self, request_id: int, last_ever: int) -> None:
-        await self.database._pool.write(lambda connection: upload_queue.set_target(connection, request_id, last_ever))
+        await inside.write(self.database, lambda connection: upload_queue.set_target(connection, request_id, last_ever))
 
     async def uploads_completed(self) -> None:
-        await self._loop.uploads_completed()
+        await self._loop.publish_held_back()
 
     # Looking
 
@@ -271,7 +275,7 @@ class Client:
                 connection.first("SELECT 1 FROM ps_updated_rows") is not None,
             )
 
-        return await self.database._pool.read(read)
+        return await inside.read(self.database, read)
 
     async def integrity(self) -> str:
         return (await self.database.get("PRAGMA integrity_check"))[0]

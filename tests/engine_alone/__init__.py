@@ -1,0 +1,1 @@
+"""Programs that run where only the engine is installed: nothing here may import anything else."""

@@ -1,0 +1,1 @@
+"""Tests of `sync.api`: what an application touches."""

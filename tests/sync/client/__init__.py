@@ -1,0 +1,1 @@
+"""Tests of `sync.client`: the two loops and what they need."""

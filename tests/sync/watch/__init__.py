@@ -1,0 +1,1 @@
+"""Tests of `sync.watch`: queries that run again."""
