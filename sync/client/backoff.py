@@ -81,10 +81,10 @@ class Backoff:
                 await self._signal.given.wait()
 
     def _time_to_keep(self, error: Exception | None) -> float:
-        return min(asked_for_seconds(error), self._longest)
+        return min(requested_wait_seconds(error), self._longest)
 
 
-def asked_for_seconds(error: Exception | None) -> float:
+def requested_wait_seconds(error: Exception | None) -> float:
     """How long the service, or the backend, asked not to be asked again; 0.0 if it did not."""
     if isinstance(error, ServiceError):
         return error.retry_after or 0.0
