@@ -271,7 +271,7 @@ class StreamConnection:
             oplog.take_in(connection, gathered)
             result = self._publish(connection, target, priority)
             if result.outcome is Outcome.HELD_BACK and priority is None and self._awaited is not None:
-                upload_queue.ask_again(connection, instead_of=self._awaited)
+                upload_queue.request_again(connection, instead_of=self._awaited)
             return result
 
         try:
