@@ -1,6 +1,6 @@
-"""An embedded sync engine for asyncio: local SQLite that keeps itself in step with a PowerSync Service.
+"""An embedded sync engine for asyncio: a local SQLite database that stays in sync with a PowerSync Service.
 
-Everything public is exported here. The engine knows nothing of any particular app and imports nothing from one.
+Everything public is exported here. The engine knows nothing about any particular app and imports nothing from one.
 """
 
 from sync.api.connector import BackendConnector

@@ -1,14 +1,14 @@
 """The engine's typed errors.
 
-Owns every exception that the public face raises. Each message says what happened and, where the reader can act,
-what was kept and what to do. Must not import anything else of the engine.
+Owns every exception that the public API raises. Each message says what happened and, where the reader can act,
+what was kept and what to do. Must not import any other part of the engine.
 """
 
 from __future__ import annotations
 
 
 class PowerSyncError(Exception):
-    """Base of all errors that this engine raises on purpose."""
+    """Base class of all errors that this engine raises on purpose."""
 
 
 class SchemaError(PowerSyncError):
@@ -18,12 +18,12 @@ class SchemaError(PowerSyncError):
 class RawTableError(PowerSyncError):
     """Rows of a raw table could not be written, deleted or recorded; the message names the table and the reason.
 
-    Nothing of the checkpoint was published, and nothing is lost: it is tried again when the app's table is mended.
+    Nothing of the checkpoint was published, and nothing is lost: it is retried once the app's table is fixed.
     """
 
 
 class ConnectedError(PowerSyncError):
-    """This cannot be done while the database is connected; nothing was changed. Call `disconnect()` first."""
+    """The operation is not allowed while the database is connected; nothing was changed. Call `disconnect()` first."""
 
 
 class DatabaseOpenError(PowerSyncError):
@@ -50,64 +50,64 @@ class RescueError(PowerSyncError):
 
 
 class DatabaseClosedError(PowerSyncError):
-    """The database is closed, or was closed while the call waited."""
+    """The database is closed, or was closed while the call was waiting."""
 
 
 class NestedUseError(PowerSyncError):
     """The database was used where it would have to wait for its own caller.
 
-    Inside `write_transaction()` the transaction object is the only handle. A connector's call, made by the engine,
-    cannot close or clear the database: that waits for the call to end.
+    Inside `write_transaction()`, use only the transaction object. A connector method that the engine is calling
+    cannot close or clear the database: that would wait for the method to return.
     """
 
 
 class NoRowError(PowerSyncError):
-    """`get` found no row; `get_optional` answers None instead."""
+    """`get` found no row; `get_optional` returns None instead."""
 
 
 class RowTypeError(PowerSyncError):
-    """A row does not fit the `row_type` that was asked for. The data was left as it is.
+    """A row does not match the requested `row_type`. The data was not changed.
 
     Attributes:
-        row_type: what was asked for.
-        column: the column that does not fit, or None if it is the row as a whole.
+        row_type: the requested type.
+        column: the column that does not match, or None if it is the row as a whole.
     """
 
     def __init__(self, row_type: type, column: str | None, why: str) -> None:
         self.row_type = row_type
         self.column = column
         where = "A row" if column is None else f"The column {column!r}"
-        super().__init__(f"{where} does not fit {row_type.__name__}: {why}.")
+        super().__init__(f"{where} does not match {row_type.__name__}: {why}.")
 
 
 class RowKeyError(PowerSyncError):
-    """The key column of a watched query is missing in its rows, or its values are not unique."""
+    """The key column of a watched query is missing from its rows, or its values are not unique."""
 
 
 class ConnectorError(PowerSyncError):
-    """The connector gave something that cannot be used, such as an endpoint that is not an http(s) URL."""
+    """The connector returned something unusable, such as an endpoint that is not an http(s) URL."""
 
 
 class ProtocolError(PowerSyncError):
-    """The service sent something that the sync protocol does not allow. The published data was kept."""
+    """The service sent something that the sync protocol does not allow. Published data was kept."""
 
 
 class ChecksumError(PowerSyncError):
-    """Downloaded buckets did not add up to the checkpoint's checksums.
+    """Downloaded buckets did not match the checkpoint's checksums.
 
-    Nothing of that checkpoint was published; the buckets named in `buckets` download afresh.
+    Nothing of that checkpoint was published; the buckets named in `buckets` are downloaded again.
     """
 
     def __init__(self, buckets: tuple[str, ...]) -> None:
         self.buckets = buckets
         super().__init__(
-            f"The checksums of {len(buckets)} downloaded bucket(s) did not match; they are downloaded again: "
+            f"The checksums of {len(buckets)} downloaded bucket(s) did not match; downloading them again: "
             + ", ".join(buckets)
         )
 
 
 class NetworkError(PowerSyncError):
-    """The service could not be reached, or the connection ended or fell silent. It is tried again."""
+    """The service could not be reached, or the connection ended or fell silent. The engine retries."""
 
 
 class ServiceError(PowerSyncError):
@@ -116,7 +116,7 @@ class ServiceError(PowerSyncError):
     Attributes:
         status: the HTTP status code.
         code: the service's own code, such as `PSYNC_S2302`, or None.
-        retry_after: seconds that the service asked to wait, or None.
+        retry_after: how many seconds the service asked to wait, or None.
     """
 
     def __init__(self, status: int, code: str | None, description: str, retry_after: float | None = None) -> None:
@@ -127,7 +127,7 @@ class ServiceError(PowerSyncError):
 
 
 class AuthError(ServiceError):
-    """The service refused the credentials (HTTP 401 or 403). New ones are fetched before the next attempt."""
+    """The service rejected the credentials (HTTP 401 or 403). New ones are fetched before the next attempt."""
 
 
 class TokenExpiredError(PowerSyncError):
@@ -139,21 +139,21 @@ class UploadStalledError(PowerSyncError):
 
 
 class WriteRejectedError(PowerSyncError):
-    """The backend refused a local change that was waited for. It is kept among the rejected writes.
+    """The backend rejected a local change that was waited for. It is kept in the rejected writes.
 
-    The other changes were uploaded. `rejected_writes()` tells all that were refused, to retry, edit or discard.
+    The other changes were uploaded. `rejected_writes()` returns all rejected ones, to retry, edit or discard.
     """
 
 
 class NotConnectedError(PowerSyncError):
-    """What was waited for cannot come, since no connection is wished for: call `connect` first.
+    """The call waits for something that needs a connection, but `connect` was not called.
 
     Also raised when `disconnect` is called during the wait. Local changes stay in the upload queue.
     """
 
 
 class SyncTimeoutError(PowerSyncError, TimeoutError):
-    """A wait of the sync engine took longer than its timeout. Nothing is lost, and synchronization goes on.
+    """A wait took longer than its timeout. Nothing is lost, and synchronization continues.
 
     Attributes:
         seconds: the timeout.
@@ -162,17 +162,17 @@ class SyncTimeoutError(PowerSyncError, TimeoutError):
     def __init__(self, awaited: str, seconds: float) -> None:
         self.seconds = seconds
         super().__init__(
-            f"{awaited} took longer than {seconds:g} seconds. Nothing is lost, and synchronization goes on; "
-            "explain_sync() tells what it waits for."
+            f"{awaited} took longer than {seconds:g} seconds. Nothing is lost, and synchronization continues; "
+            "explain_sync() says what it is waiting for."
         )
 
 
 class UploadRetryError(PowerSyncError):
-    """The backend could not carry out a transaction now. It is kept, first in the queue, and tried again.
+    """The backend could not process a transaction now. It stays first in the queue and is retried.
 
     Attributes:
-        after: not before so many seconds, or None.
-        renew_credentials: the backend refused the token.
+        after: how many seconds to wait at least, or None.
+        renew_credentials: whether the backend rejected the token.
     """
 
     def __init__(self, reason: str, after: float | None = None, *, renew_credentials: bool = False) -> None:
@@ -182,23 +182,23 @@ class UploadRetryError(PowerSyncError):
 
 
 class UploadHeldError(PowerSyncError):
-    """A transaction waits for something that no retry brings. It is kept, first in the queue.
+    """A transaction is waiting for something that retrying cannot bring about. It stays first in the queue.
 
-    It is tried again at the next local write, the next `connect`, or after the longest back-off.
+    It is retried at the next local write, the next `connect`, or after the longest back-off.
     """
 
 
 class AccountMismatchError(PowerSyncError):
-    """The file belongs to another user than the one who connects, and has writes of theirs that wait or were rejected.
+    """The file belongs to a user other than the one connecting, and contains their pending or rejected writes.
 
     Nothing was uploaded or downloaded. Connect as the first user to upload the writes, or read them with
-    `crud_transactions()` and `rejected_writes()` and keep them elsewhere, or give them up with
-    `disconnect_and_clear()`. It is looked at again with each attempt to connect.
+    `crud_transactions()` and `rejected_writes()` and keep them elsewhere, or drop them with
+    `disconnect_and_clear()`. Each attempt to connect checks again.
 
     Attributes:
-        owner: the user whose writes wait.
-        user_id: the user who connects.
-        waiting: how many changes wait for upload or were rejected.
+        owner: the user whose writes are pending.
+        user_id: the user who is connecting.
+        waiting: how many changes are waiting for upload or were rejected.
     """
 
     def __init__(self, owner: str, user_id: str, waiting: int) -> None:
@@ -206,6 +206,6 @@ class AccountMismatchError(PowerSyncError):
         self.user_id = user_id
         self.waiting = waiting
         super().__init__(
-            f"{waiting} change(s) of the user {owner} wait for upload or were rejected, and {user_id} wants to connect."
-            f" Nothing was sent. Connect as {owner} first, or export or clear the changes."
+            f"{waiting} change(s) of the user {owner} are waiting for upload or were rejected, and {user_id} is "
+            f"connecting. Nothing was sent. Connect as {owner} first, or export or clear the changes."
         )

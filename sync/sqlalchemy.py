@@ -1,7 +1,7 @@
-"""SQLAlchemy over the same file, the same leases and the same commit notifications (extra `sqlalchemy`).
+"""SQLAlchemy on the same file, with the same leases and commit notifications (extra `sqlalchemy`).
 
-Owns the engine that draws its connections from the database's leases, and queries of the ORM that keep themselves
-current. Imported only by who wants it: `import sync` loads no SQLAlchemy. Must not know tables or the sync protocol.
+Owns the engine that takes its connections from the database's leases, and ORM queries that stay up to date. Imported
+only on demand: `import sync` does not load SQLAlchemy. Must not know tables or the sync protocol.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ _closing: set[asyncio.Task[None]] = set()
 
 
 def create_async_engine(database: LocalDatabase, *, read_only: bool = False, **options: Any) -> AsyncEngine:
-    """A SQLAlchemy engine over an open database; its transactions are the database's own.
+    """A SQLAlchemy engine on a database; its transactions are the database's own.
 
     Each connection that SQLAlchemy takes is a lease: of the writing connection, which begins with BEGIN IMMEDIATE and
-    is the only one until commit, rollback or close, or, with `read_only`, of a reading one, of which there may be many;
-    each transaction on it sees one snapshot. What a transaction writes through the app's views is queued as one
-    transaction for upload, and told to watchers when it is committed. Cancelled, it is rolled back.
+    is exclusive until commit, rollback or close, or, with `read_only`, of a reading one, of which there may be many;
+    each transaction on it sees one snapshot. What a transaction writes through the app's views is queued for upload as
+    one transaction, and watchers are notified on commit. If cancelled, it is rolled back.
 
-    Map the views as tables, with text ids made in Python (`default=`). SQLite does not count the rows that a view's
-    triggers change: `rowcount` is -1 (unknown) then, and `version_id_col` cannot be used.
+    Map the views as tables, with text ids generated in Python (`default=`). SQLite does not count the rows that a
+    view's triggers change: `rowcount` is then -1 (unknown), and `version_id_col` cannot be used.
 
     Args:
         database: need not be open yet.
-        read_only: SQLite refuses to write.
-        options: of SQLAlchemy's own function of this name, but for its pool and how it connects.
+        read_only: SQLite rejects writes.
+        options: options of SQLAlchemy's own function of this name, except for the pool and how to connect.
 
-    Raises (what uses the engine):
-        NestedUseError: a writing connection is taken inside another use of the writing one by the same task, where it
-            would wait for itself; so does the database itself, used inside such a transaction.
+    Raises (when the engine is used):
+        NestedUseError: a task that already uses the writing connection takes another one, which would deadlock. Using
+            the database itself inside such a transaction raises it too.
         DatabaseClosedError: the database is closed.
     """
 
@@ -70,13 +70,13 @@ def create_async_engine(database: LocalDatabase, *, read_only: bool = False, **o
 async def watch_select(
     database: LocalDatabase, statement: Select[Any], *, throttle: float = THROTTLE_SECONDS
 ) -> AsyncGenerator[list[Any]]:
-    """What a SELECT of one entity or column finds, now and after every commit that changes it, local or synced.
+    """The results of a SELECT of one entity or column, now and after every commit that changes them, local or synced.
 
-    Entities come new with each result and detached from any session, with what the statement loads eagerly. Tables
-    that eager loading reads count as much as those of the statement itself. Ends when the database is closed.
+    Each result has new entities, detached from any session, with what the statement loads eagerly. Tables read by eager
+    loading are watched like those of the statement itself. Ends when the database is closed.
 
     Args:
-        database: the one that the entities' tables are views of.
+        database: the database with the entities' tables.
         statement: may eagerly load relationships in any way.
         throttle: the shortest time between two runs, in seconds.
     """
@@ -121,13 +121,13 @@ def _is_entity(statement: Select[Any]) -> bool:
 
 
 def _values(value: Any, seen: dict[int, int]) -> Any:
-    """What an entity holds, as plain values that can be compared; its relationships too, as far as they are loaded."""
+    """An entity's attributes, as plain values that can be compared, including its loaded relationships."""
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_values(each, seen) for each in cast("list[Any]", value)]
     if not isinstance(getattr(cast("Any", type(value)), "__mapper__", None), Mapper):
         return value
     if id(value) in seen:
-        return ("seen", seen[id(value)])  # by a relationship back to where it came from
+        return ("seen", seen[id(value)])  # through a relationship back to its origin
     seen[id(value)] = len(seen)
     loaded = vars(cast("object", value))
     names = sorted(loaded.keys() - {"_sa_instance_state"})
@@ -137,11 +137,11 @@ def _values(value: Any, seen: dict[int, int]) -> Any:
 class _Execution(SQLiteExecutionContext_aiosqlite):
     @property
     def rowcount(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return super().rowcount or -1  # 0 is what SQLite says of a view, whatever its triggers changed
+        return super().rowcount or -1  # SQLite reports 0 for a view, regardless of what its triggers changed
 
 
 class _Lease:
-    """A raw connection as SQLAlchemy wants it: closing it ends the lease, from whatever task."""
+    """A raw connection as SQLAlchemy expects it: closing it ends the lease, from any task."""
 
     def __init__(self, connection: aiosqlite.Connection, stack: AsyncExitStack) -> None:
         self._lent = connection

@@ -36,7 +36,7 @@ async def test_every_example_runs(tmp_path: Path, capsys: pytest.CaptureFixture[
     ):
         assert await page["save_and_sync"](database, "Groceries") == "Kept on this device until you connect."
         await page["why"](database)
-        assert "No connection is wished for" in capsys.readouterr().out
+        assert "Not connected: connect() was not called" in capsys.readouterr().out
         await within(20, page["start"](database, ServiceConnector(service.url, complete_all)))
         showing = asyncio.create_task(page["show"](database))
         assert await within(20, page["save_and_sync"](database, "Work")) == "Saved everywhere."

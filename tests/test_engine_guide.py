@@ -16,7 +16,7 @@ PRINTED = [
     (
         "Todo(id='1', description='Milk', done=False, tags=['shop', 'today'])\n"
         "Milk ['shop', 'today']\n"
-        "The column 'done' does not fit Todo: bool was expected, the row holds 'maybe' of type str"
+        "The column 'done' does not match Todo: expected bool, got 'maybe' of type str"
         " (a bool is stored as 0 or 1).\n"
     ),
     "0 ['Home', 'Work']\n[('Home', 'Zoo')] 1\nTrue\n['lists']\n",

@@ -1,5 +1,5 @@
-"""The engine's face: what an application touches.
+"""The engine's public API: what an application uses.
 
-Owns the database, its connector, the upload queue and the streams as an app sees them. Delegates to the rooms below;
+Owns the database, its connector, the upload queue and the streams as an app sees them. Delegates to the packages below;
 contains no SQL.
 """

@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 
 class BackendConnector(ABC):
-    """Connects the engine to one backend. Both calls may raise anything: the engine reports it and tries again."""
+    """Connects the engine to one backend. Both methods may raise anything: the engine reports it and retries."""
 
     @abstractmethod
     async def fetch_credentials(self) -> PowerSyncCredentials:
-        """Get credentials for the sync service. Called on connect, ahead of expiry, and after a refusal.
+        """Get credentials for the sync service. Called on connect, before they expire, and after a rejection.
 
-        They also tell who the user is, so nothing is uploaded before they were given once.
+        They also identify the user, so nothing is uploaded until they have been returned once.
 
         The call is cancelled after 30 seconds, and when the app disconnects.
         """
 
     @abstractmethod
     async def upload_data(self, database: PowerSyncDatabase) -> None:
-        """Upload what waits in the queue, completing each transaction once the backend has answered for it.
+        """Upload what is in the queue, completing each transaction once the backend has answered for it.
 
-        Called while the queue is not empty, never twice at once. A transaction that is not completed stays in the
-        queue and is tried again. The call is cancelled after 60 seconds without a completed transaction, and when
-        the app disconnects; a transaction whose answer was lost that way is uploaded once more.
+        Called while the queue is not empty, never concurrently. A transaction that is not completed stays in the
+        queue and is retried. The call is cancelled after 60 seconds without a completed transaction, and when
+        the app disconnects; a transaction whose answer was lost that way is uploaded again.
         """

@@ -1,6 +1,6 @@
-"""The engine's face: `PowerSyncDatabase`.
+"""The engine's main class: `PowerSyncDatabase`.
 
-Thin on purpose: every method delegates to the room that owns the matter.
+Thin on purpose: every method delegates to the module that owns the matter.
 """
 
 from __future__ import annotations
@@ -47,11 +47,12 @@ class PowerSyncDatabase(LocalDatabase):
     """A local SQLite database that syncs with a PowerSync Service.
 
     Every read and write is local; local writes are queued for upload in the same transaction. Use it as an async
-    context manager, or call `open` and `close`, on one event loop.
+    context manager, or call `open` and `close`, on a single event loop.
 
     Args:
-        path: the file, made with mode 0600 if it is missing; `":memory:"` for a database that is gone when closed.
-        schema: the tables of the app, as views of the same names.
+        path: the file, created with mode 0600 if it does not exist; `":memory:"` for a database that is gone when
+            closed.
+        schema: the app's tables, which appear as views of the same names.
         readers: how many queries may run at once; each has a connection and a thread.
     """
 
@@ -77,15 +78,15 @@ class PowerSyncDatabase(LocalDatabase):
 
     @property
     def schema(self) -> Schema:
-        """The tables of the app; another schema after `update_schema`."""
+        """The app's tables; `update_schema` replaces it."""
         return self._schema.value
 
     async def open(self) -> None:
-        """Open the file and bring it to the schema.
+        """Open the file and apply the schema.
 
         Raises:
-            DatabaseOpenError: the file cannot be used; it is left as it was.
-            DatabaseInUseError: another process rescues the file, and has not ended within 10 seconds.
+            DatabaseOpenError: the file cannot be used; it was not changed.
+            DatabaseInUseError: another process is rescuing the file, and did not finish within 10 seconds.
         """
 
         await self._pool.open(check_version, lambda connection: prepare(connection, self.schema))
@@ -97,13 +98,13 @@ class PowerSyncDatabase(LocalDatabase):
             raise
 
     async def close(self, *, delete: bool = False) -> None:
-        """Disconnect, end all watches, and close the file. Idempotent; if cancelled, it is closed all the same.
+        """Disconnect, end all watches, and close the file. Idempotent; if cancelled, it still closes.
 
-        Data and queue stay in the file, unless `delete` is set: then the file is removed with all that is in it, also
-        what was not uploaded yet. No other process may use it then.
+        Data and queue stay in the file, unless `delete` is set: then the file is removed with everything in it,
+        including what was not uploaded yet. No other process may be using it then.
 
         Raises:
-            NestedUseError: called inside this database's own write transaction, or by its own connector's call.
+            NestedUseError: called inside this database's own write transaction, or by its own connector.
             OSError: the file could not be removed.
         """
         self._coordinator.refuse_connector_call()
@@ -129,19 +130,19 @@ class PowerSyncDatabase(LocalDatabase):
         await self.close()
 
     async def client_id(self) -> str:
-        """The id by which the service tells this file from others of the same user; it stays for the file's life."""
+        """The id by which the service distinguishes this file from others of the same user; it never changes."""
         return await self._pool.read(upload_queue.client_id)
 
     # The schema
 
     async def update_schema(self, schema: Schema) -> None:
-        """Bring the file to another schema, all or nothing. Rows of tables that it lacks are kept out of sight.
+        """Apply another schema to the file, all or nothing. Rows of tables that it lacks are kept, but hidden.
 
-        Watches see it: they give what their query finds now, or raise what SQLite says of it.
+        Watches run again: they deliver what their query finds now, or raise SQLite's error.
 
         Raises:
             ConnectedError: the database is connected; call `disconnect` first.
-            sqlite3.Error: the file could not be changed; it and the attribute `schema` are as they were.
+            sqlite3.Error: the file could not be changed; neither it nor the attribute `schema` was.
         """
         self._coordinator.require_disconnected()
 
@@ -153,18 +154,18 @@ class PowerSyncDatabase(LocalDatabase):
             await run_to_completion(change())
 
     async def create_raw_table_triggers(self, name: str) -> None:
-        """Have local writes of a raw table queued for upload, by triggers on the app's own table.
+        """Create triggers on the app's own table that queue local writes of a raw table for upload.
 
-        To be called once the app has made or migrated its table, at each start: it changes only what differs. Synced
-        rows that came before the table was there are moved into it.
+        Call it once the app has created or migrated its table, at each start: it changes only what differs. Synced
+        rows that arrived before the table existed are moved into it.
 
         Args:
             name: the name of the raw table in the schema. Its triggers are `TABLE_insert`, `TABLE_update` and
                 `TABLE_delete`.
 
         Raises:
-            SchemaError: the schema has no such raw table, or not the schema of its table.
-            RawTableError: the table is not there, or lacks a column; nothing was changed.
+            SchemaError: the schema has no such raw table, or does not give its table's schema.
+            RawTableError: the table does not exist, or lacks a column; nothing was changed.
         """
         table = self._raw_table(name)
 
@@ -175,9 +176,9 @@ class PowerSyncDatabase(LocalDatabase):
         await self._pool.write(create)
 
     async def resync_raw_table(self, name: str) -> None:
-        """Have all synced rows of a raw table written again, when the app has added a column or made the table anew.
+        """Write all synced rows of a raw table again, after the app has added a column or recreated the table.
 
-        It happens with the next complete checkpoint, at the latest when the database connects anew.
+        This happens with the next complete checkpoint, at the latest when the database next connects.
 
         Raises:
             SchemaError: the schema has no such raw table.
@@ -194,11 +195,11 @@ class PowerSyncDatabase(LocalDatabase):
     # Synchronization
 
     async def connect(self, connector: Connector[PowerSyncDatabase], options: SyncOptions | None = None) -> None:
-        """Sync from now on, until `disconnect`. Returns at once; watch the status for what comes of it.
+        """Sync until `disconnect` is called. Returns immediately; watch the status for the outcome.
 
-        Called again with the same connector and options it only cuts the wait for the next attempt short, also one
-        that the service asked for; with others it connects anew. Of several processes on one file one syncs, and
-        another takes over when it ends.
+        Called again with the same connector and options, it only cuts short the wait for the next attempt, even one
+        that the service asked for; with different ones, it reconnects. If several processes have the file open, one
+        of them syncs, and another takes over when it ends.
 
         Raises:
             DatabaseClosedError: the database is not open.
@@ -207,23 +208,23 @@ class PowerSyncDatabase(LocalDatabase):
         self._coordinator.connect(connector, options or SyncOptions())
 
     async def disconnect(self) -> None:
-        """Stop syncing, and wait until all connections are closed. Reads and writes go on locally."""
+        """Stop syncing, and wait until all connections are closed. Local reads and writes keep working."""
         await self._coordinator.disconnect()
 
     async def disconnect_and_clear(self, *, soft: bool = False, clear_local: bool = True) -> None:
-        """Disconnect, and empty the database: what to do when a user logs out.
+        """Disconnect and empty the database: call it when a user logs out.
 
-        Changes that were not uploaded yet are dropped. The client id stays. Subscriptions are forgotten, but those that
-        are in use begin anew with the next connection.
+        Changes that were not uploaded yet are dropped. The client id stays. Subscriptions are removed, except those
+        in use, which start over with the next connection.
 
         Args:
-            soft: keep downloaded data, out of sight, so that the same user's next sync is quick. Do not use it when
+            soft: keep downloaded data, but hidden, so that the same user's next sync is quick. Do not use it when
                 another user may log in on a device that is not trusted.
             clear_local: empty local-only tables too.
 
         Raises:
-            NestedUseError: called by the connector's own call, which ends first when the database disconnects.
-            RawTableError: a raw table could not be emptied; nothing was.
+            NestedUseError: called by the connector, whose call has to end before the database can disconnect.
+            RawTableError: a raw table could not be emptied; nothing was cleared.
         """
         self._coordinator.refuse_connector_call()
         async with self._coordinator.disconnected():
@@ -242,22 +243,22 @@ class PowerSyncDatabase(LocalDatabase):
         """A sync stream to subscribe to.
 
         Raises:
-            TypeError: the parameters are not JSON.
+            TypeError: the parameters cannot be encoded as JSON.
             ValueError: they contain NaN or an infinity.
         """
         return SyncStream(self._streams, name, parameters)
 
     @property
     def status(self) -> SyncStatus:
-        """The state of synchronization now."""
+        """The current sync status."""
         return self._board.status
 
     def watch_status(self) -> AsyncIterator[SyncStatus]:
-        """The state of synchronization, now and whenever it changes, until the database is closed."""
+        """The sync status, now and whenever it changes, until the database is closed."""
         return self._board.watch()
 
     async def explain_sync(self) -> SyncExplanation:
-        """Why the database is, or is not, synced: what is known as a value, and as one paragraph of plain English.
+        """Why the database is, or is not, synced: as a value, and as one paragraph of plain English.
 
         Raises:
             DatabaseClosedError: the database is closed.
@@ -265,13 +266,14 @@ class PowerSyncDatabase(LocalDatabase):
         return await explain(self._pool, self._board, self._stored_status)
 
     async def wait_for_first_sync(self, timeout: float | None = None, *, priority: int | None = None) -> None:
-        """Wait until a complete checkpoint has ever been published on this device.
+        """Wait until a complete checkpoint has been published on this device at least once.
 
-        True for ever after, also offline and after a restart. May be called before `connect`. May be cancelled.
+        From then on it returns immediately, even offline and after a restart. May be called before `connect`. May be
+        cancelled.
 
         Args:
             timeout: seconds.
-            priority: wait only for the data of this priority and all above it.
+            priority: wait only for the data of this and all higher priorities.
 
         Raises:
             SyncTimeoutError: not within `timeout`.
@@ -283,9 +285,9 @@ class PowerSyncDatabase(LocalDatabase):
     async def wait_for_status(
         self, predicate: Callable[[SyncStatus], bool], timeout: float | None = None
     ) -> SyncStatus:
-        """Wait until the status satisfies `predicate`, and return it. What `predicate` raises ends the wait.
+        """Wait until the status satisfies `predicate`, and return it. Anything `predicate` raises ends the wait.
 
-        A status that lasts only for a moment may be missed. May be called, and wait, without a connection.
+        A status that lasts only for a moment may be missed. Works without a connection.
 
         Raises:
             SyncTimeoutError: not within `timeout` seconds.
@@ -294,55 +296,56 @@ class PowerSyncDatabase(LocalDatabase):
         return await self._waiting.for_status(predicate, timeout)
 
     async def wait_for_upload(self, timeout: float | None = None) -> None:
-        """Wait until the backend has answered for every local change that was made before the call.
+        """Wait until the backend has answered for every local change made before the call.
 
-        Later changes are not waited for. Whether other devices, or this one, already see the effects is another
-        matter: `wait_for_sync`. Of several processes any may be the one that uploads.
+        Later changes are not waited for. Other devices, and this one, may not see the effects yet: for that, use
+        `wait_for_sync`. Any process that has the file open may be the one that uploads.
 
         Args:
             timeout: seconds.
 
         Raises:
             SyncTimeoutError: not within `timeout`.
-            NotConnectedError: changes wait and no connection is wished for, or `disconnect` was called meanwhile.
-            WriteRejectedError: the backend has answered for all, and refused at least one.
+            NotConnectedError: changes are waiting and `connect` was not called, or `disconnect` was called during
+                the wait.
+            WriteRejectedError: the backend has answered for all of them, and rejected at least one.
             DatabaseClosedError: the database was closed.
         """
         await self._waiting.for_upload(timeout, retry_now=False)
 
     async def flush(self, timeout: float | None = None) -> None:
-        """Upload now: like `wait_for_upload`, and cuts the waits after failures short, once, if this process syncs.
+        """Upload now: like `wait_for_upload`, but also cuts short waits after failures, once, if this process syncs.
 
-        Time that the service or the backend asked for (`Retry-After`) is kept.
+        Waits that the service or the backend asked for (`Retry-After`) are not cut short.
         """
         await self._waiting.for_upload(timeout, retry_now=True)
 
     async def wait_for_sync(self, timeout: float | None = None) -> None:
-        """Wait until this device has all that the service had, and the backend all local changes, at this call.
+        """Wait until this device is up to date with the service, and the backend with this device, as of this call.
 
-        A request for a checkpoint is made (see `request_checkpoint`) and its publishing awaited: local changes made
-        before are uploaded and have come back, and what others had changed before is visible to the next query.
+        Requests a checkpoint (see `request_checkpoint`) and waits until it is published: earlier local changes have
+        been uploaded and have come back, and earlier changes by others are visible to the next query.
 
         Args:
             timeout: seconds.
 
         Raises:
             SyncTimeoutError: not within `timeout`.
-            NotConnectedError: no connection is wished for, or `disconnect` was called meanwhile.
-            WriteRejectedError: all is here, but the backend refused at least one of the local changes.
+            NotConnectedError: `connect` was not called, or `disconnect` was called during the wait.
+            WriteRejectedError: the sync completed, but the backend rejected at least one of the local changes.
             DatabaseClosedError: the database was closed.
         """
         await self._waiting.for_sync(timeout)
 
     async def request_checkpoint(self) -> CheckpointRequest:
-        """Ask for a checkpoint that includes all that the backend's database holds now.
+        """Request a checkpoint that includes everything the backend's database contains now.
 
-        The wish is noted in the file, and returns at once; the process that syncs asks the service when the changes
-        that wait are uploaded. Until its answer comes, downloaded data (but that of priority 0) is held back, as
-        after a local change. Needs a backend without custom write checkpoints.
+        Records the request in the file and returns immediately; the process that syncs asks the service once the
+        waiting changes are uploaded. Until the service answers, downloaded data (except that of priority 0) is held
+        back, as after a local change. Needs a backend without custom write checkpoints.
 
         Raises:
-            NotConnectedError: no connection is wished for.
+            NotConnectedError: `connect` was not called.
             DatabaseClosedError: the database is closed.
         """
         return await self._waiting.request_checkpoint()
@@ -350,23 +353,23 @@ class PowerSyncDatabase(LocalDatabase):
     # The upload queue
 
     def crud_transactions(self) -> AsyncIterator[CrudTransaction]:
-        """The transactions that wait for upload, oldest first; completing one completes all before it."""
+        """The transactions waiting for upload, oldest first; completing one completes all before it."""
         return self._queue.transactions()
 
     async def next_crud_transaction(self) -> CrudTransaction | None:
-        """The first transaction that waits for upload, or None."""
+        """The first transaction waiting for upload, or None."""
         return next(iter(await self._queue.next_transactions(BatchLimits(transactions=1))), None)
 
     async def crud_transaction_batch(self, limits: BatchLimits | None = None) -> tuple[CrudTransaction, ...]:
-        """The first transactions that wait for upload, each whole; empty if nothing waits.
+        """The first transactions waiting for upload, never split; empty if nothing is waiting.
 
         Args:
-            limits: how many transactions, entries and bytes; the first transaction comes however large it is.
+            limits: how many transactions, entries and bytes; the first transaction is returned however large it is.
         """
         return await self._queue.next_transactions(limits or BatchLimits())
 
     async def crud_batch(self, limit: int = 100) -> CrudBatch | None:
-        """The first entries that wait for upload, at most `limit`, whatever transactions they belong to, or None.
+        """The first entries waiting for upload, at most `limit`, regardless of transactions, or None.
 
         Raises:
             ValueError: the limit is less than 1.
@@ -374,20 +377,21 @@ class PowerSyncDatabase(LocalDatabase):
         return await self._queue.batch(limit)
 
     async def upload_queue_stats(self) -> UploadQueueStats:
-        """How much waits for upload, and since when."""
+        """How much is waiting for upload, and since when."""
         return await self._queue.stats()
 
     async def put_back(self, entries: Sequence[CrudEntry]) -> None:
-        """Put entries that were rescued from another file at the end of this queue, as one transaction.
+        """Append entries rescued from another file to this queue, as one transaction.
 
-        Their effect shows at once, as far as the rows are here. If cancelled once it runs, it is still carried out.
+        Their effect shows immediately, as far as the rows are here. If cancelled once it is running, it still
+        completes.
         """
         await self._queue.put_back(entries)
 
     async def watch_queued_rows(
         self, table: str | None = None, *, throttle: float = 0.03
     ) -> AsyncIterator[frozenset[str]]:
-        """The ids of the rows whose changes wait for upload, now and whenever the queue changes.
+        """The ids of the rows whose changes are waiting for upload, now and whenever the queue changes.
 
         Ends when the database is closed.
 
@@ -399,7 +403,7 @@ class PowerSyncDatabase(LocalDatabase):
             yield frozenset(row["id"] for row in rows)
 
     async def rejected_writes(self) -> list[RejectedWrite]:
-        """The local transactions that the backend refused for good, oldest first."""
+        """The local transactions that the backend rejected permanently, oldest first."""
         return await self._queue.rejected_writes()
 
     async def watch_rejected_writes(self) -> AsyncIterator[list[RejectedWrite]]:
@@ -408,7 +412,7 @@ class PowerSyncDatabase(LocalDatabase):
             yield await self.rejected_writes()
 
     async def conflicts(self) -> tuple[Conflict, ...]:
-        """Values of this client that the service replaced by others, until they are dismissed; oldest first."""
+        """Values of this client that the service replaced, until they are dismissed; oldest first."""
         return await self._pool.read(conflicts.conflicts)
 
     async def watch_conflicts(self) -> AsyncIterator[tuple[Conflict, ...]]:
@@ -417,7 +421,7 @@ class PowerSyncDatabase(LocalDatabase):
             yield await self.conflicts()
 
     async def dismiss_conflicts(self, up_to: Conflict) -> None:
-        """Forget a conflict and all before it."""
+        """Dismiss a conflict and all before it."""
         await self._pool.write(lambda connection: conflicts.dismiss(connection, up_to.id))
 
     def _before_commit(self, connection: SqlConnection) -> None:

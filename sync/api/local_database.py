@@ -1,6 +1,6 @@
-"""The local half of the engine's face: SQL, transactions, leases, and watched queries.
+"""The local half of the public API: SQL, transactions, leases, and watched queries.
 
-Thin on purpose: every method delegates to the room that owns the matter. Must not know that anything is synced.
+Thin on purpose: every method delegates to the module that owns the matter. Must not know that anything is synced.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ THROTTLE_SECONDS = 0.03
 
 
 class LocalDatabase(WritingQueries):
-    """Reading, writing and watching.
+    """A database that can be read, written and watched.
 
     Args:
         pool: the connections.
@@ -48,40 +48,41 @@ class LocalDatabase(WritingQueries):
     @overload
     def iterate(self, sql: str, parameters: Parameters = (), *, row_type: type[R]) -> AsyncGenerator[R]: ...
     def iterate(self, sql: str, parameters: Parameters = (), *, row_type: type[Any] = Row) -> AsyncGenerator[Any]:
-        """The rows of a query one by one, of one snapshot; few of them are in memory at a time. Raises as `get_all`.
+        """The rows of a query one by one, from one snapshot, with few in memory at a time. Raises as `get_all`.
 
-        The snapshot is held until the end, until `aclose()`, or until the generator is dropped; meanwhile the file's
-        write-ahead log cannot be emptied. The database may be used inside the loop, also for writing.
+        The snapshot lasts until the end, until `aclose()`, or until the generator is dropped; meanwhile the file's
+        write-ahead log cannot be truncated. The database may be used inside the loop, even for writing.
         """
         return self._pool.stream(sql, parameters, converter(row_type))
 
     def write_transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        """A write transaction over several statements; its edits upload together.
+        """A write transaction over several statements; its changes upload together.
 
-        Rolled back on any exception or cancellation inside. Inside, use only the transaction object.
+        Rolled back on any exception or cancellation inside the block. Inside it, use only the transaction object.
         """
         return self._pool.write_transaction()
 
     def read_transaction(self) -> AbstractAsyncContextManager[ReadTransaction]:
-        """Several queries that see the file as it is at the beginning, whatever is committed meanwhile.
+        """Several queries on one snapshot of the file, regardless of later commits.
 
-        Other calls of the database may be made inside, and see what is newest; not so with `":memory:"`, which has
-        one connection only: there they raise NestedUseError.
+        Other methods of the database may be called inside the block, and see the newest data. With `":memory:"`, which
+        has only one connection, they raise NestedUseError.
         """
         return self._pool.read_transaction()
 
     def reader(self) -> AbstractAsyncContextManager[aiosqlite.Connection]:
-        """A raw aiosqlite connection for reading, of no use after the block. It is in autocommit mode.
+        """A raw aiosqlite connection for reading, usable only inside the block. It is in autocommit mode.
 
-        With `":memory:"`, the database cannot be used otherwise inside: that raises NestedUseError.
+        With `":memory:"`, any other use of the database inside the block raises NestedUseError.
         """
         return self._pool.reader()
 
     def writer(self) -> AbstractAsyncContextManager[aiosqlite.Connection]:
-        """The raw aiosqlite connection for writing, of no use after the block. It is in autocommit mode.
+        """The raw aiosqlite connection for writing, usable only inside the block. It is in autocommit mode.
 
-        Nobody else of this process writes meanwhile; using the database inside raises NestedUseError. Edits are queued
-        for upload and watchers are told after each statement or COMMIT. A transaction left open is rolled back.
+        No other task of this process writes meanwhile; using the database inside the block raises NestedUseError.
+        Changes are queued for upload and watchers are notified after each statement or COMMIT. A transaction left open
+        is rolled back.
         """
         return self._pool.writer()
 
@@ -118,14 +119,14 @@ class LocalDatabase(WritingQueries):
         Args:
             sql: a query.
             parameters: of the query.
-            throttle: the shortest time between two runs, in seconds; a burst of commits makes one run.
+            throttle: the shortest time between two runs, in seconds; a burst of commits causes one run.
             tables: run again when one of these changes, instead of those that SQLite says the query depends on.
-            row_type: what rows to make; see `get_all`.
+            row_type: what to make of each row; see `get_all`.
 
         Returns:
-            An async iterator of lists of rows. The first comes at once; a slow reader gets only the newest; an
-            unchanged result is not delivered. Errors in the SQL are raised at the first step. A step that is
-            cancelled loses nothing: the next one delivers.
+            An async iterator of lists of rows. The first is delivered immediately; a slow reader gets only the newest;
+            an unchanged result is not delivered. Errors in the SQL are raised at the first step. Cancelling a step
+            loses nothing: the next one delivers.
         """
         return self._watched.watch(sql, parameters, throttle, tables, row_type)
 
@@ -160,13 +161,13 @@ class LocalDatabase(WritingQueries):
         tables: Iterable[str] | None = None,
         row_type: type[Any] = Row,
     ) -> Watch[RowDiff[Any]]:
-        """As `watch`, but tells what changed since the result delivered before.
+        """Like `watch`, but also reports what changed since the previously delivered result.
 
         Args:
-            key: the column that tells the rows apart.
+            key: the column that identifies a row.
 
         Raises (its steps):
-            RowKeyError: the rows have no such column, or a value of it stands twice.
+            RowKeyError: the rows have no such column, or its values are not unique.
         """
         return self._watched.watch_diff(sql, parameters, key, throttle, tables, row_type)
 
@@ -216,20 +217,20 @@ class LocalDatabase(WritingQueries):
         """The total and one window of the rows of a long result, now and after every commit that changes them.
 
         Args:
-            sql: a query, without an order of its own.
-            order_by: columns of it, each alone or followed by ASC or DESC, in one text or in a sequence. Together they
-                should be unique, else rows with equal values have no places of their own. With an index over the first
+            sql: a query without an ORDER BY of its own.
+            order_by: columns of it, each alone or followed by ASC or DESC, in one string or in a sequence. Together
+                they should be unique, or the order of rows with equal values is undefined. With an index on the first
                 one, or the first few, nothing needs to be sorted.
-            size: the number of rows of the window.
-            offset: the place at which it begins, counted from 0.
-            around: or the key of a row that it shows in its middle and stays with.
-            key: the column that tells the rows apart.
+            size: the number of rows in the window.
+            offset: the position of its first row, counted from 0.
+            around: alternatively, the key of a row to show in the middle and to follow.
+            key: the column that identifies a row.
 
         Returns:
             An async iterator of `RowWindow`s, with `move(offset)` and `show_around(key)` to scroll.
 
         Raises:
-            ValueError: the order or the size is not one.
+            ValueError: the order or the size is invalid.
         """
         query = WindowQuery(
             sql, parameters, order_by=order_by, size=size, key=key, row_type=row_type, offset=offset, around=around
@@ -238,38 +239,38 @@ class LocalDatabase(WritingQueries):
         return self._watched.add(WindowWatch(self._watched.reads, query, throttle, chosen))
 
     async def source_tables(self, sql: str, parameters: Parameters = ()) -> frozenset[str]:
-        """The tables of the app that a query depends on, as SQLite says; the query is not run. Raises as `get_all`."""
+        """The app's tables that a query depends on, as SQLite reports them, without running it. Raises as `get_all`."""
         return await self._watched.source_tables(sql, parameters)
 
     def on_change(self, tables: Iterable[str], *, throttle: float = THROTTLE_SECONDS) -> TableChanges:
-        """Which of these tables changed, after each commit from here on, local or synced.
+        """Which of these tables changed, after each commit from now on, local or synced.
 
         Returns:
-            An async iterator of sets of names. Commits within `throttle` seconds, or since the last step, are told
-            together. If another process wrote, all the tables are told: which it changed is not known.
+            An async iterator of sets of names. Commits within `throttle` seconds, or since the last step, are reported
+            together. If another process wrote, all the tables are reported: which ones it changed is unknown.
         """
         return self._watched.changes(tables, throttle)
 
     def on_row_change(self, tables: Iterable[str], *, throttle: float = THROTTLE_SECONDS) -> RowChanges:
         """Which rows of these tables changed, by their `id`, after each commit, local or synced.
 
-        For what must not read a whole result again because of one row. Costs some triggers on these tables, in memory
-        and for as long as the database is open.
+        For code that must not read a whole result again because of one row. Adds temporary triggers to these tables,
+        in memory, for as long as the database is open.
 
         Args:
-            tables: of the schema, or of the app's own with a column `id`.
-            throttle: the shortest time between two values, in seconds; what happens meanwhile is told together.
+            tables: tables of the schema, or the app's own tables with a column `id`.
+            throttle: the shortest time between two values, in seconds; changes in between are reported together.
 
         Returns:
-            An async iterator of mappings of tables to the ids of their changed rows. None instead of the ids stands for
-            any row: so for all tables in the first value, which comes at once, and when another process wrote or the
-            schema changed; and for a table of which very many rows changed. Read after a step, not before it.
+            An async iterator of mappings from tables to the ids of their changed rows. None instead of the ids means
+            any row: for all tables in the first value, which is delivered immediately, and when another process wrote
+            or the schema changed; and for a table in which very many rows changed. Read after a step, not before it.
 
         Raises (its steps):
-            sqlite3.OperationalError: a table is not there, or has no column `id`.
+            sqlite3.OperationalError: a table does not exist, or has no column `id`.
         """
         return self._watched.row_changes(tables, throttle)
 
     def watch_all_updates(self, *, throttle: float = THROTTLE_SECONDS) -> TableChanges:
-        """As `on_change`, for all tables of the app."""
+        """Like `on_change`, for all tables of the app."""
         return self._watched.changes(None, throttle)

@@ -1,7 +1,7 @@
-"""The part of the status that is in the file: queue length, last sync, subscriptions.
+"""The part of the status that is stored in the file: queue length, last sync, subscriptions.
 
-Owns its reading after commits that may have changed it, also those of other processes, and right after opening: an
-offline restart shows when the last sync was.
+Owns reading it after commits that may have changed it, including those of other processes, and right after opening:
+an offline restart shows when the last sync was.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from sync.storage.upload_queue import QueueState
 logger = logging.getLogger("sync.status")
 
 _PAUSE_SECONDS = 0.03
-"""Between two reads: during a burst of commits they would cost more than the commits."""
+"""Between two reads: during a burst of commits, reads would cost more than the commits."""
 
 
 class StoredStatus:
-    """Keeps the board in step with the file."""
+    """Keeps the status board up to date with the file."""
 
     def __init__(self, pool: ConnectionPool, board: StatusBoard) -> None:
         self._pool = pool
         self._board = board
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._turn = asyncio.Lock()
+        self._reading = asyncio.Lock()
         pool.listen(self._on_commit)
 
     async def start(self) -> None:
-        """Read once, then after each commit that concerns it."""
+        """Read once, then after each commit that may have changed it."""
         await self.refresh()
         self._task = asyncio.create_task(self._follow(), name="sync: status")
 
@@ -59,11 +59,11 @@ class StoredStatus:
             except DatabaseClosedError:
                 return
             except Exception:
-                logger.exception("the status could not be read from the file; it is read again after the next change")
+                logger.exception("the status could not be read from the file; retrying after the next change")
             await asyncio.sleep(_PAUSE_SECONDS)
 
     async def refresh(self) -> None:
-        """Read now. Readings take turns, so that an older one never replaces a newer.
+        """Read now. Only one read runs at a time, so that an older one never replaces a newer.
 
         Raises:
             DatabaseClosedError: the database is closed.
@@ -78,7 +78,7 @@ class StoredStatus:
                 subscriptions.stream_statuses(connection),
             )
 
-        async with self._turn:
+        async with self._reading:
             queue, synced, streams = await self._pool.read(read)
             priorities = tuple(SyncPriorityStatus(number, from_microseconds(at)) for number, at in synced)
             complete = (entry.last_synced_at for entry in priorities if entry.priority is None)

@@ -1,7 +1,7 @@
 """Sync streams as an app sees them: something to subscribe to.
 
 Owns the public handles `SyncStream` and `SyncStreamSubscription`, and which handles are in use. The subscriptions
-themselves are kept by `sync.storage.subscriptions`; when the service learns of them is decided by `sync.client`.
+themselves are stored by `sync.storage.subscriptions`; `sync.client` decides when the service learns of them.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class SyncStreams:
         return self._board.status
 
     def start(self) -> None:
-        """Renew what is in use, from now on."""
+        """Start renewing the subscriptions in use."""
         self._renewal = asyncio.create_task(self._renew(), name="sync: uses of streams")
 
     async def close(self) -> None:
-        """Renew nothing any more; what is in use lives on for its time to live."""
+        """Stop renewing; subscriptions in use last for their time to live."""
         if self._renewal is not None:
             await end_task(self._renewal)
 
@@ -99,13 +99,13 @@ class SyncStreams:
         await self._waiting.for_stream(stream.name, is_synced, timeout)
 
     async def _renew(self) -> None:
-        """Keep what is in use from expiring: another process may be the one that syncs, and knows nothing of it."""
+        """Keep subscriptions in use from expiring: another process may be syncing, and does not know of them."""
         loop = asyncio.get_running_loop()
         due: float | None = None
         while True:
             ttls = [use.ttl.total_seconds() for use in self._in_use]
             wait = min(max(min(ttls, default=0.0) / 3, _SHORTEST_RENEWAL_SECONDS), _LONGEST_RENEWAL_SECONDS)
-            # Uses that come and go must not put the renewal of the others off.
+            # Uses that come and go must not postpone the renewal of the others.
             due = min(due or loop.time() + wait, loop.time() + wait) if ttls else None
             self._uses_changed.clear()
             with contextlib.suppress(TimeoutError):
@@ -119,15 +119,15 @@ class SyncStreams:
             except DatabaseClosedError:
                 return
             except sqlite3.Error as error:
-                logger.warning("subscriptions in use could not be renewed, it is tried again: %s", error)
+                logger.warning("subscriptions in use could not be renewed, retrying: %s", error)
 
 
 class SyncStream:
     """A stream with parameters. Made by `PowerSyncDatabase.sync_stream`.
 
     Attributes:
-        name: of the stream.
-        parameters: as JSON gives them back, or None.
+        name: the stream's name.
+        parameters: as decoded from JSON, or None.
     """
 
     def __init__(self, streams: SyncStreams, name: str, parameters: dict[str, Any] | None) -> None:
@@ -138,20 +138,20 @@ class SyncStream:
 
     @property
     def status(self) -> SyncStreamStatus | None:
-        """What is known of it now, or None if this device has no subscription of it."""
+        """What is known about it now, or None if this device has no subscription to it."""
         return self._streams.status.for_stream(self.name, self.parameters)
 
     async def subscribe(self, *, ttl: timedelta = DEFAULT_TTL, priority: int | None = None) -> SyncStreamSubscription:
-        """Subscribe; the data comes while connected, and stays for `ttl` after the last subscription ended.
+        """Subscribe; the data arrives while connected, and stays for `ttl` after the last subscription ended.
 
-        Subscriptions of the same stream with the same parameters are one towards the service. It is kept in the file:
-        a program that does not subscribe again after a restart still gets the data, until `ttl` is over. Several
-        changes within 50 ms make one new connection. A subscription that is dropped without `unsubscribe` counts as
-        in use until the program ends. If cancelled, it may have been made, and ends by its time to live.
+        Subscriptions to the same stream with the same parameters are sent to the service as one, which is stored in the
+        file: a program that does not subscribe again after a restart still gets the data, until `ttl` has passed.
+        Several changes within 50 ms cause one reconnect. A subscription that is dropped without `unsubscribe` counts as
+        in use until the program ends. If cancelled, the subscription may exist; it expires after its time to live.
 
         Args:
             ttl: the time to live.
-            priority: overrides the stream's own; 0 is the highest. Of several the highest holds.
+            priority: overrides the stream's own; 0 is the highest. Of several, the highest applies.
 
         Raises:
             DatabaseClosedError: the database is closed.
@@ -159,10 +159,10 @@ class SyncStream:
         return await self._streams.subscribe(self, ttl, priority)
 
     async def unsubscribe_all(self) -> None:
-        """End all subscriptions of this stream with these parameters, and their time to live, at once.
+        """End all subscriptions to this stream with these parameters, and their time to live, immediately.
 
-        Its data goes with the next checkpoint, unless other streams bring it. A stream that the service gives to
-        everyone goes on as such.
+        Its data is removed with the next checkpoint, unless other streams include it. A stream that the service
+        subscribes everyone to stays subscribed.
 
         Raises:
             DatabaseClosedError: the database is closed.
@@ -186,20 +186,20 @@ class SyncStreamSubscription:
 
     @property
     def is_active(self) -> bool:
-        """Whether neither `unsubscribe` nor the stream's `unsubscribe_all` was called yet."""
+        """Whether neither `unsubscribe` nor the stream's `unsubscribe_all` has been called."""
         return self._streams.is_used(self)
 
     @property
     def status(self) -> SyncStreamStatus | None:
-        """What is known of the stream now, or None if it was unsubscribed and has gone."""
+        """What is known about the stream now, or None if it was unsubscribed and removed."""
         return self.stream.status
 
     async def wait_for_first_sync(self, timeout: float | None = None) -> None:
-        """Wait until the stream's data has been complete on this device once.
+        """Wait until the stream's data has been complete on this device at least once.
 
-        A stream that the service does not offer is complete when all data is: with rules for whole databases a
-        service offers no stream but `global`, and its data comes all the same. `status.offered` tells them apart, and
-        `status.error` why a stream could not be resolved. May be called before `connect`.
+        A stream that the service does not offer is complete when all data is: with sync rules without streams, a
+        service offers no stream but `global`, and sends the data anyway. `status.offered` distinguishes the two, and
+        `status.error` says why a stream could not be resolved. May be called before `connect`.
 
         Args:
             timeout: seconds.

@@ -1,7 +1,7 @@
-"""A connector that answers for each transaction with a verdict, and leaves the queue to the engine.
+"""A connector that returns a verdict for each transaction, and leaves the queue to the engine.
 
-Owns what a verdict does to the queue. Must not know HTTP: how a backend's answer becomes a verdict is the connector's,
-with `sync.api.verdicts` to help.
+Owns what a verdict does to the queue. Must not know HTTP: the connector turns a backend's answer into a verdict, with
+the help of `sync.api.verdicts`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ logger = logging.getLogger("sync.upload")
 
 
 class TransactionConnector(BackendConnector):
-    """Uploads batches of whole transactions; no write is lost, and none blocks the queue for ever.
+    """Uploads batches of whole transactions; no write is lost, and none blocks the queue forever.
 
     Attributes:
         limits: how much `upload_transactions` gets at once.
-        attempts: a transaction whose rejection is not final is rejected at the attempt of this number.
+        attempts: how many attempts a transaction gets before a rejection that is not final counts as final.
     """
 
     limits: BatchLimits = BatchLimits()
@@ -37,18 +37,18 @@ class TransactionConnector(BackendConnector):
 
     @abstractmethod
     async def upload_transactions(self, transactions: Sequence[CrudTransaction]) -> Sequence[Verdict]:
-        """Upload transactions in their order, and answer for each that was tried.
+        """Upload transactions in order, and return a verdict for each one that was attempted.
 
-        Called with at least one. The first verdict is for the first transaction, and so on; the answer may be shorter
-        than the question: what was not tried comes again. After a verdict other than accepted or (finally) rejected
-        nothing that follows is looked at. An exception is as good as a retry.
+        Called with at least one. The first verdict is for the first transaction, and so on; there may be fewer verdicts
+        than transactions: those not attempted are passed again. Verdicts that follow one other than accepted or
+        (finally) rejected are ignored. An exception has the effect of a retry.
         """
 
     async def upload_data(self, database: PowerSyncDatabase) -> None:
         """Empty the queue, as far as the verdicts allow.
 
         Raises:
-            UploadRetryError: the backend could not carry out a transaction now.
+            UploadRetryError: the backend could not process a transaction now.
             UploadHeldError: a transaction has to wait for something else.
             ConnectorError: there are more verdicts than transactions, or none.
         """
@@ -56,7 +56,8 @@ class TransactionConnector(BackendConnector):
             verdicts = await self.upload_transactions(batch)
             if not 0 < len(verdicts) <= len(batch):
                 raise ConnectorError(
-                    f"The connector gave {len(verdicts)} verdicts for {len(batch)} transactions; nothing was changed."
+                    f"The connector returned {len(verdicts)} verdicts for {len(batch)} transactions; "
+                    "nothing was changed."
                 )
             await self._carry_out(batch, verdicts)
 
@@ -83,11 +84,11 @@ class TransactionConnector(BackendConnector):
             case Rejected():
                 if not verdict.final and self._refusals_of(transaction) < self.attempts:
                     raise UploadRetryError(verdict.reason)
-                logger.warning("a change was rejected and is kept apart: %s", verdict.reason)
+                logger.warning("a change was rejected and moved to the rejected writes: %s", verdict.reason)
                 await transaction.reject(verdict.reason, code=verdict.code, operation_index=verdict.operation_index)
 
     def _refusals_of(self, transaction: CrudTransaction) -> int:
-        """How often the transaction was refused, this time included. Only the first of the queue can be."""
+        """How often the transaction was refused, including this time. Only the first in the queue can be."""
         number = transaction.crud[0].client_id
         refused_before, count = self._refused
         count = count + 1 if number == refused_before else 1

@@ -28,7 +28,7 @@ class UploadQueue:
     Args:
         pool: the database file.
         schema: the app's schema.
-        mail: of the loop that uploads: it is notified when something leaves the queue.
+        mail: the upload loop's mailbox, notified when something leaves the queue.
     """
 
     def __init__(self, pool: ConnectionPool, schema: CurrentSchema, mail: UploadMailbox) -> None:
@@ -39,7 +39,7 @@ class UploadQueue:
         self._rejections = 0
 
     async def transactions(self) -> AsyncIterator[CrudTransaction]:
-        """See `PowerSyncDatabase.crud_transactions`. Reads ahead, anew once something was taken out amid the queue."""
+        """See `PowerSyncDatabase.crud_transactions`. Reads ahead, and again once something was removed mid-queue."""
         after = 0
         while batch := await self.next_transactions(BatchLimits(), after):
             rejections = self._rejections
@@ -51,14 +51,14 @@ class UploadQueue:
                     yield transaction
 
     async def next_transactions(self, limits: BatchLimits, after: int = 0) -> tuple[CrudTransaction, ...]:
-        """The first transactions behind the entry `after`, each whole, within limits; empty if there are none."""
+        """The first transactions after the entry `after`, never split, within limits; empty if there are none."""
         found = await self._pool.read(lambda connection: upload_queue.next_transactions(connection, after, limits))
         return tuple(CrudTransaction(entries, self) for entries in found)
 
     async def batch(self, limit: int) -> CrudBatch | None:
         """See `PowerSyncDatabase.crud_batch`."""
         if limit < 1:
-            raise ValueError("A batch has at least one entry.")
+            raise ValueError(f"limit must be at least 1, not {limit}.")
         entries = await self._pool.read(lambda connection: upload_queue.next_entries(connection, limit + 1))
         return CrudBatch(entries[:limit], len(entries) > limit, self) if entries else None
 
@@ -84,7 +84,7 @@ class UploadQueue:
         return [RejectedWrite(stored, self) for stored in await self._pool.read(rejected_writes.rejected_writes)]
 
     async def retry(self, rejected: int, edited: Sequence[CrudEntry] | None) -> bool:
-        """Put a rejected write back into the queue. Returns whether it was there."""
+        """Put a rejected write back into the queue. Returns whether it still existed."""
         insert_only = self._schema.insert_only_tables
         return await self._pool.write(
             lambda connection: rejected_writes.retry(connection, rejected, edited, insert_only)
@@ -96,13 +96,13 @@ class UploadQueue:
         await self._pool.write(lambda connection: rejected_writes.put_back(connection, entries, insert_only))
 
     async def discard(self, rejected: int) -> bool:
-        """Forget a rejected write. Returns whether it was there."""
+        """Delete a rejected write. Returns whether it still existed."""
         return await self._pool.write(lambda connection: rejected_writes.discard(connection, rejected))
 
 
 @dataclass(frozen=True, slots=True)
 class CrudTransaction:
-    """A local transaction that waits for upload.
+    """A local transaction waiting for upload.
 
     Attributes:
         crud: its entries, in the order in which they were made.
@@ -120,20 +120,20 @@ class CrudTransaction:
         """Remove this transaction and all before it from the queue: the backend has answered for them.
 
         Args:
-            checkpoint: a custom write checkpoint that the backend gave, if the service is set up for them.
+            checkpoint: a custom write checkpoint from the backend, if the service is configured for them.
         """
         await self._queue.complete(self.crud[-1].client_id, checkpoint)
 
     async def reject(self, reason: str, *, code: str | None = None, operation_index: int | None = None) -> None:
-        """Move this transaction, and no other, to the rejected writes: the backend refused it for good.
+        """Move this transaction, and no other, to the rejected writes: the backend rejected it permanently.
 
         It is in the queue or in the rejected writes, never in both or neither. Its rows show the server's values again
-        once everything that waits is uploaded.
+        once everything in the queue is uploaded.
 
         Args:
-            reason: the backend's own sentence.
-            code: the backend's own code.
-            operation_index: which entry of `crud` was at fault.
+            reason: the backend's message.
+            code: the backend's code.
+            operation_index: the index in `crud` of the entry at fault.
         """
         rejection = Rejection(reason, code, operation_index)
         await self._queue.reject(self.crud[0].client_id, self.crud[-1].client_id, rejection)
@@ -141,11 +141,11 @@ class CrudTransaction:
 
 @dataclass(frozen=True, slots=True)
 class CrudBatch:
-    """Entries from the front of the queue, whatever transactions they belong to.
+    """Entries from the front of the queue, regardless of transactions.
 
     Attributes:
         crud: the entries, in the order in which they were made.
-        have_more: the queue has more behind them.
+        have_more: whether the queue has more after them.
     """
 
     crud: tuple[CrudEntry, ...]
@@ -153,83 +153,83 @@ class CrudBatch:
     _queue: UploadQueue = field(repr=False)
 
     async def complete(self, checkpoint: int | None = None) -> None:
-        """Remove these entries from the queue: the backend has answered for them. As `CrudTransaction.complete`."""
+        """Remove these entries from the queue: the backend has answered for them. See `CrudTransaction.complete`."""
         await self._queue.complete(self.crud[-1].client_id, checkpoint)
 
 
 @dataclass(frozen=True, slots=True)
 class RejectedWrite:
-    """A local transaction that the backend refused for good, kept until the app retries or discards it."""
+    """A local transaction that the backend rejected permanently, kept until the app retries or discards it."""
 
     _stored: StoredRejection
     _queue: UploadQueue = field(repr=False, compare=False)
 
     @property
     def id(self) -> int:
-        """Its number among the rejected writes of this file."""
+        """Its id among the rejected writes of this file."""
         return self._stored.id
 
     @property
     def crud(self) -> tuple[CrudEntry, ...]:
-        """What was tried, in order."""
+        """Its entries, in order."""
         return self._stored.crud
 
     @property
     def server_rows(self) -> tuple[dict[str, Any] | None, ...]:
-        """For each entry the row as this device had it from the server when it was rejected; None: it had none."""
+        """For each entry, the server's row as this device had it at the rejection, or None if it had none."""
         return self._stored.server_rows
 
     @property
     def reason(self) -> str:
-        """The backend's own sentence."""
+        """The backend's message."""
         return self._stored.rejection.reason
 
     @property
     def code(self) -> str | None:
-        """The backend's own code, or None."""
+        """The backend's code, or None."""
         return self._stored.rejection.code
 
     @property
     def operation_index(self) -> int | None:
-        """Which entry of `crud` was at fault, if the backend told."""
+        """The index in `crud` of the entry at fault, if the backend said."""
         return self._stored.rejection.operation_index
 
     @property
     def rejected_at(self) -> datetime:
-        """When it was rejected last (UTC)."""
+        """When it was last rejected (UTC)."""
         return self._stored.rejected_at
 
     @property
     def attempts(self) -> int:
-        """How often it was rejected in all."""
+        """How often it has been rejected in total."""
         return self._stored.attempts
 
     async def retry(self) -> bool:
         """Put it back at the end of the upload queue, as one transaction, and show its effect again.
 
-        In a raw table the effect shows when the service sends it back.
+        In a raw table, the effect shows when the service sends it back.
 
         Returns:
-            Whether it was still there: retried or discarded elsewhere, it is left alone.
+            Whether it still existed: if it was retried or discarded elsewhere, nothing happens.
         """
         return await self._queue.retry(self.id, None)
 
     async def retry_with(self, edited: Sequence[CrudEntry]) -> bool:
-        """As `retry`, with other entries instead: `msgspec.structs.replace(entry, data=...)` makes one from another.
+        """Like `retry`, with other entries: `msgspec.structs.replace(entry, data=...)` makes one from another.
 
         Raises:
-            ValueError: there is no entry.
+            ValueError: `edited` is empty.
         """
         if not edited:
-            raise ValueError("To upload nothing instead of a rejected write, discard it.")
+            raise ValueError("There are no entries to upload instead; to drop a rejected write, call discard().")
         return await self._queue.retry(self.id, tuple(edited))
 
     async def discard(self) -> bool:
-        """Forget it for ever. Returns whether it was still there."""
+        """Delete it permanently. Returns whether it still existed."""
         return await self._queue.discard(self.id)
 
     def export(self) -> dict[str, Any]:
-        """All that is known of it, as values that JSON can write."""
+        """Everything known about it, as values that can be encoded as JSON."""
         return {
             "id": self.id,
             "reason": self.reason,

@@ -1,7 +1,7 @@
-"""What a backend may answer for an uploaded transaction.
+"""A backend's possible answers for an uploaded transaction.
 
-Owns the verdicts and the default reading of an HTTP answer. What the engine does with a verdict is
-`sync.api.transaction_connector`'s.
+Owns the verdicts and the default interpretation of an HTTP response. What the engine does with a verdict belongs to
+`sync.api.transaction_connector`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from http import HTTPStatus
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """The backend has carried it out, now or before. It leaves the queue.
+    """The backend has processed the transaction, now or earlier. It leaves the queue.
 
     Attributes:
-        checkpoint: a custom write checkpoint that the backend gave, if the service is set up for them.
+        checkpoint: a custom write checkpoint from the backend, if the service is configured for them.
     """
 
     checkpoint: int | None = None
@@ -23,12 +23,12 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """It could not be carried out now. It stays first in the queue and is tried again.
+    """The transaction could not be processed now. It stays first in the queue and is retried.
 
     Attributes:
         reason: one sentence for people.
-        after: not before so many seconds; None leaves it to the back-off.
-        renew_credentials: the backend refused the token: the engine fetches new credentials before it uses them again.
+        after: how many seconds to wait at least; None leaves it to the back-off.
+        renew_credentials: the backend rejected the token: the engine fetches new credentials before the next use.
     """
 
     reason: str
@@ -38,13 +38,13 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The backend refuses it. The whole transaction moves to the rejected writes, and the queue goes on.
+    """The backend rejects the transaction. It moves as a whole to the rejected writes, and the queue continues.
 
     Attributes:
-        reason: the backend's own sentence.
-        code: the backend's own code, or the HTTP status.
-        operation_index: which entry of the transaction is at fault, if the backend told.
-        final: False if the backend may answer so for a passing trouble too: then it is tried a few times first.
+        reason: the backend's message.
+        code: the backend's code, or the HTTP status.
+        operation_index: the index of the entry at fault, if the backend said.
+        final: False if the same answer may come from a temporary problem: then it is retried a few times first.
     """
 
     reason: str
@@ -55,9 +55,10 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """It has to wait for something that no retry brings, such as a sign-in. It stays first in the queue.
+    """The transaction has to wait for something that retrying cannot bring about, such as a sign-in.
 
-    It is tried again at the next local write, the next `connect`, or after the longest back-off.
+    It stays first in the queue and is retried at the next local write, the next `connect`, or after the longest
+    back-off.
     """
 
     reason: str
@@ -65,7 +66,7 @@ class Hold:
 
 Verdict = Accepted | Retry | Rejected | Hold
 
-_PASSING = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
+_TEMPORARY = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
 
 
 def verdict_for_status(
@@ -76,24 +77,24 @@ def verdict_for_status(
     operation_index: int | None = None,
     retry_after: float | None = None,
 ) -> Verdict:
-    """The default reading of an HTTP answer.
+    """The default interpretation of an HTTP response.
 
-    2xx is accepted. 408, 425, 429, 5xx and whatever is not a refusal is retried, not before `retry_after` (seconds).
-    401 is retried with new credentials. Other 4xx are refusals, but not final ones: PowerSync's demo backend answers
-    400 for passing trouble of its database too.
+    2xx is accepted. 408, 425, 429, 5xx and anything else that is not a rejection is retried, after `retry_after`
+    seconds at the earliest. 401 is retried with new credentials. Other 4xx are rejections, but not final ones:
+    PowerSync's demo backend also answers 400 for temporary problems of its database.
 
     Args:
-        status: of the answer.
-        reason: the backend's sentence.
-        code: the backend's own code.
-        operation_index: which entry of the transaction is at fault.
-        retry_after: of the answer's header.
+        status: the HTTP status code.
+        reason: the backend's message.
+        code: the backend's code.
+        operation_index: the index of the entry at fault.
+        retry_after: seconds, from the response's `Retry-After` header.
     """
     sentence = reason or f"The backend answered HTTP {status}."
     if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
         return Accepted()
     if status == HTTPStatus.UNAUTHORIZED:
         return Retry(sentence, retry_after, renew_credentials=True)
-    if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _PASSING:
+    if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _TEMPORARY:
         return Rejected(sentence, code or str(status), operation_index, final=False)
     return Retry(sentence, retry_after)

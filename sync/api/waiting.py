@@ -1,6 +1,6 @@
-"""Waiting until something is so: synced, uploaded, come back.
+"""Waiting for something to happen: a sync, an upload, a checkpoint.
 
-Owns the waits of the public face, their deadlines and their errors. What is waited for is read from the file, never
+Owns the waits of the public API, their deadlines and their errors. Their conditions are read from the file, never
 from the loops of this process: another process may be the one that syncs.
 """
 
@@ -23,7 +23,7 @@ async def deadline(awaited: str, timeout: float | None) -> AsyncGenerator[None]:
     """Like `asyncio.timeout`, with the engine's own error.
 
     Raises:
-        SyncTimeoutError: the time is over; `awaited` begins its sentence.
+        SyncTimeoutError: the time is up; its message starts with `awaited`.
     """
     limit = asyncio.timeout(timeout)
     try:
@@ -36,21 +36,21 @@ async def deadline(awaited: str, timeout: float | None) -> AsyncGenerator[None]:
 
 
 class CheckpointRequest:
-    """A checkpoint that was requested. Made by `PowerSyncDatabase.request_checkpoint`."""
+    """A requested checkpoint. Made by `PowerSyncDatabase.request_checkpoint`."""
 
     def __init__(self, waiting: Waiting, requested_at: int) -> None:
         self._waiting = waiting
         self._requested_at = requested_at
 
     async def wait_for_sync(self, timeout: float | None = None) -> None:
-        """Wait until the checkpoint is published on this device. May be called by several, and again.
+        """Wait until the checkpoint is published on this device. May be called concurrently and repeatedly.
 
         Args:
             timeout: seconds.
 
         Raises:
             SyncTimeoutError: not within `timeout`.
-            NotConnectedError: no connection is wished for, or `disconnect` was called during the wait. The request
+            NotConnectedError: `connect` was not called, or `disconnect` was called during the wait. The request
                 stays in the file, and is fulfilled after the next `connect`.
             DatabaseClosedError: the database was closed.
         """
@@ -65,8 +65,8 @@ class Waiting:
     """All waits of one database.
 
     Args:
-        context: of the database.
-        stored: brought up to date before a wait returns, so that the status agrees with what was waited for.
+        context: the database's context.
+        stored: refreshed before a wait returns, so that the status agrees with what was waited for.
     """
 
     def __init__(self, context: DatabaseContext, stored: StoredStatus) -> None:
@@ -80,7 +80,7 @@ class Waiting:
 
     async def for_first_sync(self, priority: int | None, timeout: float | None) -> None:
         """See `PowerSyncDatabase.wait_for_first_sync`."""
-        await self._for_status_while_wanted(
+        await self._for_status_while_connected(
             lambda status: status.has_synced if priority is None else status.status_for_priority(priority).has_synced,
             "The first sync",
             timeout,
@@ -88,11 +88,11 @@ class Waiting:
 
     async def for_stream(self, name: str, is_synced: Callable[[SyncStatus], bool], timeout: float | None) -> None:
         """See `SyncStreamSubscription.wait_for_first_sync`."""
-        await self._for_status_while_wanted(is_synced, f"The first sync of the stream {name}", timeout)
+        await self._for_status_while_connected(is_synced, f"The first sync of the stream {name}", timeout)
 
     async def for_status(self, predicate: Callable[[SyncStatus], bool], timeout: float | None) -> SyncStatus:
         """See `PowerSyncDatabase.wait_for_status`."""
-        async with deadline("The status that was waited for", timeout):
+        async with deadline("Waiting for the status", timeout):
             return await self._board.wait_for(predicate)
 
     async def for_upload(self, timeout: float | None, *, retry_now: bool) -> None:
@@ -110,7 +110,7 @@ class Waiting:
 
     async def request_checkpoint(self) -> CheckpointRequest:
         """See `PowerSyncDatabase.request_checkpoint`."""
-        self._require_wish("A checkpoint")
+        self._require_connect("A checkpoint")
         requested_at = await self._pool.write(checkpoint_requests.request)
         self._mail.retry_now()
         return CheckpointRequest(self, requested_at)
@@ -118,30 +118,30 @@ class Waiting:
     async def until(
         self, condition: Callable[[SqlConnection], bool], awaited: str, timeout: float | None = None
     ) -> None:
-        """Wait until the file satisfies a condition, as long as a connection is wished for."""
+        """Wait until the file satisfies a condition, but only while connected or connecting."""
         async with deadline(awaited, timeout):
             while True:
                 changed = self._something_changed
                 if await self._pool.read(condition):
                     break
-                self._require_wish(awaited)
+                self._require_connect(awaited)
                 await changed.wait()
             await self._stored.refresh()
 
     @asynccontextmanager
     async def _unless_rejected(self) -> AsyncGenerator[int]:
-        """Gives the number of the last local change; at the end none of those that wait now may have been rejected."""
+        """Yields the number of the last local change; raises at the end if one of those now waiting was rejected."""
         first, last = await self._pool.read(checkpoint_requests.waiting_entries)
         yield last
         reason = await self._pool.read(lambda connection: rejected_writes.reason_among(connection, first, last))
         if reason is not None:
-            said = reason.rstrip(".")
-            raise WriteRejectedError(f"The backend rejected a change: {said}. It is kept among the rejected writes.")
+            message = reason.rstrip(".")
+            raise WriteRejectedError(f"The backend rejected a change: {message}. It is kept in the rejected writes.")
 
-    async def _for_status_while_wanted(
+    async def _for_status_while_connected(
         self, predicate: Callable[[SyncStatus], bool], awaited: str, timeout: float | None
     ) -> None:
-        """Wait for a status. The connection may be wished for later, or by another process; but not be given up."""
+        """Wait for a status. `connect` may be called later, or in another process; `disconnect` ends the wait."""
         was_wanted = False
 
         def reached(status: SyncStatus) -> bool:
@@ -149,20 +149,19 @@ class Waiting:
             if predicate(status):
                 return True
             if was_wanted and not status.wanted:
-                raise NotConnectedError(f"{awaited} was given up: disconnect() was called meanwhile.")
+                raise NotConnectedError(f"{awaited} did not complete: disconnect() was called during the wait.")
             was_wanted = status.wanted
             return False
 
         async with deadline(awaited, timeout):
             await self._board.wait_for(reached)
 
-    def _require_wish(self, awaited: str) -> None:
+    def _require_connect(self, awaited: str) -> None:
         if self._board.is_closed:
-            raise DatabaseClosedError("The database was closed while waiting for it to sync.")
+            raise DatabaseClosedError("The database was closed during the wait.")
         if not self._board.status.wanted:
             raise NotConnectedError(
-                f"{awaited} cannot come while no connection is wished for; call connect() first. "
-                "Local changes are kept in the upload queue."
+                f"{awaited} needs a connection: call connect() first. Local changes are kept in the upload queue."
             )
 
     def _on_commit(self, changed: frozenset[str] | None) -> None:

@@ -1,5 +1,5 @@
-"""The two loops that keep file and service in step.
+"""The two loops that keep the file in sync with the service.
 
-Owns when to connect, download, upload and try again. Speaks to the file only through `sync.storage`, to the service
+Owns when to connect, download, upload and retry. Accesses the file only through `sync.storage`, and the service
 only through `sync.client.service`; contains no SQL.
 """

@@ -1,8 +1,8 @@
 """Waiting between attempts: exponential, with full jitter. Owns the arithmetic, and what may cut a wait short.
 
-Two kinds of waits are told apart. The engine's own goes by chance, and whatever makes an attempt worth it ends it. Time
-that somebody asked for (`Retry-After`) is theirs: a write does not end it, or each keystroke of a busy app would hit a
-service that is in trouble; only a person who asks to connect does.
+There are two kinds of waits. The engine's own are random, and anything that makes an attempt worthwhile ends them. A
+requested wait (`Retry-After`) is respected: a write does not end it, or each keystroke in a busy app would hit a
+service that is in trouble; only a call of `connect` does.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ class RetrySignal:
     """Ends waits between attempts.
 
     Attributes:
-        given: an attempt is worth it now.
-        forced: somebody insists on it.
+        given: an attempt is worthwhile now.
+        forced: an attempt was explicitly requested, even during a requested wait.
     """
 
     def __init__(self) -> None:
@@ -27,13 +27,13 @@ class RetrySignal:
         self.forced = asyncio.Event()
 
     def cut_short(self, *, force: bool = False) -> None:
-        """End the present wait, or the next one; time that was asked for is cut only by force."""
+        """End the current wait, or the next one; `force` also ends a requested wait."""
         self.given.set()
         if force:
             self.forced.set()
 
     def clear(self) -> None:
-        """An attempt begins: what asked for it before is served."""
+        """Reset: an attempt begins, which serves all earlier calls."""
         self.given.clear()
         self.forced.clear()
 
@@ -43,7 +43,7 @@ class Backoff:
 
     Args:
         first: the longest first wait, in seconds.
-        longest: the longest wait of all, in seconds.
+        longest: the longest wait overall, in seconds.
         signal: cuts waits short.
     """
 
@@ -54,38 +54,38 @@ class Backoff:
         self._signal = signal
 
     def succeeded(self) -> None:
-        """Start anew."""
+        """Start over."""
         self._failures = 0
 
     def failed(self, error: Exception | None = None) -> float:
         """Count a failure and return how long to wait before the next attempt.
 
-        Who asks for time (`Retry-After`) gets it, up to the longest wait; what is held waits that long.
+        A requested wait (`Retry-After`) is respected up to the longest wait; a held upload waits that long.
         """
         if isinstance(error, UploadHeldError):
             return self._longest
         limit = min(self._longest, self._first * 2 ** min(self._failures, 32))
         self._failures += 1
-        wait = random.uniform(0, limit)  # noqa: S311 - spreads clients over time, keeps no secret
-        return max(wait, self._time_to_keep(error))
+        wait = random.uniform(0, limit)  # noqa: S311 - spreads clients over time, protects no secret
+        return max(wait, self._requested_wait(error))
 
     async def wait(self, seconds: float, error: Exception | None = None) -> None:
-        """Wait for so long, as `failed` gave it for this error, or until it is cut short."""
+        """Wait for the time that `failed` returned for this error, or until cut short."""
         ends = asyncio.get_running_loop().time() + seconds
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(seconds, self._time_to_keep(error))):
+            async with asyncio.timeout(min(seconds, self._requested_wait(error))):
                 await self._signal.forced.wait()
                 return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(ends):
                 await self._signal.given.wait()
 
-    def _time_to_keep(self, error: Exception | None) -> float:
-        return min(asked_for_seconds(error), self._longest)
+    def _requested_wait(self, error: Exception | None) -> float:
+        return min(requested_wait_seconds(error), self._longest)
 
 
-def asked_for_seconds(error: Exception | None) -> float:
-    """How long the service, or the backend, asked not to be asked again; 0.0 if it did not."""
+def requested_wait_seconds(error: Exception | None) -> float:
+    """How long the service or the backend asked to wait; 0.0 if it did not."""
     if isinstance(error, ServiceError):
         return error.retry_after or 0.0
     if isinstance(error, UploadRetryError):

@@ -1,7 +1,7 @@
-"""What the loops need of an app's connector.
+"""What the loops need from an app's connector.
 
-Owns the credentials that it gives, and the calls that are made of it. Must not know the database that uploads are read
-from: `Connector` is generic over its type.
+Owns the credentials that it returns, and its interface as the loops use it. Must not know the database that uploads
+are read from: `Connector` is generic over its type.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ class PowerSyncCredentials:
     """Where the sync service is, and the token to use there.
 
     Attributes:
-        endpoint: base URL of the service, http or https, without a path of its own.
-        token: a JWT; it is never shown in logs or in `repr`.
+        endpoint: base URL of the service, http or https, without the path of an API call.
+        token: a JWT; never shown in logs or in `repr`.
         expires_at: when the token expires, if known (UTC).
-        user_id: whose credentials they are; None takes the token's `sub` claim, if it has one. A file with changes of
-            one user is not synced as another (`AccountMismatchError`).
+        user_id: the user's id; None uses the token's `sub` claim, if it has one. A file with changes of one user is
+            not synced as another (`AccountMismatchError`).
 
     Raises:
-        ConnectorError: the endpoint is not an http(s) URL, or the token has characters that no token has.
+        ConnectorError: the endpoint is not an http(s) URL, or the token contains invalid characters.
     """
 
     endpoint: str
@@ -41,7 +41,7 @@ class PowerSyncCredentials:
         if not self.endpoint.startswith(("http://", "https://")):
             raise ConnectorError(f"The sync service's address {self.endpoint!r} is not an http:// or https:// URL.")
         if not self.token or not all("!" <= character <= "~" for character in self.token):
-            raise ConnectorError("The token is empty or has a space, a line end or the like in it.")
+            raise ConnectorError("The token is empty, or contains spaces, line breaks or other invalid characters.")
 
     def claims(self) -> dict[str, Any]:
         """What the token says (`exp`, `sub`, …); nothing if it is not a JWT. The signature is not checked."""
@@ -56,12 +56,12 @@ class PowerSyncCredentials:
 
 
 class Connector(Protocol[DatabaseT_contra]):
-    """The calls of `sync.BackendConnector`, which says what each of them promises."""
+    """The methods of `sync.BackendConnector`, which documents them."""
 
     async def fetch_credentials(self) -> PowerSyncCredentials:
         """Get credentials for the sync service."""
         ...
 
     async def upload_data(self, database: DatabaseT_contra) -> None:
-        """Upload what waits in the queue of `database`."""
+        """Upload what is in the queue of `database`."""
         ...

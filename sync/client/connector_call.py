@@ -1,6 +1,6 @@
-"""A call into the app's connector: its deadline, and what it must not do to the loop that makes it.
+"""A call into the app's connector: its deadline, and protecting the loop that makes it.
 
-Owns how such a call ends. What is called, and what its failure means, is the caller's.
+Owns how such a call ends. What is called, and what its failure means, is up to the caller.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ _calling: ContextVar[asyncio.Task[Any] | None] = ContextVar("the task that calls
 
 
 def is_connector_call() -> bool:
-    """Whether the current task is the one that calls a connector: it must not wait for the call's own end.
+    """Whether the current task is the one calling a connector: it must not wait for that call to end.
 
-    A task that the connector has started for itself may.
+    A task that the connector has started itself may.
     """
     task = _calling.get()
     return task is not None and task is asyncio.current_task()
@@ -27,14 +27,14 @@ def is_connector_call() -> bool:
 
 @asynccontextmanager
 async def connector_call(seconds: float, overdue: Exception) -> AsyncGenerator[asyncio.Timeout]:
-    """Enter around a call of the connector; gives its deadline, so that it can be put off.
+    """Wraps a call of the connector; yields its deadline, so that it can be extended.
 
     Raises:
         Exception: `overdue` at the deadline, and whatever the connector raises.
-        ConnectorError: the connector cancelled itself, as by a task of its own that was cancelled. Passed on, this
-            would end the loop as if the app had disconnected.
-        asyncio.CancelledError: the app disconnected, whatever the connector made of it: a call that turned its
-            cancellation into another end would let the loop go on, and `disconnect` wait for ever.
+        ConnectorError: the connector cancelled itself, for example by awaiting a cancelled task of its own. Passed
+            on, this would end the loop as if the app had disconnected.
+        asyncio.CancelledError: the app disconnected, regardless of how the connector ended: one that suppresses its
+            cancellation would keep the loop running, and `disconnect` waiting forever.
     """
     task = asyncio.current_task()
     assert task is not None
@@ -47,7 +47,7 @@ async def connector_call(seconds: float, overdue: Exception) -> AsyncGenerator[a
         if task.cancelling():
             raise asyncio.CancelledError from error
         if isinstance(error, asyncio.CancelledError):
-            raise ConnectorError("The connector was cancelled from within; it is called again.") from error
+            raise ConnectorError("The connector cancelled itself; calling it again.") from error
         if isinstance(error, TimeoutError) and deadline.expired():
             raise overdue from error
         raise

@@ -1,7 +1,7 @@
-"""What the loops work with, as values that are passed whole.
+"""What the loops work with, grouped into values.
 
-Owns nothing but the two groups. What lasts as long as the database is a `DatabaseContext`; what may be another in the
-next session is added by `SessionContext`.
+Owns nothing but the two groups. A `DatabaseContext` lasts as long as the database; `SessionContext` adds what may
+differ in the next session.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseContext:
-    """What a database shares with those that sync it.
+    """What a database shares with the code that syncs it.
 
     Attributes:
         pool: the database file.
         board: the status.
-        schema: the schema that the file has now; it changes only while no session runs.
+        schema: the current schema of the file; it changes only while no session runs.
         streams: the subscriptions in use.
         mail: news for the loops.
     """
@@ -43,17 +43,17 @@ class DatabaseContext:
 
 @dataclass(frozen=True, slots=True)
 class SessionContext:
-    """What both loops of one session work with.
+    """What both loops of a session work with.
 
     Attributes:
         pool: the database file.
         board: the status.
-        raw_tables: of the schema.
+        raw_tables: the schema's raw tables.
         streams: the subscriptions in use.
         mail: news for the loops.
         options: how to sync.
         service: the sync service.
-        credentials: of the connector's user.
+        credentials: the connector's credentials.
     """
 
     pool: ConnectionPool

@@ -40,18 +40,18 @@ _LONGEST_RESTART_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class _Target(Generic[DatabaseT]):
-    """What the app asked to be connected to."""
+    """What the app asked to connect to."""
 
     connector: Connector[DatabaseT]
     options: SyncOptions
 
 
 class SyncCoordinator(Generic[DatabaseT]):
-    """Keeps a database in the state last asked for. Every method may be called and cancelled at any time.
+    """Keeps a database in the last requested state. Every method may be called and cancelled at any time.
 
     Args:
-        context: what is shared with the sessions.
-        database: given to the connector's `upload_data`.
+        context: shared with the sessions.
+        database: passed to the connector's `upload_data`.
     """
 
     def __init__(self, context: DatabaseContext, database: DatabaseT) -> None:
@@ -71,7 +71,7 @@ class SyncCoordinator(Generic[DatabaseT]):
         context.pool.listen(self._on_commit)
 
     def connect(self, connector: Connector[DatabaseT], options: SyncOptions) -> None:
-        """Connect from now on. With the connector and options of the present connection it only cuts a wait short.
+        """Connect from now on. With the connector and options of the current connection, only cuts a wait short.
 
         Raises:
             DatabaseClosedError: the database is being closed.
@@ -91,35 +91,35 @@ class SyncCoordinator(Generic[DatabaseT]):
     async def disconnect(self) -> None:
         """Disconnect, and wait until the connection is closed.
 
-        If cancelled, it is closed all the same; if `connect` is called meanwhile, it connects again then.
+        If cancelled, it is still closed; if `connect` is called meanwhile, it then connects again.
         """
         self._drop_target()
         await self._session_ended.wait()
 
     def require_disconnected(self) -> None:
-        """Raises ConnectedError unless disconnected."""
+        """Raise ConnectedError unless disconnected."""
         if self._target is not None:
-            raise ConnectedError("This cannot be done while connected; nothing was changed. Call disconnect() first.")
+            raise ConnectedError("This is not allowed while connected; nothing was changed. Call disconnect() first.")
 
     def refuse_connector_call(self) -> None:
-        """Raises NestedUseError if this is called from inside a call of this database's own connector."""
+        """Raise NestedUseError if called from a method of this database's own connector."""
         if _coordinating.get() is self and is_connector_call():
             raise NestedUseError(
-                "This was called inside the connector's own call, whose end it would wait for; nothing was changed. "
-                "Let the call end, or start a task for it."
+                "This was called from the connector, and would wait for the connector to return; nothing was changed. "
+                "Let the connector return first, or start a task."
             )
 
     @asynccontextmanager
     async def disconnected(self) -> AsyncGenerator[None]:
-        """Disconnect, and stay so inside. If `connect` is called meanwhile, it connects afterwards."""
+        """Disconnect, and stay disconnected inside the block. If `connect` is called meanwhile, connects afterwards."""
         if self._target is not None:
             self._drop_target()
-        # The lock is fair: the present session ends first, one that is asked for from now on comes later.
+        # The lock is fair: the current session ends first, and one requested from now on comes later.
         async with self._one_at_a_time:
             yield
 
     async def close(self) -> None:
-        """Disconnect for good. Idempotent; must not be cancelled."""
+        """Disconnect permanently. Idempotent; must not be cancelled."""
         self._closed = True
         self._target = None
         if self._owner is not None:
@@ -127,7 +127,7 @@ class SyncCoordinator(Generic[DatabaseT]):
 
     def _on_commit(self, changed: frozenset[str] | None) -> None:
         if changed is None:
-            # Another process wrote something: a look is enough, it must not cut waits short again and again.
+            # Another process wrote something: check for work, but do not cut waits short again and again.
             self._mail.uploads.due.set()
             self._mail.downloads.subscriptions_changed.set()
         elif upload_queue.has_new_entries(changed):
@@ -151,27 +151,27 @@ class SyncCoordinator(Generic[DatabaseT]):
             self._retry.clear()
             if target is None:
                 await self._target_changed.wait()
-            elif (error := await self._run_in_turn(target)) is None or target is not self._target:
+            elif (error := await self._run_exclusively(target)) is None or target is not self._target:
                 backoff.succeeded()
             else:
-                # The loops handle what may go wrong in them: this is a lock file that cannot be made, or the like.
+                # The loops handle their own errors: this is a lock file that cannot be created, or the like.
                 seconds = backoff.failed()
                 self._board.update(download_error=error)
                 self._board.retry_download_in(seconds)
-                logger.error("synchronization cannot run, it is tried again: %s", error, exc_info=error)
+                logger.error("synchronization cannot run, retrying: %s", error, exc_info=error)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(seconds):
                         await self._retry.wait()
                 self._board.retry_download_in(None)
 
-    async def _run_in_turn(self, target: _Target[DatabaseT]) -> Exception | None:
+    async def _run_exclusively(self, target: _Target[DatabaseT]) -> Exception | None:
         async with self._one_at_a_time:
             if target is not self._target:
                 return None
             return await self._run_until_target_changes(target)
 
     async def _run_until_target_changes(self, target: _Target[DatabaseT]) -> Exception | None:
-        """Run a session; returns why it failed, or None if another target is wanted."""
+        """Run a session; returns why it failed, or None if the target changed."""
         failure: Exception | None = None
         self._session_ended = ended = asyncio.Event()
         try:
@@ -186,7 +186,7 @@ class SyncCoordinator(Generic[DatabaseT]):
         finally:
             self._board.session_ended()
             if target is not self._target:
-                # Also what a loop reported between the call of `disconnect` and its own end.
+                # Including what a loop reported between the call of `disconnect` and its own end.
                 self._board.update(download_error=None, upload_error=None)
             ended.set()
         return failure
@@ -202,8 +202,8 @@ class SyncCoordinator(Generic[DatabaseT]):
 
     def _wait_for_lock(self, process: int | None) -> None:
         if not self._board.status.syncing_elsewhere:
-            logger.info("another process syncs this file: %s", process or "it does not say which")
-        # What went wrong here before is not what keeps this file from being synced.
+            logger.info("another process syncs this file: %s", process or "unknown process id")
+        # Earlier errors of this process are not what keeps this file from being synced.
         self._board.update(syncing_elsewhere=True, syncing_process=process, download_error=None, upload_error=None)
 
 

@@ -1,7 +1,7 @@
-"""Credentials for the service: fetched from the connector, kept until they expire or are refused.
+"""Credentials for the service: fetched from the connector, kept until they expire or are rejected.
 
-Owns the cache, when it is renewed, the deadline of the connector's `fetch_credentials`, and that credentials are used
-only once the file was claimed for their user. Tokens never reach a log: `redacted` takes them out of what others say.
+Owns the cache, when it is renewed, the deadline of the connector's `fetch_credentials`, and the rule that credentials
+are used only once the file was claimed for their user. Tokens never reach a log: `redacted` removes them from messages.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from sync.errors import AccountMismatchError, ConnectorError
 RENEW_BEFORE_EXPIRY_SECONDS = 30.0
 
 _LOOK_AT_CLOCK_SECONDS = 60.0
-"""A clock that is set, or a machine that slept, is noticed within this time."""
+"""A clock that was set, or a machine that slept, is noticed within this time."""
 
 _TOKENS_REMEMBERED = 4
 _JWT = re.compile(r"\beyJ[\w-]*\.[\w-]+\.[\w-]*")
 
 
 class CredentialsCache:
-    """The newest credentials of one connector, shared by the loops: they wait for one and the same fetch.
+    """The newest credentials of one connector, shared by the loops, which wait for the same fetch.
 
     Args:
-        connector: gives them.
+        connector: provides them.
         timeout: seconds that it may take.
-        claim: makes the file that of the user with this id, or raises AccountMismatchError.
+        claim: assigns the file to the user with this id, or raises AccountMismatchError.
     """
 
     def __init__(
@@ -43,19 +43,20 @@ class CredentialsCache:
         self._connector = connector
         self._timeout = timeout
         self._claim = claim
-        self._is_user_settled = False
+        self._is_user_claimed = False
         self._credentials: PowerSyncCredentials | None = None
         self._fetching = asyncio.Lock()
         self._changed = asyncio.Event()
-        self._renewal_asked_for = False
+        self._renewal_requested = False
         self._tokens: deque[str] = deque(maxlen=_TOKENS_REMEMBERED)
 
     async def get(self) -> PowerSyncCredentials:
-        """Credentials that are valid for a while yet, fetched if need be.
+        """Credentials that do not expire soon, fetched if necessary.
 
         Raises:
-            ConnectorError: the connector did not answer in time, or with something else than credentials.
-            AccountMismatchError: they are another user's than the file. They are not kept: the next call fetches anew.
+            ConnectorError: the connector did not return in time, or returned something other than credentials.
+            AccountMismatchError: they belong to a user other than the file's. They are not kept: the next call
+                fetches again.
             Exception: whatever the connector raises.
         """
         async with self._fetching:
@@ -64,35 +65,35 @@ class CredentialsCache:
             return self._credentials
 
     async def ensure_user_claimed(self) -> None:
-        """Return once the file is that of the connector's user; raises as `get`.
+        """Return once the file is claimed for the connector's user; raises as `get`.
 
-        Unlike `get` it is content with credentials that have expired: an upload may need none of them.
+        Unlike `get`, accepts credentials that have expired: an upload may not need them.
         """
-        if not self._is_user_settled:
+        if not self._is_user_claimed:
             await self.get()
 
     async def renew(self) -> None:
-        """Fetch new credentials; the old ones stay in use until the new ones are there. Raises as `get`."""
+        """Fetch new credentials; the old ones stay in use until the new ones arrive. Raises as `get`."""
         async with self._fetching:
             self._credentials = await self._fetch()
 
     def discard(self, refused: PowerSyncCredentials | None = None) -> None:
-        """Forget credentials that were refused, unless newer ones are there already; None for whatever there is."""
+        """Drop credentials that were rejected, unless they were already replaced; None drops the current ones."""
         if refused is None or self._credentials is refused:
             self._credentials = None
 
-    def ask_for_renewal(self) -> None:
-        """The service says that the credentials expire soon."""
-        self._renewal_asked_for = True
+    def request_renewal(self) -> None:
+        """Request new credentials: the service says that the current ones expire soon."""
+        self._renewal_requested = True
         self._changed.set()
 
     async def until_renewal_is_due(self) -> None:
-        """Wait until the credentials in use expire soon, by the service's word or by their own.
+        """Wait until the credentials in use expire soon, according to the service or to themselves.
 
-        Credentials that expire soon from the start are left to the service's word: either they are short-lived, or
+        For credentials that expire soon from the start, only the service counts: either they are short-lived, or
         this machine's clock is wrong, and by the clock they would be renewed again and again.
         """
-        while not self._renewal_asked_for:
+        while not self._renewal_requested:
             self._changed.clear()
             credentials = self._credentials
             left = 0.0 if credentials is None else _seconds_left(credentials) - RENEW_BEFORE_EXPIRY_SECONDS
@@ -100,15 +101,15 @@ class CredentialsCache:
                 async with asyncio.timeout(min(left, _LOOK_AT_CLOCK_SECONDS) if left > 0 else None):
                     await self._changed.wait()
             if left > 0 and credentials is not None and credentials is self._credentials:
-                self._renewal_asked_for |= _seconds_left(credentials) <= RENEW_BEFORE_EXPIRY_SECONDS
-        self._renewal_asked_for = False
+                self._renewal_requested |= _seconds_left(credentials) <= RENEW_BEFORE_EXPIRY_SECONDS
+        self._renewal_requested = False
 
     def redacted(self, error: Exception) -> str:
-        """What an error says, without tokens."""
+        """The message of an error, without tokens."""
         return without_tokens(str(error) or type(error).__name__, self._tokens)
 
     async def _fetch(self) -> PowerSyncCredentials:
-        overdue = ConnectorError(f"No credentials came within {self._timeout:g} seconds.")
+        overdue = ConnectorError(f"fetch_credentials did not return within {self._timeout:g} seconds.")
         async with connector_call(self._timeout, overdue):
             fetched = await cast("Awaitable[object]", self._connector.fetch_credentials())
         if not isinstance(fetched, PowerSyncCredentials):
@@ -116,7 +117,7 @@ class CredentialsCache:
         await self._claim_for_user_of(fetched)
         if fetched.token not in self._tokens:
             self._tokens.append(fetched.token)
-        self._renewal_asked_for = False
+        self._renewal_requested = False
         self._changed.set()
         return fetched
 
@@ -127,13 +128,13 @@ class CredentialsCache:
                 await self._claim(user_id)
             except AccountMismatchError:
                 self._credentials = None
-                self._is_user_settled = False
+                self._is_user_claimed = False
                 raise
-        self._is_user_settled = True
+        self._is_user_claimed = True
 
 
 def credentials_user(credentials: PowerSyncCredentials) -> str | None:
-    """Whose credentials they are, as given or as the token itself says; None if neither does."""
+    """The user's id, as given or from the token itself; None if unknown."""
     if credentials.user_id is not None:
         return credentials.user_id
     subject = credentials.claims().get("sub")
@@ -141,14 +142,14 @@ def credentials_user(credentials: PowerSyncCredentials) -> str | None:
 
 
 def without_tokens(text: str, tokens: Iterable[str] = ()) -> str:
-    """A text for people, without these tokens and without whatever has the look of one."""
+    """A text for people, without these tokens and without anything that looks like one."""
     for token in tokens:
         text = text.replace(token, "[token]")
     return _JWT.sub("[token]", text)
 
 
 def credentials_expiry(credentials: PowerSyncCredentials) -> datetime | None:
-    """When (UTC) credentials expire, as given or as the token itself says; None if neither does."""
+    """When (UTC) credentials expire, as given or from the token itself; None if unknown."""
     if credentials.expires_at is not None:
         return credentials.expires_at
     expiry = credentials.claims().get("exp")

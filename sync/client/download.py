@@ -1,7 +1,7 @@
-"""The download loop: opens the stream, hands over its lines, and connects again.
+"""The download loop: opens the stream, passes on its lines, and reconnects.
 
-Owns when to connect, with which credentials, and the waiting between attempts. What a line does is
-`sync.client.stream_connection`'s.
+Owns when to connect, with which credentials, and the waiting between attempts. What a line does belongs to
+`sync.client.stream_connection`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SUBSCRIPTION_CHANGES_GATHER_SECONDS = 0.05
 
 
 class DownloadLoop:
-    """Runs until it is cancelled; no failure ends it."""
+    """Runs until cancelled; no failure ends it."""
 
     def __init__(
         self,
@@ -39,22 +39,22 @@ class DownloadLoop:
         self._mail = context.mail.downloads
         self._uploads = context.mail.uploads
         self._backoff = Backoff(context.options.retry_delay, context.options.max_retry_delay, self._mail.retry)
-        self._connect_again = asyncio.Event()
-        self._turn = asyncio.Lock()
+        self._reconnect = asyncio.Event()
+        self._exclusive = asyncio.Lock()
         self._connection: StreamConnection | None = None
         self._lines: Lines | None = None
         self._fault: Exception | None = None
         self._was_refused = False
-        self._said: str | None = None
+        self._last_logged: str | None = None
 
     async def run(self) -> None:
-        """Connect, and connect again."""
+        """Connect, and reconnect whenever the connection ends."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow_subscriptions(), name="sync: subscriptions")
             group.create_task(self._follow_uploads(), name="sync: held back checkpoint")
             group.create_task(self._renew_credentials(), name="sync: credentials")
             while True:
-                # Cleared before the attempt: what asks for another one meanwhile is not to be lost.
+                # Cleared before the attempt, so that a request for another one during it is not lost.
                 self._mail.retry.clear()
                 self._board.retry_download_in(None)
                 wait, error = await self._attempt()
@@ -63,71 +63,71 @@ class DownloadLoop:
                     await self._backoff.wait(wait, error)
 
     async def publish_held_back(self) -> None:
-        """Publish a checkpoint that waits for the uploads, if they have been confirmed."""
+        """Publish a checkpoint that was held back for the uploads, if they have been confirmed."""
         connection = self._connection
         try:
             if connection is not None:
                 await connection.publish_held_back()
         except Exception as error:  # noqa: BLE001 - it ends the connection, not the loop
             self._fault = error
-            self._connect_again.set()
+            self._reconnect.set()
 
     async def _attempt(self) -> tuple[float, Exception | None]:
-        """One connection from its opening to its end; returns how long to wait before the next, and why."""
-        self._connect_again.clear()
+        """Run one connection; returns how long to wait before the next, and why."""
+        self._reconnect.clear()
         self._fault = None
         began = asyncio.get_running_loop().time()
         try:
             async with asyncio.TaskGroup() as group:
                 stream = group.create_task(self._stream(), name="sync: stream")
-                again = group.create_task(self._connect_again.wait(), name="sync: connect again")
+                again = group.create_task(self._reconnect.wait(), name="sync: reconnect")
                 await asyncio.wait({stream, again}, return_when=asyncio.FIRST_COMPLETED)
                 stream.cancel()
                 again.cancel()
         finally:
-            # Also when disconnecting: what has come is kept.
+            # Also when disconnecting: what was received is kept.
             ended, self._connection = self._connection, None
             if ended is not None:
                 await run_to_completion(ended.end())
         error = self._fault
         if error is None:
             if stream.cancelled():
-                return 0.0, None  # the connection stays visible as connected: it is only exchanged
+                return 0.0, None  # the status stays connected: the connection is only replaced
             error = stream.result()
         lasted = asyncio.get_running_loop().time() - began
-        if self._is_worth_another_at_once(error, lasted):
+        if self._should_retry_at_once(error, lasted):
             self._board.update(connected=False)
             return 0.0, error
         self._board.update(connecting=False, connected=False, downloading=False, download_error=error)
-        self._tell(error)
+        self._log(error)
         return self._backoff.failed(error), error
 
-    def _is_worth_another_at_once(self, error: Exception | None, lasted: float) -> bool:
-        """Whether new credentials are all that is missing; not if the last ones were refused as well."""
+    def _should_retry_at_once(self, error: Exception | None, lasted: float) -> bool:
+        """Whether only new credentials are needed; not if the previous ones were rejected as well."""
         if isinstance(error, TokenExpiredError):
             return lasted >= self._options.retry_delay
         was_refused, self._was_refused = self._was_refused, isinstance(error, AuthError)
         return self._was_refused and not was_refused
 
-    def _tell(self, error: Exception | None) -> None:
-        """Log a change of the state, once: not each attempt that fails as the one before."""
-        said = "the stream ended" if error is None else self._credentials.redacted(error)
+    def _log(self, error: Exception | None) -> None:
+        """Log each new failure once, and repetitions only for debugging."""
+        reason = "the stream ended" if error is None else self._credentials.redacted(error)
         level = logging.INFO if error is None or is_offline(error) else logging.WARNING
-        logger.log(logging.DEBUG if said == self._said else level, "not connected, it is tried again: %s", said)
-        self._said = said
+        logger.log(logging.DEBUG if reason == self._last_logged else level, "not connected, retrying: %s", reason)
+        self._last_logged = reason
 
     async def _stream(self) -> Exception | None:
-        """Run one connection; its error is a result, so that this task can be told from a cancelled one."""
+        """Run one connection; its error is the result, to distinguish this task from a cancelled one."""
         try:
             if not self._board.status.connected:
                 self._board.update(connecting=True)
             credentials = await self._credentials.get()
             self._board.records.token_expires_at = credentials_expiry(credentials)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is reported, and the loop goes on
+        except Exception as error:  # noqa: BLE001 - any error is reported, and the loop continues
             return error
         try:
             connection = StreamConnection(
-                self._context, self._turn, on_keep_alive=self._keep_alive, on_completed=self._completed
+                self._context, self._exclusive, on_keep_alive=self._keep_alive, on_completed=self._completed
             )
             request = await connection.prepare()
             self._connection = connection
@@ -136,7 +136,7 @@ class DownloadLoop:
                 async with lines_of(chunks) as self._lines:
                     async for several in self._lines:
                         await connection.take(several)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is reported, and the loop goes on
+        except Exception as error:  # noqa: BLE001 - any error is reported, and the loop continues
             if isinstance(error, AuthError | TokenExpiredError):
                 self._credentials.discard(credentials)
             return error
@@ -145,10 +145,10 @@ class DownloadLoop:
     def _connected(self) -> None:
         if not self._board.status.connected:
             logger.info("connected")
-        self._said = None
+        self._last_logged = None
         self._was_refused = False
         self._board.update(connecting=False, connected=True, download_error=None)
-        # What could not be reached a moment ago is worth another try.
+        # What could not be reached a moment ago may be reachable now.
         self._uploads.retry_now()
 
     def _completed(self, priority: int | None) -> None:
@@ -159,25 +159,25 @@ class DownloadLoop:
     async def _keep_alive(self, line: KeepAlive) -> None:
         self._uploads.due.set()
         if line.token_expires_in <= 0:
-            raise TokenExpiredError("The service says that the token has expired; a new one is fetched.")
-        if line.token_expires_in <= RENEW_BEFORE_EXPIRY_SECONDS and not self._connect_again.is_set():
-            self._credentials.ask_for_renewal()
-        await self._connect_again_if_changed()
+            raise TokenExpiredError("The service says that the token has expired; fetching a new one.")
+        if line.token_expires_in <= RENEW_BEFORE_EXPIRY_SECONDS and not self._reconnect.is_set():
+            self._credentials.request_renewal()
+        await self._reconnect_if_changed()
 
     async def _renew_credentials(self) -> None:
-        """Fetch a new token while the stream goes on, and exchange the connection once it is there."""
+        """Fetch a new token while the stream stays open, and replace the connection once it has arrived."""
         while True:
             await self._credentials.until_renewal_is_due()
             try:
                 await self._credentials.renew()
             except AccountMismatchError as error:
                 self._fault = error
-                self._connect_again.set()
-            except Exception as error:  # noqa: BLE001 - the next keepalive asks again
+                self._reconnect.set()
+            except Exception as error:  # noqa: BLE001 - retried at the next keepalive
                 logger.debug("no new credentials yet: %s", self._credentials.redacted(error))
             else:
-                self._connect_again.set()
-            # Tokens that live shorter than the warning of their end must not make this a circle.
+                self._reconnect.set()
+            # Tokens that expire sooner than the warning period must not make this a busy loop.
             await asyncio.sleep(self._options.retry_delay)
 
     async def _follow_subscriptions(self) -> None:
@@ -186,14 +186,14 @@ class DownloadLoop:
             await asyncio.sleep(_SUBSCRIPTION_CHANGES_GATHER_SECONDS)
             self._mail.subscriptions_changed.clear()
             try:
-                await self._connect_again_if_changed()
-            except Exception as error:  # noqa: BLE001 - the next keepalive looks again, no upload must end for it
-                logger.warning("the subscriptions could not be read, it is tried again: %s", error)
+                await self._reconnect_if_changed()
+            except Exception as error:  # noqa: BLE001 - checked again at the next keepalive; must not end an upload
+                logger.warning("the subscriptions could not be read, retrying: %s", error)
 
-    async def _connect_again_if_changed(self) -> None:
+    async def _reconnect_if_changed(self) -> None:
         connection = self._connection
         if connection is not None and await connection.subscriptions_changed():
-            self._connect_again.set()
+            self._reconnect.set()
 
     async def _follow_uploads(self) -> None:
         while True:

@@ -1,7 +1,6 @@
-"""The lines of a stream's body: read ahead while earlier ones are taken in, and given as many at once as are there.
+"""The lines of a stream's body: read ahead while earlier ones are processed, and delivered in batches.
 
-Owns the bytes between the connection and whoever takes the lines, and how many of them there may be. What a line means
-is not known here.
+Owns the buffer between the connection and its consumer, and its size. Must not know what a line means.
 """
 
 from __future__ import annotations
@@ -16,26 +15,26 @@ from sync.errors import ProtocolError
 from sync.sqlite.cancellation import end_task
 
 MAX_LINE_BYTES = 256 << 20
-"""A line that is longer is no line of this protocol."""
+"""Longer lines do not occur in this protocol."""
 
 _AHEAD_BYTES = 1 << 20
-"""So much is read before it is asked for. The service is not read any further then, and waits."""
+"""How much is read ahead. Beyond it nothing more is read, and the service waits."""
 
 _AT_ONCE_BYTES = 256 << 10
-"""So much is given at once, and one line more."""
+"""The size of a batch, which may exceed it by one line."""
 
 
 @asynccontextmanager
 async def lines_of(chunks: AsyncIterator[bytes]) -> AsyncGenerator[Lines]:
-    """Split a body into lines, without their line breaks. Nothing is read any more after the context.
+    """Split a body into lines, without their line breaks. Reading stops at the end of the block.
 
-    What was received before the body ended or broke is given first.
+    Lines received before the body ended or the connection broke are delivered first.
 
     Args:
-        chunks: the body, cut anywhere.
+        chunks: the body, split anywhere.
 
-    Raises (the steps of what is given):
-        ProtocolError: a line without an end.
+    Raises (the steps of the iterator):
+        ProtocolError: a line does not end.
         Exception: whatever `chunks` raises.
     """
     ahead = Lines()
@@ -47,7 +46,7 @@ async def lines_of(chunks: AsyncIterator[bytes]) -> AsyncGenerator[Lines]:
 
 
 class Lines:
-    """The lines of a body, as they come: an async iterator of several at once."""
+    """The lines of a body, as they arrive: an async iterator of batches."""
 
     def __init__(self) -> None:
         self._are_awaited = False
@@ -60,7 +59,7 @@ class Lines:
         self._taken = asyncio.Event()
 
     async def read(self, chunks: AsyncIterator[bytes]) -> None:
-        """Read until the end. A failure is kept for whoever takes the lines."""
+        """Read until the end. A failure is kept for the consumer."""
         rest = bytearray()
         try:
             async for chunk in chunks:
@@ -71,12 +70,12 @@ class Lines:
                     self._size += sum(map(len, complete))
                     self._came.set()
                 elif len(rest) > MAX_LINE_BYTES:
-                    self._error = ProtocolError("The service sent a line without an end.")
+                    self._error = ProtocolError("The service sent a line that is too long.")
                     return
                 while self._size > _AHEAD_BYTES:
                     self._taken.clear()
                     await self._taken.wait()
-        except Exception as error:  # noqa: BLE001 - it is raised where the lines are taken
+        except Exception as error:  # noqa: BLE001 - raised where the lines are consumed
             self._error = error
         finally:
             self._ended = True
@@ -84,14 +83,14 @@ class Lines:
 
     @property
     def are_all_taken(self) -> bool:
-        """Whether whoever takes them has dealt with all that came, and waits for more."""
+        """Whether the consumer has processed everything received, and is waiting for more."""
         return self._are_awaited and not self._came.is_set()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> list[bytearray]:
-        """Lines that are there, at least one, and not so many that they would block the event loop."""
+        """The next lines, at least one, and not so many that they would block the event loop."""
         return await anext(self._given)
 
     async def _give(self) -> AsyncGenerator[list[bytearray]]:

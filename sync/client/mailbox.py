@@ -1,6 +1,6 @@
 """News for the two loops: from the app, from commits, and from each other.
 
-Owns what a loop can be asked for between two turns of its own. Posting never waits, and the same news twice counts
+Owns what a loop can be asked to do between two iterations. Posting never waits, and posting the same news twice counts
 once; the loops read it when they get to it. A mailbox lives as long as the database: what is posted while no session
 runs is found by the next one. Must not know the loops.
 """
@@ -17,8 +17,8 @@ class DownloadMailbox:
 
     Attributes:
         retry: connect again now.
-        subscriptions_changed: the subscriptions in the file, or those in use, are others.
-        uploads_completed: the queue was emptied: what was held back may be published.
+        subscriptions_changed: the subscriptions in the file, or those in use, changed.
+        uploads_completed: the queue is empty: what was held back may be published.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class UploadMailbox:
 
     Attributes:
         retry: upload again now.
-        due: look at the upload queue, unless a failed attempt is being waited for.
+        due: check the upload queue, unless waiting after a failed attempt.
         progressed: a transaction left the queue.
     """
 
@@ -42,7 +42,7 @@ class UploadMailbox:
         self.progressed = asyncio.Event()
 
     def retry_now(self, *, force: bool = False) -> None:
-        """Look at the queue, and cut a wait after a failure short; with `force` also one that was asked for."""
+        """Check the queue, and cut short a wait after a failure; with `force`, even a requested wait."""
         self.due.set()
         self.retry.cut_short(force=force)
 
@@ -51,8 +51,8 @@ class SyncMail:
     """The mailboxes of one database.
 
     Attributes:
-        downloads: of the download loop.
-        uploads: of the upload loop.
+        downloads: the download loop's.
+        uploads: the upload loop's.
     """
 
     def __init__(self) -> None:
@@ -60,9 +60,9 @@ class SyncMail:
         self.uploads = UploadMailbox()
 
     def retry_now(self, *, force: bool = False) -> None:
-        """Cut the waits of both loops short: something was written, the network changed, or the app connects.
+        """Cut short the waits of both loops: something was written, the network changed, or the app connects.
 
-        Only the app's own `connect` forces: then waits that the service or the backend asked for end too.
+        Only the app's own `connect` forces: then waits requested by the service or the backend end too.
         """
         self.downloads.retry.cut_short(force=force)
         self.uploads.retry_now(force=force)

@@ -1,7 +1,7 @@
-"""The network's return: a hint that an attempt is worth it now.
+"""The network's return: a hint that an attempt is worthwhile now.
 
-Owns the question to the operating system. On Linux a netlink socket (rtnetlink(7)) tells of links and addresses that
-change; elsewhere Python's standard library offers nothing of the kind, and the waits simply run out.
+Owns asking the operating system. On Linux, a netlink socket (rtnetlink(7)) reports changes of links and addresses;
+elsewhere Python's standard library offers nothing of the kind, and waits simply run out.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _SETTLE_SECONDS = 0.5
 
 
 async def follow_network(on_change: Callable[[], None]) -> None:
-    """Call `on_change` when a network link or address changed, a burst of changes once, until cancelled.
+    """Call `on_change` when a network link or address changed, once per burst of changes, until cancelled.
 
-    Returns at once where the operating system does not tell.
+    Returns immediately where the operating system offers no notifications.
     """
     if sys.platform != "linux":
         return
     try:
         netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
     except OSError as error:
-        logger.debug("changes of the network cannot be followed: %s", error)
+        logger.debug("network changes cannot be followed: %s", error)
         return
     loop = asyncio.get_running_loop()
     with netlink:
@@ -40,13 +40,13 @@ async def follow_network(on_change: Callable[[], None]) -> None:
             while True:
                 await loop.sock_recv(netlink, _MESSAGE_BYTES)
                 await asyncio.sleep(_SETTLE_SECONDS)
-                _discard_what_waits(netlink)
+                _discard_pending(netlink)
                 on_change()
         except OSError as error:
-            logger.debug("changes of the network cannot be followed any further: %s", os.strerror(error.errno or 0))
+            logger.debug("network changes can no longer be followed: %s", os.strerror(error.errno or 0))
 
 
-def _discard_what_waits(netlink: socket.socket) -> None:
+def _discard_pending(netlink: socket.socket) -> None:
     try:
         while netlink.recv(_MESSAGE_BYTES):
             pass

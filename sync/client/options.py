@@ -1,4 +1,4 @@
-"""How an app may tune synchronization. Owns `SyncOptions`, its defaults and what it refuses; decides nothing else."""
+"""How an app may tune synchronization. Owns `SyncOptions`, its defaults and its validation; decides nothing else."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ class SyncOptions:
     """Options of `PowerSyncDatabase.connect`. All times are in seconds.
 
     Attributes:
-        params: client parameters, visible to the service's sync config: anything that JSON can hold.
+        params: client parameters, visible to the service's sync config: anything that JSON can represent.
         app_metadata: shown in the service's logs.
-        include_default_streams: subscribe to the streams that the service gives to everyone.
-        crud_throttle: how long local writes gather before an upload begins.
+        include_default_streams: subscribe to the streams that the service subscribes everyone to.
+        crud_throttle: how long local writes are collected before an upload begins.
         retry_delay: the first wait after a failure; it doubles up to `max_retry_delay`, with full jitter, and starts
-            anew after a success. A local write, `connect` and the network's return cut it short; time that the service
-            or the backend asked for (`Retry-After`) only `connect`.
-        max_retry_delay: the longest wait after a failure, also after the first, and if more time was asked for.
+            over after a success. A local write, `connect` and the network's return cut it short; only `connect` cuts
+            short a wait that the service or the backend asked for (`Retry-After`).
+        max_retry_delay: the longest wait after a failure, including the first, even if a longer one was requested.
         credentials_timeout: deadline of the connector's `fetch_credentials`.
         upload_timeout: deadline of the connector's `upload_data`, counted from its last completed transaction.
-        connect_timeout: deadline for a connection and for the answers of short requests.
-        silence_timeout: a stream that is silent for so long is given up; healthy ones speak every 22 seconds.
-        user_agent: sent with each request to the sync service; None names this engine, or leaves that of `http_client`.
-        proxy: URL of an HTTP proxy for everything; None takes the environment's, though not for this machine itself.
-        verify: how the service's certificate is checked: by the system's authorities (True), by those in a PEM file or
-            a directory (a path), by a context of the app's own, or not at all (False).
-        http_client: used instead of a client of the engine's own; it stays open. It has its own proxy and TLS settings.
+        connect_timeout: deadline for connecting, and for the responses to short requests.
+        silence_timeout: a stream that is silent for this long is closed; healthy ones send a line every 22 seconds.
+        user_agent: sent with each request to the sync service; None names this engine, or keeps that of `http_client`.
+        proxy: URL of an HTTP proxy for everything; None uses the environment's, except for localhost.
+        verify: how to verify the service's certificate: against the system's authorities (True), against those in a
+            PEM file or a directory (a path), with the app's own context, or not at all (False).
+        http_client: used instead of the engine's own client; it stays open. It has its own proxy and TLS settings.
 
     Raises:
-        ValueError: an option is out of its range, or two contradict each other.
+        ValueError: an option is out of range, or two contradict each other.
     """
 
     params: Mapping[str, Any] = field(default_factory=_nothing)
@@ -83,7 +83,7 @@ class SyncOptions:
             raise ValueError("proxy must be an http:// or https:// URL.")
         if self.http_client is not None and (self.proxy is not None or self.verify is not True):
             raise ValueError("proxy and verify are for the engine's own HTTP client; set them on http_client itself.")
-        # What the app changes in its own dictionaries later must not go unnoticed by a comparison of options.
+        # Copied, so that a comparison of options notices when the app changes its own dictionaries later.
         object.__setattr__(self, "params", _json_object("params", self.params))
         object.__setattr__(self, "app_metadata", _json_object("app_metadata", self.app_metadata))
 

@@ -1,6 +1,6 @@
 """The sync service over HTTP: the stream and the checkpoint requests.
 
-Owns requests, deadlines, and the translation of HTTP trouble into the engine's typed errors. Must not know the file.
+Owns requests, deadlines, and the translation of HTTP errors into the engine's typed errors. Must not know the file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MAX_SHORT_BODY = 64 * 1024
 
 
 class SyncService:
-    """One sync service. Uses `client` and leaves it open; times are in seconds; a `user_agent` is sent along."""
+    """One sync service. Uses `client` and leaves it open; times are in seconds; `user_agent` is sent if given."""
 
     def __init__(
         self, client: httpx.AsyncClient, connect_timeout: float, silence_timeout: float, user_agent: str | None
@@ -41,10 +41,10 @@ class SyncService:
     async def open_stream(
         self, credentials: PowerSyncCredentials, request: StreamRequest
     ) -> AsyncGenerator[AsyncIterator[bytes]]:
-        """Open the stream (`POST /sync/stream`) and give its bytes as they come.
+        """Open the stream (`POST /sync/stream`) and yield its bytes as they arrive.
 
         Raises:
-            AuthError: the credentials were refused.
+            AuthError: the credentials were rejected.
             ServiceError: another HTTP error.
             NetworkError: no connection, a dropped one, or silence beyond the deadline.
         """
@@ -66,20 +66,20 @@ class SyncService:
                 yield response.aiter_bytes()
         except httpx.ReadTimeout as error:
             raise NetworkError(
-                f"The sync service was silent for {self._silence_timeout:g} seconds; the connection was given up."
+                f"The sync service was silent for {self._silence_timeout:g} seconds; the connection was closed."
             ) from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise NetworkError(_network_trouble(error)) from error
 
     async def request_checkpoint(self, credentials: PowerSyncCredentials, client_id: str, request_id: int) -> int:
-        """Ask for a checkpoint that includes everything written so far, and return its id.
+        """Request a checkpoint that includes everything written so far, and return its id.
 
-        An answer greater than `request_id` means that such an id was used before; ask again with a greater one.
+        An id greater than `request_id` means that this one was used before; retry with a greater one.
 
         Raises:
-            ServiceError: with status 404 the service is older than 1.24 and knows only the legacy call.
+            ServiceError: with status 404, the service is older than 1.24 and has only the legacy endpoint.
             AuthError, NetworkError: as for the stream.
-            ProtocolError: the answer cannot be read.
+            ProtocolError: the response is invalid.
         """
         body = await self._send(
             credentials,
@@ -90,7 +90,7 @@ class SyncService:
         return _checkpoint_id(body, "checkpoint_request_id")
 
     async def legacy_write_checkpoint(self, credentials: PowerSyncCredentials, client_id: str) -> int:
-        """The same from services before 1.24, which count the ids themselves. Raises as `request_checkpoint`."""
+        """The same for services before 1.24, which choose the ids themselves. Raises as `request_checkpoint`."""
         body = await self._send(credentials, "GET", "/write-checkpoint2.json", params={"client_id": client_id})
         return _checkpoint_id(body, "write_checkpoint")
 
@@ -117,7 +117,7 @@ class SyncService:
         return body
 
     async def _body_of_error(self, response: httpx.Response) -> bytes:
-        """Empty if it does not come: the status alone says that the request was refused."""
+        """Empty if it does not arrive: the status alone says that the request was rejected."""
         try:
             async with asyncio.timeout(self._connect_timeout):
                 return await _short_body(response)
@@ -132,7 +132,7 @@ class SyncService:
 
 
 def is_offline(error: Exception) -> bool:
-    """Whether an error, also of a connector, only says that somebody could not be reached: an everyday matter."""
+    """Whether an error, possibly from a connector, only means that something could not be reached, which is normal."""
     return isinstance(error, NetworkError | OSError | httpx.TransportError)
 
 
@@ -144,18 +144,18 @@ def _checkpoint_id(body: bytes, key: str) -> int:
     try:
         return int(msgspec.json.decode(body)["data"][key])
     except (ValueError, KeyError, TypeError) as error:
-        raise ProtocolError("The sync service answered a checkpoint request with something else.") from error
+        raise ProtocolError("The sync service sent an invalid response to a checkpoint request.") from error
 
 
 def _network_trouble(error: Exception) -> str:
     if isinstance(error, httpx.LocalProtocolError):
-        return "The request to the sync service could not be sent."  # its text may quote headers, and so the token
+        return "The request to the sync service could not be sent."  # the error may quote headers, and so the token
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         return "The sync service cannot be reached."
     if isinstance(error, httpx.RemoteProtocolError | httpx.ReadError | httpx.WriteError):
         return "The connection to the sync service broke."
     if isinstance(error, httpx.DecodingError):
-        return "The sync service sent something that cannot be decompressed."
+        return "The sync service sent data that cannot be decompressed."
     return f"The sync service cannot be reached: {str(error) or type(error).__name__}."
 
 
@@ -171,10 +171,10 @@ async def _short_body(response: httpx.Response) -> bytes:
 def _error_of(response: httpx.Response, body: bytes, credentials: PowerSyncCredentials) -> ServiceError:
     """The error that a response describes: `{"error": {"code", "description", …}}` from the service itself.
 
-    It is shown to people; whatever it repeats of the token is taken out.
+    It is shown to people, so any part of the token in it is removed.
     """
     code: str | None = None
-    description = f"The sync service refused the request: {response.reason_phrase or 'no reason given'}."
+    description = f"The sync service rejected the request: {response.reason_phrase or 'no reason given'}."
     try:
         decoded: Any = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -184,12 +184,11 @@ def _error_of(response: httpx.Response, body: bytes, credentials: PowerSyncCrede
         code = without_tokens(str(fields["code"]), [credentials.token]) if "code" in fields else None
         description = str(fields.get("description") or description)
     kind = AuthError if response.status_code in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN} else ServiceError
-    told = without_tokens(description, [credentials.token])
-    return kind(response.status_code, code, told, _retry_after(response))
+    return kind(response.status_code, code, without_tokens(description, [credentials.token]), _retry_after(response))
 
 
 def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds, given as such or as a date (RFC 9110, 10.2.3)."""
+    """In seconds; the header has either seconds or a date (RFC 9110, 10.2.3)."""
     value = response.headers.get("Retry-After", "")
     if value.isascii() and value.isdecimal():
         return float(value)

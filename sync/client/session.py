@@ -1,7 +1,6 @@
 """One session: the download loop and the upload loop of one connector, and the HTTP client that they share.
 
-Owns what they work with. Imported when a database first connects, and in a thread, since httpx takes a while
-to import.
+Owns what they work with. Imported when a database first connects, in a thread, since importing httpx takes a while.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from sync.client.service import SyncService
 from sync.client.upload import UploadLoop
 from sync.storage import account
 
-# httpx would import these with its first request, on the event loop, and block it for 20 ms.
+# httpx would import these on its first request, on the event loop, and block it for 20 ms.
 for _late in ("httpcore", "anyio", "anyio._backends._asyncio"):
     with contextlib.suppress(ImportError):
         importlib.import_module(_late)
@@ -40,12 +39,12 @@ async def run_session(
     options: SyncOptions,
     upload: Callable[[], Awaitable[None]],
 ) -> None:
-    """Keep file and service in step until cancelled.
+    """Keep the file in sync with the service until cancelled.
 
     Args:
-        database: what is kept in step.
-        connector: gives the credentials.
-        options: how.
+        database: the database to sync.
+        connector: provides the credentials.
+        options: how to sync.
         upload: calls the connector's `upload_data`.
     """
     pool = database.pool
@@ -73,7 +72,7 @@ async def run_session(
 
 @asynccontextmanager
 async def http_client(options: SyncOptions) -> AsyncGenerator[httpx.AsyncClient]:
-    """The app's own client, left open, or a new one. Reading certificates blocks, so that happens in a thread."""
+    """The app's own client, left open, or a new one. Reading certificates blocks, so it happens in a thread."""
     if options.http_client is not None:
         yield options.http_client
         return
@@ -96,7 +95,7 @@ def _new_client(options: SyncOptions) -> httpx.AsyncClient:
 
 
 def _user_agent(options: SyncOptions) -> str | None:
-    """As asked for; otherwise the engine's own, or whatever the app's client says."""
+    """The option if given; otherwise the engine's own, or that of the app's client."""
     if options.user_agent is not None or options.http_client is not None:
         return options.user_agent
     return f"todo-tui-sync httpx/{httpx.__version__} Python/{sys.version_info.major}.{sys.version_info.minor}"

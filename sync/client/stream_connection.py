@@ -1,8 +1,8 @@
 """One connection of the sync stream: its lines, one after the other, and what they do to the file.
 
-Owns the state of the connection: which checkpoint it works towards, what was gathered, what was held back. What a line
-does to the file is `sync.storage`'s; what it looks like on the wire is `sync.protocol`'s; when to connect and how to go
-on after an error is `sync.client.download`'s.
+Owns the state of the connection: the checkpoint it works towards, what is buffered, what is held back. What a line
+does to the file belongs to `sync.storage`, its format to `sync.protocol`, and when to connect and how to continue after
+an error to `sync.client.download`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from sync.storage.subscriptions import RequestedSubscriptions, StreamKey
 logger = logging.getLogger("sync.download")
 
 _TAKE_IN_BYTES = 1 << 20
-"""Downloaded lines gather up to this size before they are written, unless a checkpoint is complete sooner."""
+"""Downloaded lines are buffered up to this size before they are written, unless a checkpoint completes sooner."""
 
 _Received = tuple[Line, int]
 """A line and its length on the wire in bytes."""
@@ -50,17 +50,17 @@ class StreamConnection:
     """The state of one connection, from its request to its last line.
 
     Args:
-        context: of the session.
-        turn: held while lines are taken in or something is published: a checkpoint is valid only before the next, so
-            that the lines of one connection, the end of an upload, and the next connection must take turns.
+        context: the session's context.
+        exclusive: held while lines are processed or something is published: a checkpoint is valid only until the next,
+            so the lines of one connection, the end of an upload, and the next connection must not overlap.
         on_keep_alive: called with each keepalive line.
-        on_completed: called after each complete (None) or partly complete checkpoint (its priority).
+        on_completed: called after each complete (None) or partial checkpoint (its priority).
     """
 
     def __init__(
         self,
         context: SessionContext,
-        turn: asyncio.Lock,
+        exclusive: asyncio.Lock,
         on_keep_alive: Callable[[KeepAlive], Awaitable[None]],
         on_completed: Callable[[int | None], None],
     ) -> None:
@@ -69,7 +69,7 @@ class StreamConnection:
         self._raw_tables = context.raw_tables
         self._options = context.options
         self._streams = context.streams
-        self._turn = turn
+        self._exclusive = exclusive
         self._on_keep_alive = on_keep_alive
         self._on_completed = on_completed
         self._target: TrackedCheckpoint | None = None
@@ -85,7 +85,7 @@ class StreamConnection:
         self._awaited: int | None = None
 
     async def prepare(self) -> StreamRequest:
-        """Read from the file what to ask for."""
+        """Read from the file what to request."""
         options, in_use = self._options, self._streams.keys
 
         def transaction(connection: SqlConnection) -> StreamRequest:
@@ -109,27 +109,27 @@ class StreamConnection:
         return await self._pool.write(transaction)
 
     async def subscriptions_changed(self) -> bool:
-        """Whether the subscriptions in the file differ from those that this connection asked for."""
+        """Whether the subscriptions in the file differ from those that this connection requested."""
         in_use = self._streams.keys
         requested = await self._pool.write(lambda connection: self._subscriptions(connection, in_use))
         return requested != self._requested
 
     def _subscriptions(self, connection: SqlConnection, in_use: Iterable[StreamKey]) -> RequestedSubscriptions:
-        # Renewed first, so that what is in use does not expire, be it after days of sleep.
+        # Renewed first, so that subscriptions in use do not expire, even after days of sleep.
         subscriptions.renew(connection, in_use)
         return subscriptions.requested_subscriptions(connection, include_defaults=self._options.include_default_streams)
 
     async def take(self, lines: Iterable[bytes | bytearray]) -> None:
-        """Take in lines, in their order.
+        """Process lines in order.
 
         Raises:
-            ProtocolError: a line cannot be read, or comes where it must not.
-            ChecksumError: a checkpoint did not add up.
+            ProtocolError: a line is invalid, or not allowed at this point.
+            ChecksumError: a checkpoint's checksums did not match.
         """
         self._board.line_received()
         received, unreadable = _decoded(lines)
         before, changes, after = _around_changes(received)
-        async with self._turn:
+        async with self._exclusive:
             try:
                 for line in before:
                     await self._take_line(*line)
@@ -144,7 +144,7 @@ class StreamConnection:
                 if self._gathered_bytes >= _TAKE_IN_BYTES:
                     await self._take_in_gathered()
             finally:
-                # Also when one of the lines ends the connection: what the ones before it did is shown.
+                # Also when one of the lines ends the connection: the effect of earlier ones is shown.
                 self._board.update_download(self._progress, downloading=self._downloading)
 
     async def _take_in_gathered(self) -> None:
@@ -156,9 +156,9 @@ class StreamConnection:
         """Publish what was held back, if the gate is open now.
 
         Raises:
-            ChecksumError: it does not add up any more.
+            ChecksumError: its checksums no longer match.
         """
-        async with self._turn:
+        async with self._exclusive:
             checkpoint = self._held_back
             if checkpoint is None:
                 return
@@ -169,16 +169,16 @@ class StreamConnection:
                 raise ChecksumError(result.mismatched_buckets)
 
     async def end(self) -> None:
-        """Publish nothing more, and take in the data that has come, so that it need not come again."""
+        """Stop publishing, and store the data received so far, so that it need not be downloaded again."""
         self._held_back = None
         if gathered := self._take_gathered():
             try:
                 await self._pool.write(lambda connection: oplog.take_in(connection, gathered))
-            except Exception as error:  # noqa: BLE001 - it comes again with the next connection
-                logger.warning("downloaded data could not be kept and is downloaded again: %s", error)
+            except Exception as error:  # noqa: BLE001 - the next connection downloads it again
+                logger.warning("downloaded data could not be stored and will be downloaded again: %s", error)
 
     def _are_in_place(self, changes: Sequence[_Received]) -> bool:
-        """Whether lines only change what is all there: then there is no progress to count, and nothing to begin."""
+        """Whether lines only change data that is complete: then there is no progress to count, and nothing to begin."""
         target = self._target
         if target is None or self._downloading or self._gathered:
             return False
@@ -189,9 +189,9 @@ class StreamConnection:
         )
 
     async def _publish_newest(self, changes: Sequence[_Received]) -> None:
-        """Publish the last of several checkpoints that are all here, in one transaction.
+        """Publish the last of several checkpoints that were all received, in one transaction.
 
-        The others are passed over: the last one includes them, and also the checkpoint requests that they told of.
+        The others are skipped: the last one includes them, along with the checkpoint requests that they confirmed.
         """
         target = self._expected_target("a complete checkpoint")
         requested: int | None = None
@@ -227,21 +227,21 @@ class StreamConnection:
             case CheckpointComplete():
                 await self._complete(self._expected_target("a complete checkpoint"), None)
             case PartialCheckpointComplete():
-                await self._complete(self._expected_target("a partly complete checkpoint"), line.priority)
+                await self._complete(self._expected_target("a partial checkpoint"), line.priority)
             case KeepAlive():
                 await self._on_keep_alive(line)
             case UnknownLine():
                 logger.debug("ignored a line of unknown kind: %s", ", ".join(line.kinds))
 
     async def _begin_target(self, target: TrackedCheckpoint, removed_buckets: Iterable[str]) -> None:
-        """Work towards a new checkpoint. The one before may never be completed; its data stays, and counts."""
+        """Work towards a new checkpoint. The previous one may never be completed; its data stays, and counts."""
         removed = tuple(removed_buckets)
         is_full = self._target is None or target.streams is not self._target.streams
         self._held_back = None
         gathered = self._take_gathered()
         self._progress = None
         if not (is_full or removed or gathered):
-            # The most frequent case, one live change: it is worth sparing the writer.
+            # The most frequent case, one live change: worth keeping off the writer.
             requested = self._requested
             self._progress = await self._pool.read(lambda reader: progress.read_target(reader, target, requested))
 
@@ -271,20 +271,20 @@ class StreamConnection:
             oplog.take_in(connection, gathered)
             result = self._publish(connection, target, priority)
             if result.outcome is Outcome.HELD_BACK and priority is None and self._awaited is not None:
-                upload_queue.ask_again(connection, instead_of=self._awaited)
+                upload_queue.request_again(connection, instead_of=self._awaited)
             return result
 
         try:
             result = await self._pool.write(transaction)
         except sqlite3.OperationalError as error:
-            # An index reads into the rows. Only where it fails are they looked at: that is for each row a second time.
+            # An index parses the rows. They are validated only once it fails, as that parses each row a second time.
             damaged = await self._pool.write(lambda connection: oplog.take_in_undamaged(connection, gathered))
             if not damaged:
                 raise
-            told = (
-                f"The service sent rows that are no JSON, in {', '.join(damaged)}; these buckets are downloaded again."
-            )
-            raise ProtocolError(told) from error
+            raise ProtocolError(
+                f"The service sent rows that are not valid JSON, in {', '.join(damaged)}; "
+                "these buckets will be downloaded again."
+            ) from error
         if priority is None:
             self._awaited = None
         self._downloading = self._downloading and priority is not None
@@ -296,12 +296,12 @@ class StreamConnection:
                 logger.debug("a checkpoint waits for the upload queue")
             case _:
                 pass
-        # As in the file: an operation from before the checkpoint that came after it would never be published.
+        # As in the file: an operation from before the checkpoint that arrives after it would never be published.
         self._positions |= {bucket.bucket: target.last_op_id for bucket in target.buckets_within(priority)}
         self._on_completed(priority)
 
     async def _settle(self) -> None:
-        """Let a large download into the oplog. Not with its publishing: each is a transaction as large as the data."""
+        """Move a large download into the oplog, apart from publishing: each is a transaction as large as the data."""
         gathered = self._take_gathered()
 
         def transaction(connection: SqlConnection) -> None:
@@ -333,7 +333,7 @@ class StreamConnection:
 
 
 def _decoded(lines: Iterable[bytes | bytearray]) -> tuple[list[_Received], ProtocolError | None]:
-    """The lines up to the first that cannot be read, and why that cannot."""
+    """The lines up to the first invalid one, and its error."""
     received: list[_Received] = []
     for text in lines:
         if text.strip():
@@ -345,8 +345,8 @@ def _decoded(lines: Iterable[bytes | bytearray]) -> tuple[list[_Received], Proto
 
 
 def _around_changes(received: list[_Received]) -> tuple[list[_Received], list[_Received], list[_Received]]:
-    """The lines that change checkpoints up to the last complete one, what comes before them, and what comes after."""
-    end = max((place for place, (line, _) in enumerate(received, 1) if isinstance(line, CheckpointComplete)), default=0)
+    """What comes before the lines that change checkpoints, those lines up to the last complete one, and the rest."""
+    end = max((index for index, (line, _) in enumerate(received, 1) if isinstance(line, CheckpointComplete)), default=0)
     begin = end
     while begin and isinstance(received[begin - 1][0], CheckpointDiff | DataLine | CheckpointComplete):
         begin -= 1

@@ -1,6 +1,6 @@
-"""Which stream subscriptions the app uses now, and by which handles.
+"""Which stream subscriptions the app is using, and through which handles.
 
-The only place that knows: the file keeps subscriptions, but not who of this process uses them.
+The only module that knows: the file stores subscriptions, but not what uses them in this process.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class StreamsInUse(Generic[UseT]):
         self._uses: dict[StreamKey, set[UseT]] = {}
 
     def add(self, key: StreamKey, use: UseT) -> None:
-        """Count a use of a subscription."""
+        """Add a use of a subscription."""
         self._uses.setdefault(key, set()).add(use)
 
     def remove(self, key: StreamKey, use: UseT) -> None:
-        """End a use; the subscription itself lives on for its time to live."""
+        """End a use; the subscription itself lasts for its time to live."""
         uses = self._uses[key]
         uses.remove(use)
         if not uses:

@@ -1,6 +1,6 @@
 """The lock by which several processes that share a file agree on which of them syncs it.
 
-Owns the lock file beside the database, which holds the number of the process that syncs. The operating system releases
+Owns the lock file beside the database, which contains the id of the process that syncs. The operating system releases
 the lock of a process that dies.
 """
 
@@ -24,10 +24,10 @@ POLL_SECONDS = 1.0
 
 @asynccontextmanager
 async def sync_lock(database: str, on_waiting: Callable[[int | None], None]) -> AsyncGenerator[None]:
-    """Hold the sync lock of a database file; wait for it without a deadline, asking once a second.
+    """Hold the sync lock of a database file; wait for it without a deadline, trying once a second.
 
-    While another process holds it, `on_waiting` is called after each look with that process' number, or None if it
-    is not known. A database in memory has no lock.
+    While another process holds it, `on_waiting` is called after each attempt with the id of that process, or None if
+    unknown. A database in memory has no lock.
     """
     if database == ":memory:":
         yield
@@ -49,7 +49,7 @@ def lock_file(database: str) -> Path:
 
 
 def holder(database: str) -> int | None:
-    """The number of the process that syncs a database file, or None if there is none, or it cannot be told.
+    """The id of the process that syncs a database file, or None if there is none or it is unknown.
 
     Reads a file: call it in a thread.
     """
@@ -60,9 +60,9 @@ def holder(database: str) -> int | None:
     try:
         os.kill(number, 0)
     except ProcessLookupError:
-        return None  # it was killed, and nobody has taken over yet
+        return None  # it was killed, and no other process has taken over yet
     except PermissionError:
-        pass  # it lives, under another user
+        pass  # it is running, as another user
     return number
 
 
@@ -76,14 +76,14 @@ def delete_database(database: str) -> None:
 
 
 async def _acquire(lock: BaseFileLock) -> bool:
-    """Try once. If cancelled, the attempt is still carried out: the caller finds out by `is_locked`."""
+    """Try once. If cancelled, the attempt still completes: `is_locked` shows the caller its result."""
 
     def acquire() -> bool:
         try:
             lock.acquire(blocking=False)
         except Timeout:
             return False
-        with contextlib.suppress(OSError):  # it tells the others who it is; what excludes them is the lock
+        with contextlib.suppress(OSError):  # only informs the others; what excludes them is the lock
             Path(lock.lock_file).write_text(str(os.getpid()), "ascii")
         return True
 

@@ -1,7 +1,7 @@
-"""The upload loop: lets the connector upload what waits, then asks for the checkpoint that brings it back.
+"""The upload loop: lets the connector upload the queue, then requests the checkpoint that brings the changes back.
 
-Owns when an upload runs, its deadline and its next attempt. It is never passive: a local write, the opening of the
-stream, every checkpoint and keepalive, and a timer make it look at the queue again.
+Owns when an upload runs, its deadline and its next attempt. Never stalls: a local write, the opening of the stream,
+every checkpoint and keepalive, and a timer make it check the queue again.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ logger = logging.getLogger("sync.upload")
 _CHECKPOINT_ID_ATTEMPTS = 5
 
 _LOOK_AGAIN_SECONDS = 60.0
-"""The queue is looked at so often though nothing asked for it."""
+"""How often the queue is checked without any other reason."""
 
 
 class UploadLoop:
-    """Runs until it is cancelled; no failure ends it.
+    """Runs until cancelled; no failure ends it.
 
     Args:
-        context: of the session.
+        context: the session's context.
         upload: calls the connector.
     """
 
@@ -56,10 +56,10 @@ class UploadLoop:
         self._backoff = Backoff(context.options.retry_delay, context.options.max_retry_delay, self._mail.retry)
         self._deadline: asyncio.Timeout | None = None
         self._is_legacy_service = False
-        self._said: str | None = None
+        self._last_logged: str | None = None
 
     async def run(self) -> None:
-        """Upload whenever something waits."""
+        """Upload whenever the queue is not empty."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow_progress(), name="sync: upload progress")
             await self._run()
@@ -71,12 +71,12 @@ class UploadLoop:
                 async with asyncio.timeout(_LOOK_AGAIN_SECONDS):
                     await self._mail.due.wait()
             await asyncio.sleep(self._options.crud_throttle)
-            # Cleared before the attempt: what asks for another one meanwhile is not to be lost.
+            # Cleared before the attempt, so that a request for another one during it is not lost.
             self._mail.due.clear()
             self._mail.retry.clear()
             try:
                 await self._drain()
-            except Exception as error:  # noqa: BLE001 - whatever it is, it is reported, and the loop goes on
+            except Exception as error:  # noqa: BLE001 - any error is reported, and the loop continues
                 self._report(error)
                 if isinstance(error, UploadRetryError) and error.renew_credentials:
                     self._credentials.discard()
@@ -113,8 +113,8 @@ class UploadLoop:
             after = await self._pool.read(upload_queue.queue_state)
             if after.head == state.head:
                 raise UploadStalledError(
-                    "The connector returned without completing the first transaction of the upload queue; it is kept "
-                    "and tried again. Call complete() on each transaction that the backend has answered for."
+                    "The connector returned without completing the first transaction in the upload queue, which is "
+                    "kept and retried. Call complete() on each transaction that the backend has answered for."
                 )
             self._backoff.succeeded()
             self._board.update(upload_error=None)
@@ -125,7 +125,7 @@ class UploadLoop:
 
     async def _upload_once(self) -> None:
         seconds = self._options.upload_timeout
-        overdue = NetworkError(f"The upload took longer than {seconds:g} seconds; it is tried again.")
+        overdue = NetworkError(f"The upload took longer than {seconds:g} seconds; retrying.")
         try:
             async with connector_call(seconds, overdue) as self._deadline:
                 await self._upload()
@@ -133,7 +133,7 @@ class UploadLoop:
             self._deadline = None
 
     async def _request_checkpoint(self, state: QueueState) -> None:
-        """Ask the service for a checkpoint that includes all uploads, and let the gate wait for it."""
+        """Request a checkpoint that includes all uploads, and make the gate wait for it."""
         client_id = await self._pool.read(upload_queue.client_id)
         try:
             checkpoint = await self._requested_checkpoint(client_id)
@@ -170,16 +170,16 @@ class UploadLoop:
             else:
                 if at_least <= request_id:
                     return request_id
-        raise ProtocolError("The sync service keeps answering checkpoint requests with ids that were not asked for.")
+        raise ProtocolError("The sync service keeps answering checkpoint requests with ids that were not requested.")
 
     def _report(self, error: Exception | None) -> None:
         self._board.update(uploading=False, upload_error=error)
-        said = None if error is None else self._credentials.redacted(error)
-        if said == self._said:
+        reason = None if error is None else self._credentials.redacted(error)
+        if reason == self._last_logged:
             return
-        self._said = said
+        self._last_logged = reason
         if error is None:
             logger.info("uploads work again")
         else:
             level = logging.INFO if is_offline(error) else logging.WARNING
-            logger.log(level, "upload failed, the changes are kept and tried again: %s", said)
+            logger.log(level, "upload failed, the changes are kept and retried: %s", reason)

@@ -1,4 +1,4 @@
-"""The wire of the sync protocol: typed lines, the request body, checksums.
+"""The wire format of the sync protocol: typed lines, the request body, checksums.
 
 Pure functions and values. Must not do I/O, nor know SQLite or HTTP.
 """

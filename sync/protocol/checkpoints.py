@@ -1,4 +1,4 @@
-"""The checkpoint that a connection works towards: a full checkpoint, changed by diffs.
+"""The checkpoint that a connection works towards: a full checkpoint, updated by diffs.
 
 Owns how lines change it, as values. Must not know how it is validated or published.
 """
@@ -18,8 +18,8 @@ class TrackedCheckpoint:
     Attributes:
         last_op_id: the operation at which all its buckets are consistent.
         write_checkpoint: the newest checkpoint request that it includes, or None.
-        buckets: by name.
-        streams: of the last full checkpoint; diffs never carry them.
+        buckets: its buckets, by name.
+        streams: those of the last full checkpoint; diffs never carry them.
     """
 
     last_op_id: int
@@ -44,5 +44,5 @@ class TrackedCheckpoint:
         return TrackedCheckpoint(diff.last_op_id, diff.write_checkpoint, buckets, self.streams)
 
     def buckets_within(self, priority: int | None) -> tuple[BucketChecksum, ...]:
-        """The buckets of a priority and all above it (numerically not greater); None for all."""
+        """The buckets of a priority and all higher ones (numerically not greater); None for all."""
         return tuple(bucket for bucket in self.buckets.values() if priority is None or bucket.priority <= priority)

@@ -1,7 +1,7 @@
 """The lines of a sync stream, as typed values.
 
-Owns their decoding from JSON. A line is one JSON object with one key that names its kind; kinds that are not known
-are kept apart, not refused, because the service may learn new ones.
+Owns their decoding from JSON. A line is one JSON object with one key that names its kind; unknown kinds are accepted as
+such, because the service may add new ones.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
 
 
 class CheckpointDiff(msgspec.Struct, frozen=True):
-    """A change of the target. An absent `write_checkpoint` means there is none."""
+    """A change to the target. An absent `write_checkpoint` means there is none."""
 
     last_op_id: int
     updated_buckets: tuple[BucketChecksum, ...] = ()
@@ -88,10 +88,10 @@ class DataLine(msgspec.Struct, frozen=True):
     has_more: bool = False
 
     def last_after(self, last: int) -> int:
-        """The id of the last operation, where the bucket is there up to the operation `last`.
+        """The id of the last operation, given that the bucket was received up to the operation `last`.
 
         Raises:
-            ProtocolError: the ids do not grow: something came twice, or in another order.
+            ProtocolError: the ids do not increase: something was sent twice, or out of order.
         """
         for operation in self.data:
             if operation.op_id <= last:
@@ -103,20 +103,20 @@ class DataLine(msgspec.Struct, frozen=True):
 
 
 class CheckpointComplete(msgspec.Struct, frozen=True):
-    """All of the target has been sent."""
+    """The whole target has been sent."""
 
     last_op_id: int
 
 
 class PartialCheckpointComplete(msgspec.Struct, frozen=True):
-    """All buckets of this priority and above (numerically not greater) have been sent."""
+    """All buckets of this and higher priorities (numerically not greater) have been sent."""
 
     last_op_id: int
     priority: int
 
 
 class KeepAlive(msgspec.Struct, frozen=True):
-    """The connection is alive; the token expires in so many seconds (0: it has expired)."""
+    """The connection is alive; the token expires in this many seconds (0: it has expired)."""
 
     token_expires_in: int
 
@@ -147,12 +147,12 @@ def decode_line(text: bytes | bytearray | memoryview) -> Line:
     """Decode one line (without its newline).
 
     Raises:
-        ProtocolError: it is not JSON, or a known kind with wrong contents.
+        ProtocolError: it is not valid JSON, or a known kind with invalid contents.
     """
     try:
         envelope = _decoder.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise ProtocolError(f"The service sent a line that cannot be read: {error}.") from error
+        raise ProtocolError(f"The service sent an invalid line: {error}.") from error
     if envelope.data is not None:
         return envelope.data
     if envelope.token_expires_in is not None:
@@ -167,5 +167,5 @@ def decode_line(text: bytes | bytearray | memoryview) -> Line:
         return line
     try:
         return UnknownLine(tuple(msgspec.json.decode(text, type=dict[str, msgspec.Raw])))
-    except UnicodeDecodeError as error:  # in a key, which the other decoder skips unread
-        raise ProtocolError(f"The service sent a line that cannot be read: {error}.") from error
+    except UnicodeDecodeError as error:  # in a key, which the other decoder skips without decoding
+        raise ProtocolError(f"The service sent an invalid line: {error}.") from error

@@ -1,6 +1,6 @@
 """The body of a stream request.
 
-Owns its shape and encoding. Every subscription carries all three of its keys: the service refuses it otherwise.
+Owns its format and encoding. Every subscription carries all three of its keys: otherwise the service rejects it.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import msgspec
 
 
 class BucketRequest(msgspec.Struct, frozen=True):
-    """A bucket that this client holds up to the operation `after`."""
+    """A bucket that this client has up to the operation `after`."""
 
     name: str
     after: str
 
 
 class StreamSubscriptionRequest(msgspec.Struct, frozen=True):
-    """An explicit subscription of a stream."""
+    """An explicit subscription to a stream."""
 
     stream: str
     parameters: dict[str, Any] | None = None
@@ -27,7 +27,7 @@ class StreamSubscriptionRequest(msgspec.Struct, frozen=True):
 
 
 class SubscriptionsRequest(msgspec.Struct, frozen=True):
-    """All explicit subscriptions, in an order that the checkpoint's `{"sub": i}` refers to."""
+    """All explicit subscriptions, in the order that the checkpoint's `{"sub": i}` refers to."""
 
     include_defaults: bool
     subscriptions: tuple[StreamSubscriptionRequest, ...]

@@ -1,4 +1,4 @@
-"""Declarations of the app's tables, checked when they are made.
+"""Declarations of the app's tables, validated when they are created.
 
-Values only: how they become tables, views and triggers is `sync.storage`'s.
+Values only: `sync.storage` turns them into tables, views and triggers.
 """

@@ -1,4 +1,4 @@
-"""Columns and indexes of a table, and what an upload says of the values before.
+"""Columns and indexes of a table, and which previous values are uploaded.
 
 Owns the public value types `Column`, `Index`, `IndexedColumn` and `TrackPreviousValues`, and which names are allowed.
 Must not know tables.
@@ -20,7 +20,7 @@ _FORBIDDEN = re.compile(r"[\"'%,.#\[\]\\\s\x00-\x1f\x7f]")
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table: a key of the synced JSON row, cast to a SQLite type when it is read."""
+    """A column of a table: a key of the synced JSON row, cast to an SQLite type when read."""
 
     name: str
     type: ColumnType
@@ -61,7 +61,7 @@ class IndexedColumn:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """An index over columns of a table: names, for ascending order, or `IndexedColumn`s."""
+    """An index on columns of a table: names, for ascending order, or `IndexedColumn`s."""
 
     name: str
     columns: tuple[IndexedColumn, ...]
@@ -74,11 +74,11 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class TrackPreviousValues:
-    """What an entry of the upload queue says of the values before an update or a delete.
+    """Which previous values an entry of the upload queue carries for an update or a delete.
 
     Attributes:
         columns: only these; None means all columns.
-        only_when_changed: an update tells only those that it changed. A delete tells all.
+        only_when_changed: updates carry only those that they changed. Deletes carry all.
     """
 
     columns: tuple[str, ...] | None
@@ -97,7 +97,7 @@ def check_name(name: str, what: str) -> None:
         what: what it names, for the message.
 
     Raises:
-        SchemaError: it is empty, or has a character that is not allowed.
+        SchemaError: it is empty, or contains a character that is not allowed.
     """
     if not name:
         raise SchemaError(f"The name of {what} is empty.")

@@ -1,8 +1,8 @@
 """Columns of a table, declared by a class: dataclass, msgspec Struct, pydantic model, TypedDict or named tuple.
 
-Owns the mapping from Python's types to column types; `Table.from_model` is its face. Values take the forms in which
-typed rows are read and written: a bool is 0 or 1, a point in time ISO 8601 text, and what is nested is JSON text.
-pydantic is never imported: its models say themselves what they are.
+Owns the mapping from Python's types to column types; its public API is `Table.from_model`. Values are stored as typed
+rows are read and written: a bool as 0 or 1, a date or time as ISO 8601 text, and a nested value as JSON text. pydantic
+is never imported: its models describe themselves.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import msgspec
 from sync.errors import SchemaError
 from sync.schema.columns import Column, ColumnType
 
-# The first that a type is, or inherits from, decides: bool is an int, and an Enum may be a str.
+# The first that a type is, or inherits from, applies: bool is an int, and an Enum may be a str.
 _COLUMN_TYPES: tuple[tuple[type, ColumnType], ...] = (
     (str, "text"),
     (int, "integer"),
@@ -40,13 +40,13 @@ _UNIONS = (typing.Union, types.UnionType)
 
 
 def columns_of(model: type) -> tuple[Column, ...]:
-    """The columns that a class declares by its fields, in their order and without `id`.
+    """The columns that a class declares with its fields, in order and without `id`.
 
-    A field that has another name outside (pydantic's alias, msgspec's rename) is a column of that name.
+    A field with a different external name (pydantic's alias, msgspec's rename) is a column of that name.
 
     Raises:
         SchemaError: the class has no fields, its `id` is missing or neither `str` nor `UUID`, or a field is of a type
-            that no column can hold; the message names class and field.
+            that no column can store; the message names class and field.
     """
     columns: list[Column] = []
     has_id = False
@@ -58,7 +58,7 @@ def columns_of(model: type) -> tuple[Column, ...]:
         else:
             columns.append(Column(name, _column_type(hint, where)))
     if not has_id:
-        raise SchemaError(f"{model.__name__} has no field 'id'; declare `id: str`, for every row has one.")
+        raise SchemaError(f"{model.__name__} has no field 'id'; declare `id: str`, as every row has one.")
     return tuple(columns)
 
 
@@ -79,7 +79,7 @@ def _fields(model: Any) -> Iterator[tuple[str, Any]]:
             yield from typing.get_type_hints(model, include_extras=True).items()
         else:
             raise SchemaError(
-                f"{name} declares no table: it is no dataclass, msgspec Struct, pydantic model, TypedDict or"
+                f"{name} cannot declare a table: it is not a dataclass, msgspec Struct, pydantic model, TypedDict or"
                 " named tuple."
             )
     except NameError as error:
@@ -91,7 +91,7 @@ def _is_struct(model: Any) -> bool:
 
 
 def _pydantic_name(where: str, name: str, field: Any) -> str:
-    """A model reads a field by its validation alias and writes it by its serialization alias: they must be one."""
+    """A model reads a field by its validation alias and writes it by its serialization alias: they must be equal."""
     read: Any = name if field.validation_alias is None else field.validation_alias
     written: Any = name if field.serialization_alias is None else field.serialization_alias
     if read != written:
@@ -104,11 +104,11 @@ def _pydantic_name(where: str, name: str, field: Any) -> str:
 def _check_id(hint: Any, where: str) -> None:
     kind = _plain(hint)
     if not (isinstance(kind, type) and issubclass(kind, (str, UUID)) and not issubclass(kind, Enum)):
-        raise SchemaError(f"{where} is of type {_told(hint)}; an id is a `str` or a `UUID` and never None.")
+        raise SchemaError(f"{where} is of type {_type_name(hint)}; an id is a `str` or a `UUID` and never None.")
 
 
 def _plain(hint: Any) -> Any:
-    """A type without what only annotates it, renames it, or says whether a key may be absent."""
+    """A type without anything that only annotates it, renames it, or marks a key as optional."""
     while True:
         origin = typing.get_origin(hint)
         if origin in {typing.Annotated, typing.Required, typing.NotRequired, typing.Final}:
@@ -139,7 +139,7 @@ def _column_type(hint: Any, where: str) -> ColumnType:
         if _is_json(cast("type[Any]", kind)):
             return "text"
     raise SchemaError(
-        f"{where} is of type {_told(hint)}, which no column can hold. Use text, numbers, dates and times, UUID,"
+        f"{where} is of type {_type_name(hint)}, which no column can store. Use text, numbers, dates and times, UUID,"
         " Decimal, enums, or lists, dicts and models of these."
     )
 
@@ -161,14 +161,14 @@ def _type_of_values(values: Iterable[object], hint: Any, where: str) -> ColumnTy
 
 
 def _common(found: set[ColumnType], hint: Any, where: str) -> ColumnType:
-    """One column casts all its values to one type."""
+    """A column casts all its values to one type."""
     if found == {"integer", "real"}:
         return "real"
     if len(found) == 1:
         return found.pop()
     what = "has no values" if not found else f"would need columns of the types {' and '.join(sorted(found))}"
-    raise SchemaError(f"{where} is of type {_told(hint)}, which {what}; a column has one type.")
+    raise SchemaError(f"{where} is of type {_type_name(hint)}, which {what}; a column has one type.")
 
 
-def _told(hint: Any) -> str:
+def _type_name(hint: Any) -> str:
     return hint.__qualname__ if isinstance(hint, type) and not typing.get_origin(hint) else str(hint)

@@ -1,8 +1,8 @@
-"""Raw tables: SQLite tables that the app makes and migrates itself, and into which the engine writes synced rows.
+"""Raw tables: SQLite tables that the app creates and migrates itself, and to which the engine writes synced rows.
 
-Owns the public value types `RawTable`, `RawTableSchema`, `PendingStatement` and `PendingStatementParameter`. Knows
-nothing of SQL connections: rows are written by `sync.storage.raw_tables`, local writes are recorded by the triggers of
-`sync.storage.raw_table_triggers`.
+Owns the public value types `RawTable`, `RawTableSchema`, `PendingStatement` and `PendingStatementParameter`. Must not
+know SQL connections: `sync.storage.raw_tables` writes rows, and the triggers of `sync.storage.raw_table_triggers`
+record local writes.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class PendingStatement:
 
     Args:
         sql: one SQL statement with `?` parameters.
-        params: where the parameters take their values from, in their order.
+        params: where the parameters take their values from, in order.
     """
 
     sql: str
@@ -65,10 +65,10 @@ class RawTableSchema:
     It needs a text column `id` that is its primary key, or unique.
 
     Args:
-        table_name: of the SQLite table; None if it is called as the synced table is.
+        table_name: the name of the SQLite table; None if it is that of the synced table.
         synced_columns: the columns that are synced, others are the app's own; None for all.
-        insert_only: local inserts are uploaded, but are not kept in step; updates and deletes are refused.
-        track_previous_values: what an entry of the upload queue tells of the values before; True for all columns.
+        insert_only: local inserts are uploaded, but not kept in sync; updates and deletes are rejected.
+        track_previous_values: which previous values an entry of the upload queue carries; True for all columns.
         ignore_empty_updates: updates that change no synced column are not uploaded.
     """
 
@@ -96,18 +96,18 @@ class RawTableSchema:
 
 @dataclass(frozen=True, slots=True)
 class RawTable:
-    """A synced table whose rows the engine writes into a table of the app.
+    """A synced table whose rows the engine writes to a table of the app.
 
     Args:
         name: the name of the synced table (the `object_type` of its rows).
         schema: the app's table. Statements that are not given are inferred from its columns.
         put: inserts or updates one row.
-        delete: deletes one row; its parameters are ids only.
-        clear: one SQL statement that empties the table when the database is cleared. If it is missing, the table of
-            `schema` is emptied; without a schema, each known row is deleted by `delete`.
+        delete: deletes one row; its only parameters are ids.
+        clear: one SQL statement that empties the table when the database is cleared. If None, the table of `schema` is
+            emptied; without a schema, each known row is deleted by `delete`.
 
     Raises:
-        SchemaError: there is neither a schema nor both statements, or a statement or a name cannot be used.
+        SchemaError: there is neither a schema nor both statements, or a statement or a name is invalid.
     """
 
     name: str
@@ -122,7 +122,7 @@ class RawTable:
         if self.schema is None and (self.put is None or self.delete is None):
             raise SchemaError(f"Raw table {self.name!r} has no schema; it needs both a put and a delete statement.")
         if self.delete is not None and any(parameter.kind != "id" for parameter in self.delete.params):
-            raise SchemaError(f"The delete statement of raw table {self.name!r} may have the id as parameter only.")
+            raise SchemaError(f"The delete statement of raw table {self.name!r} may only have the id as a parameter.")
         if self.schema is not None:
             self._validate_schema(self.schema)
 
@@ -130,20 +130,22 @@ class RawTable:
         table_name = self.name if schema.table_name is None else schema.table_name
         if not table_name or "\0" in table_name or table_name.lower().startswith(("ps_", "sqlite_")):
             raise SchemaError(
-                f"Raw table {self.name!r} cannot be kept in the table {table_name!r}: the name is empty, not allowed "
-                "or begins with a prefix that the engine keeps for itself."
+                f"Raw table {self.name!r} cannot be stored in the table {table_name!r}: the name is empty, not allowed "
+                "or begins with a reserved prefix."
             )
         seen: set[str] = set()
         for column in schema.synced_columns or ():
             if column.lower() == "id":
-                raise SchemaError(f"Raw table {self.name!r} declares a column 'id'; it is always synced, leave it out.")
+                raise SchemaError(f"Raw table {self.name!r} declares a column 'id'; leave it out, it is always synced.")
             if not column or column.lower() in seen:
-                raise SchemaError(f"Raw table {self.name!r} declares the synced column {column!r} twice, or empty.")
+                raise SchemaError(
+                    f"Raw table {self.name!r} declares the synced column {column!r} twice, or it is empty."
+                )
             seen.add(column.lower())
 
     @property
     def table_name(self) -> str | None:
-        """The name of the app's table, or None if there is no schema to tell it."""
+        """The name of the app's table, or None if there is no schema."""
         if self.schema is None:
             return None
         return self.name if self.schema.table_name is None else self.schema.table_name
@@ -153,7 +155,7 @@ def validate_raw_tables(raw_tables: Iterable[RawTable], table_names: Iterable[st
     """Check that no raw table shares a name with another one or with the view of a table.
 
     Raises:
-        SchemaError: one does (SQLite does not tell `A` from `a`).
+        SchemaError: one does (SQLite does not distinguish `A` from `a`).
     """
     taken = {name.lower() for name in table_names}
     local = set(taken)
@@ -164,6 +166,7 @@ def validate_raw_tables(raw_tables: Iterable[RawTable], table_names: Iterable[st
         if table.table_name is not None:
             if table.table_name.lower() in local:
                 raise SchemaError(
-                    f"Raw table {table.name!r} is kept in {table.table_name!r}, which another table of the schema uses."
+                    f"Raw table {table.name!r} is stored in {table.table_name!r}, which another table of the schema "
+                    "uses."
                 )
             local.add(table.table_name.lower())

@@ -1,7 +1,7 @@
-"""The app's schema: its tables, validated when they are made.
+"""The app's schema: its tables, validated when they are created.
 
-Owns the public value types `Schema` and `Table`. Knows nothing of SQL connections: how a schema becomes views and
-triggers is `sync.storage.views`.
+Owns the public value types `Schema` and `Table`. Must not know SQL connections: `sync.storage.views` turns a schema
+into views and triggers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sync.schema.columns import Column, Index, TrackPreviousValues, check_name
 from sync.schema.raw_tables import RawTable, validate_raw_tables
 
 MAX_COLUMNS = 1999
-"""A view has at most 2,000 columns, of which one is the id (SQLite's SQLITE_MAX_COLUMN)."""
+"""A view has at most 2,000 columns, one of which is the id (SQLite's SQLITE_MAX_COLUMN)."""
 
 METADATA_COLUMN = "_metadata"
 DELETED_COLUMN = "_deleted"
@@ -23,7 +23,7 @@ _HIDDEN_COLUMNS = (METADATA_COLUMN, DELETED_COLUMN)
 
 
 class TableOptions(TypedDict, total=False):
-    """The options of a `Table`, as its constructor takes them by keyword."""
+    """The options of a `Table`, as keyword arguments of its constructor."""
 
     indexes: Iterable[Index]
     local_only: bool
@@ -36,22 +36,22 @@ class TableOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of the app. The text column `id` is always there and is not declared.
+    """A table of the app. The text column `id` always exists and is not declared.
 
     Args:
         name: the name of the synced table (the `object_type` of its rows).
         columns: at most 1,999; 1,997 with `track_metadata`.
-        indexes: built over the local copy.
+        indexes: created on the local copy.
         local_only: rows stay on this device; nothing is queued for upload.
-        insert_only: inserts are queued for upload and not stored; such writes hold back no downloaded data.
+        insert_only: inserts are queued for upload and not stored; such writes do not hold back downloaded data.
         view_name: the table's name in SQL, if not `name`. Entries of the upload queue carry `name`.
-        track_previous_values: entries of updates and deletes carry the values before (True: of all columns).
-        track_metadata: the table has a hidden column `_metadata`, whose text goes along in the entry and is not
-            stored; and `UPDATE … SET _deleted = TRUE, _metadata = …` is a delete that carries metadata.
+        track_previous_values: entries for updates and deletes carry the previous values (True: of all columns).
+        track_metadata: the table has a hidden column `_metadata`, whose text is sent along in the entry and not
+            stored; and an update that sets `_deleted = TRUE, _metadata = …` is a delete that carries metadata.
         ignore_empty_updates: an update that changes nothing queues nothing.
 
     Raises:
-        SchemaError: a name is not allowed or stands twice, an index or `track_previous_values` names an unknown
+        SchemaError: a name is not allowed or used twice, an index or `track_previous_values` names an unknown
             column, or options contradict each other.
     """
 
@@ -97,9 +97,7 @@ class Table:
         for given, what in ((self.name, "table"), (self.view_name, "view")):
             check_name(given, f"{what} {given!r}")
             if given.lower().startswith(("ps_", "sqlite_")):
-                raise SchemaError(
-                    f"The name of {what} {given!r} begins with a prefix that the engine keeps for itself."
-                )
+                raise SchemaError(f"The name of {what} {given!r} begins with a prefix that is reserved for the engine.")
         self._check_options()
         self._check_columns()
         self._check_indexes()
@@ -110,14 +108,14 @@ class Table:
 
         Args:
             model: a dataclass, msgspec Struct, pydantic model, TypedDict or named tuple. Dates, times, UUID, Decimal
-                and what is nested become TEXT, a bool becomes INTEGER; None is NULL.
+                and nested values become TEXT, a bool becomes INTEGER; None is NULL.
             name: the table's name.
-            options: as of `Table` itself.
+            options: the options of `Table` itself.
 
         Raises:
-            SchemaError: no column can hold a field's type, or the table is not valid; the field is named.
+            SchemaError: no column can store a field's type, or the table is invalid; the message names the field.
         """
-        from sync.schema.from_class import columns_of  # most schemas are not made from classes
+        from sync.schema.from_class import columns_of  # most schemas are not declared by classes
 
         return cls(name, columns_of(model), **options)
 
@@ -130,7 +128,7 @@ class Table:
             ("track_metadata", self.track_metadata),
         ):
             if is_set:
-                raise SchemaError(f"Table {self.name!r} is local_only and uploads nothing: {option} has no meaning.")
+                raise SchemaError(f"Table {self.name!r} is local_only and uploads nothing: {option} has no effect.")
 
     def _check_columns(self) -> None:
         hidden = _HIDDEN_COLUMNS if self.track_metadata else ()
@@ -142,7 +140,7 @@ class Table:
             check_name(column.name, f"column {column.name!r} of table {self.name!r}")
             name = column.name.lower()
             if name == "id":
-                raise SchemaError(f"Table {self.name!r} declares a column 'id'; it is always there, leave it out.")
+                raise SchemaError(f"Table {self.name!r} declares a column 'id'; leave it out, it always exists.")
             if name in hidden:
                 raise SchemaError(f"Table {self.name!r} declares {column.name!r}, a hidden column of track_metadata.")
             if name in seen:
@@ -179,12 +177,12 @@ class Schema:
     """The tables that the app knows. Rows of other tables are kept until a schema names them.
 
     Args:
-        tables: shown as views over the engine's own tables.
-        raw_tables: written into tables of the app's own.
+        tables: shown as views on the engine's own tables.
+        raw_tables: written to the app's own tables.
 
     Raises:
-        SchemaError: two tables share a name or a view name (SQLite does not tell `A` from `a`), or would share the
-            name of an index inside the file.
+        SchemaError: two tables share a name or a view name (SQLite does not distinguish `A` from `a`), or would share
+            the name of an index inside the file.
     """
 
     tables: tuple[Table, ...]

@@ -1,4 +1,4 @@
-"""Cancellation that waits: for work in threads, which nothing can cancel, and for tasks to be gone."""
+"""Cancellation that waits: for work in threads, which cannot be cancelled, and for tasks to end."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 
 async def run_to_completion(awaitable: Awaitable[T]) -> T:
-    """Await something to its end even when cancelled meanwhile; the cancellation is raised afterwards.
+    """Await something to its end even if cancelled; the cancellation is raised afterwards.
 
-    What was awaited keeps its effects; its result is lost then.
+    Its effects remain; its result is lost in that case.
     """
     task = asyncio.ensure_future(awaitable)
     cancelled: asyncio.CancelledError | None = None
@@ -29,7 +29,7 @@ async def run_to_completion(awaitable: Awaitable[T]) -> T:
 
 
 async def end_task(task: asyncio.Task[Any]) -> None:
-    """Cancel a task and wait until it has ended, however it does."""
+    """Cancel a task and wait until it has ended in any way."""
     task.cancel()
     await asyncio.wait({task})
     if not task.cancelled():

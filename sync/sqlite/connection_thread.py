@@ -1,7 +1,7 @@
 """One connection to the file, on a thread of its own.
 
-Owns how a connection is opened and set up, how a function runs on its thread, and how it is lent to others as a raw
-aiosqlite connection and taken back unharmed. Must not know which connection serves whom: `sync.sqlite.pool` does.
+Owns how a connection is opened and set up, how a function runs on its thread, and how it is lent out as a raw
+aiosqlite connection and restored afterwards. Must not know who uses which connection: `sync.sqlite.pool` does.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BUSY_TIMEOUT_SECONDS = 10.0
 
 _INTERRUPT_AGAIN_SECONDS = 0.01
 
-_WRITER_CACHE_KIB = 8 << 10  # what a large transaction changes outgrows SQLite's 2 MB, and is written and read twice
+_WRITER_CACHE_KIB = 8 << 10  # a large transaction outgrows SQLite's 2 MB, and its pages are written and read twice
 
 
 class ConnectionThread(aiosqlite.Connection):
@@ -41,7 +41,7 @@ class ConnectionThread(aiosqlite.Connection):
         self._closing: asyncio.Future[None] | None = None
 
     async def open(self, *, set_up: Callable[[SqlConnection], None]) -> None:
-        """Open the file and run `set_up`. Is never broken off halfway."""
+        """Open the file and run `set_up`. Completes even if cancelled."""
 
         async def start() -> None:
             await self
@@ -53,8 +53,8 @@ class ConnectionThread(aiosqlite.Connection):
     async def run(self, function: Callable[[], T], *, interrupt: bool = False) -> T:
         """Run `function` on the connection's thread.
 
-        If cancelled, first waits until the thread has finished it, so that nothing of it happens later; with
-        `interrupt`, the SQL that is running is broken off.
+        If cancelled, first waits until the thread has finished it, so that none of it happens later; with `interrupt`,
+        the running SQL is interrupted.
 
         Raises:
             DatabaseClosedError: the connection is closed.
@@ -69,11 +69,11 @@ class ConnectionThread(aiosqlite.Connection):
         idle = self._queue(_nothing)
         while not idle.done():
             if interrupt and self._connection is not None:
-                self._connection.interrupt()  # has no effect on a statement that has not begun yet: say it again
+                self._connection.interrupt()  # repeated, as it has no effect on a statement that has not started yet
             await asyncio.wait({idle}, timeout=_INTERRUPT_AGAIN_SECONDS if interrupt else None)
 
     def _queue(self, function: Callable[[], T]) -> asyncio.Future[T]:
-        """As aiosqlite's own way to its thread, without the coroutine and the wrapping around each function."""
+        """Like aiosqlite's own queue to its thread, without a coroutine and a wrapper for each function."""
         if not self._running or self._connection is None:
             raise DatabaseClosedError("The database is closed.")
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
@@ -81,7 +81,7 @@ class ConnectionThread(aiosqlite.Connection):
         return done
 
     async def close(self) -> None:
-        """Close, after what the thread has still to do. Idempotent; cancelled, it still closes."""
+        """Close, after the thread's pending work. Idempotent; if cancelled, it still closes."""
         if self._closing is None:
             self._closing = asyncio.ensure_future(self._close())
         await run_to_completion(self._closing)
@@ -96,18 +96,18 @@ class ConnectionThread(aiosqlite.Connection):
 
         Args:
             after_call: run on the thread after each call that left no transaction open and changed something, with
-                the tables that were changed since the loan began.
-            set_up: makes the connection what it was, whatever was done to it.
+                the tables changed since the loan began.
+            set_up: restores the connection's settings, whatever was done to it.
         """
         return Loan(self, self._conn, after_call, set_up)
 
 
 def _nothing() -> None:
-    """Queued behind a function to learn when that one has ended."""
+    """Queued after a function to find out when that has ended."""
 
 
 class Loan(aiosqlite.Connection):
-    """A connection in other hands. Has no thread of its own, and is of no use once it was taken back."""
+    """A connection lent out. Has no thread of its own, and cannot be used after it was taken back."""
 
     def __init__(
         self,
@@ -129,14 +129,14 @@ class Loan(aiosqlite.Connection):
         connection = self._connection = self._connector()
 
         def begin() -> None:
-            # To set an authorizer makes SQLite prepare all statements anew, and so tell the tables of each.
+            # Setting an authorizer makes SQLite prepare all statements again, and so report the tables of each.
             connection.set_authorizer(self._recorder)
             self._total_changes = connection.total_changes
 
         await self._owner.run(begin)
 
     async def take_back(self) -> None:
-        """End all cursors, roll back what was left open, and put all settings back. Waits for calls that still run."""
+        """Close all cursors, roll back an open transaction, and restore all settings. Waits for running calls."""
         connection, self._connection = self._connection, None
         self._running = False
         if connection is None:
@@ -145,16 +145,16 @@ class Loan(aiosqlite.Connection):
         def restore() -> None:
             self._owner.connection.release()
             set_up_rows(connection)
-            self._owner.connection.take_over()
+            self._owner.connection.install_authorizer()
             self._set_up(self._owner.connection)
 
-        with contextlib.suppress(DatabaseClosedError):  # which has released everything
+        with contextlib.suppress(DatabaseClosedError):  # closing has released everything
             await self._owner.run(restore)
 
     async def _execute(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         connection = self._connection
         if connection is None or not cast("Any", self._owner)._running:
-            raise ValueError("no active connection")  # as aiosqlite itself has it, and as SQLAlchemy knows it
+            raise ValueError("no active connection")  # aiosqlite's own message, which SQLAlchemy recognizes
 
         def call() -> Any:
             try:
@@ -164,11 +164,11 @@ class Loan(aiosqlite.Connection):
                 return result
             finally:
                 if not connection.in_transaction:
-                    self._tell(connection)
+                    self._notify(connection)
 
         return await cast("Any", super())._execute(call)
 
-    def _tell(self, connection: sqlite3.Connection) -> None:
+    def _notify(self, connection: sqlite3.Connection) -> None:
         written = frozenset(self._recorder.written)
         if connection.total_changes != self._total_changes or SCHEMA_TABLE in written:
             self._after_call(written)
@@ -178,7 +178,7 @@ class Loan(aiosqlite.Connection):
         """Does nothing: the connection is taken back at the end of the lease."""
 
     def stop(self) -> None:
-        """Does nothing: the thread is not of this object."""
+        """Does nothing: this object does not own the thread."""
 
 
 def _connect(path: str) -> sqlite3.Connection:
@@ -190,33 +190,33 @@ def _connect(path: str) -> sqlite3.Connection:
 
 
 def set_up_rows(connection: sqlite3.Connection) -> None:
-    """How values come out, and that transactions are begun by nobody but us."""
+    """Set how values are returned, and that only explicit BEGINs start transactions."""
     connection.isolation_level = None
     connection.row_factory = sqlite3.Row
     connection.text_factory = str
 
 
 def set_up_reader(connection: SqlConnection) -> None:
-    """Of a connection that must not write."""
+    """Set up a connection that must not write."""
     connection.execute("PRAGMA recursive_triggers = OFF")
     connection.execute("PRAGMA query_only = ON")
 
 
 def set_up_writer(connection: SqlConnection) -> None:
-    """Of the one connection that writes."""
+    """Set up the one connection that writes."""
     connection.execute("PRAGMA query_only = OFF")
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA recursive_triggers = OFF")
-    # Debian's SQLite overwrites what is deleted, which doubles the writing.
+    # Debian's SQLite overwrites deleted content, which doubles the amount written.
     connection.execute("PRAGMA secure_delete = OFF")
     connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}")
     _switch_to_wal(connection)
     connection.execute(f"PRAGMA journal_size_limit = {wal.KEPT_BYTES}")
-    connection.execute("PRAGMA wal_autocheckpoint = 0")  # `sync.sqlite.wal` does it, beside the writer
+    connection.execute("PRAGMA wal_autocheckpoint = 0")  # `sync.sqlite.wal` does it, in parallel with the writer
 
 
 def _switch_to_wal(connection: SqlConnection) -> None:
-    """Another process that opens the same new file makes this fail at once, without SQLite's own waiting."""
+    """If another process opens the same new file, this fails immediately without SQLite's busy timeout: retry here."""
     deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
     while True:
         try:
@@ -230,7 +230,7 @@ def _switch_to_wal(connection: SqlConnection) -> None:
 
 
 def make_private_file(path: str) -> None:
-    """Make the file with mode 0600, if there is none."""
+    """Create the file with mode 0600, if it does not exist."""
     # An existing file is not opened here: closing it again would drop the locks that SQLite holds on it elsewhere in
     # this process.
     with contextlib.suppress(FileExistsError):
@@ -238,7 +238,7 @@ def make_private_file(path: str) -> None:
 
 
 def why_not_opened(path: str, error: Exception) -> str:
-    """One sentence for the one who gave the path."""
+    """Why the file could not be opened, in one sentence for the user."""
     if isinstance(error, sqlite3.DatabaseError) and "not a database" in str(error):
         return f"{path} is not a SQLite database; it was left as it is. Move it away or choose another file."
     if isinstance(error, OSError) and error.strerror:

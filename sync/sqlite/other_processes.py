@@ -1,8 +1,8 @@
 """Commits of other processes on the same file.
 
-Owns how they are noticed: the file and its log are looked at ten times a second, which costs two stats; only if they
-differ is SQLite asked, whose `data_version` grows with commits of all connections but the one that asks. The engine
-commits on one connection only, the one that is asked here. Must not run any other SQL.
+Owns how they are noticed: the file and its log are checked ten times a second, which takes two stats; only if they
+differ is SQLite queried, whose `data_version` grows with commits of all connections except the one that queries it. The
+engine commits on only one connection, the one queried here. Must not run any other SQL.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ async def watch_other_processes(
     """Call `announce` after each commit of another process, until cancelled.
 
     Args:
-        path: of the database file.
-        data_version: asks the connection that writes.
+        path: the database file.
+        data_version: queries the writing connection.
         announce: called on the event loop.
     """
     files = [path, f"{path}-wal"]
@@ -37,13 +37,13 @@ async def watch_other_processes(
         stamps = _stamps(files)
         if stamps == last_stamps and settled:
             continue
-        # A commit within the same tick of the file system's clock leaves no new stamp: look once more.
+        # A commit within the same tick of the file system's clock leaves no new stamp: check once more.
         settled = stamps == last_stamps
         last_stamps = stamps
         try:
             version = await data_version()
         except sqlite3.Error as error:
-            logger.warning("changes of other processes may be seen late: %s", error)
+            logger.warning("changes by other processes may be noticed late: %s", error)
             settled = False
             continue
         if version != last_version:

@@ -1,8 +1,8 @@
 """Connections to the database file: one writer, several readers, and what each commit changed.
 
-Owns who may use which connection when, the transactions, and tells after each commit which tables it changed, once.
+Owns access to the connections, the transactions, and the notification after each commit about the tables it changed.
 SQL runs on the connections' own threads, never on the event loop; a whole function runs there in one hop. Must not
-know what the tables mean (`sync.storage` does) nor anything of the sync protocol.
+know what the tables mean (`sync.storage` does) nor anything about the sync protocol.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ T = TypeVar("T")
 logger = logging.getLogger("sync.connection")
 
 ChangeListener = Callable[[frozenset[str] | None], None]
-"""Called on the event loop after a commit with the names of the changed tables; None means any table may have."""
+"""Called on the event loop after a commit with the names of the changed tables; None means any may have changed."""
 
 READERS = 3
 
@@ -52,18 +52,18 @@ _WAL_TURN_SECONDS = 5.0
 class ConnectionPool:
     """One writer and several readers over one database file.
 
-    A query that is one call takes one of the readers. What lasts longer (a lease, a read transaction, a stream of rows)
-    takes a connection of its own, so that whoever holds one can wait for any call.
+    A query in a single call uses one of the readers. Longer uses (a lease, a read transaction, a stream of rows) have a
+    connection of their own, so that any other call can be awaited meanwhile.
 
     Args:
-        path: the file, made with mode 0600 if it is missing, or `":memory:"`.
+        path: the file, created with mode 0600 if it does not exist, or `":memory:"`.
         readers: how many queries may run at once, at least 1.
         before_write: run at the start of each write transaction, on the writer's thread.
         before_commit: run at the end of each write transaction, on the writer's thread.
 
     Attributes:
-        path: as it was given; once the file is open, its real path.
-        changed_rows: the rows that this process changed, of tables that `record_rows` was asked for.
+        path: as given; once the file is open, its real path.
+        changed_rows: the rows that this process changed, in tables passed to `record_rows`.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class ConnectionPool:
         before_commit: Callable[[SqlConnection], None],
     ) -> None:
         if readers < 1:
-            raise ValueError(f"A database needs at least one reader, not {readers}.")
+            raise ValueError(f"readers must be at least 1, not {readers}.")
         self.path = self._name = str(path)
         self._in_memory = self._name == ":memory:"
         self._mark = OpenMark(self._name)
@@ -86,7 +86,7 @@ class ConnectionPool:
         self._writer: ConnectionThread | None = None
         self._readers: list[ConnectionThread] = []
         self._idle_readers: list[ConnectionThread] = []
-        self._reader_turns = asyncio.Semaphore(readers)  # whoever waits is served in order, unlike by a queue
+        self._reader_turns = asyncio.Semaphore(readers)  # serves waiting tasks in order, unlike a queue
         self._leased: set[ConnectionThread] = set()
         self._spare: list[ConnectionThread] = []
         self._listeners: list[ChangeListener] = []
@@ -104,11 +104,11 @@ class ConnectionPool:
         Only a file that passed both is switched to WAL.
 
         Raises:
-            DatabaseOpenError: the file cannot be used and is left as it was, or this object was opened before.
-            DatabaseInUseError: another process has had the file for itself alone for several seconds.
+            DatabaseOpenError: the file cannot be used and was not changed, or this object was opened before.
+            DatabaseInUseError: another process has had exclusive use of the file for several seconds.
         """
         if self._was_opened:
-            raise DatabaseOpenError("This database object has been opened before; make a new one to open it again.")
+            raise DatabaseOpenError("This database object has been opened before; create a new one to open it again.")
         self._was_opened = True
         self._loop = asyncio.get_running_loop()
         try:
@@ -140,7 +140,7 @@ class ConnectionPool:
             raise
 
     async def close(self) -> None:
-        """Close all connections, after the transactions that are running. Idempotent; cancelled, it still closes."""
+        """Close all connections, after the running transactions. Idempotent; if cancelled, it still closes."""
         self.refuse_nested_use()
         await run_to_completion(self._close())
 
@@ -159,7 +159,7 @@ class ConnectionPool:
             await self._mark.take_down()
 
     def require_open(self) -> None:
-        """Raises DatabaseClosedError if the database is not open."""
+        """Raise DatabaseClosedError if the database is not open."""
         self._open_writer()
 
     def listen(self, listener: ChangeListener) -> None:
@@ -167,7 +167,7 @@ class ConnectionPool:
         self._listeners.append(listener)
 
     async def record_rows(self, tables: Iterable[tuple[str, str]]) -> None:
-        """Have the changed rows of these tables noted from here on. Arguments and errors as `RowRecorder.record`."""
+        """Record the changed rows of these tables from now on. Arguments and errors as for `RowRecorder.record`."""
         self.refuse_nested_use()
         async with self._write_lock:
             writer = self._open_writer()
@@ -178,7 +178,7 @@ class ConnectionPool:
     async def write(self, function: Callable[[SqlConnection], T]) -> T:
         """Run `function` in a write transaction of its own, in one hop; roll back if it raises.
 
-        If cancelled once it runs, the transaction is still carried out before the cancellation is raised.
+        If cancelled once it is running, the transaction still completes before the cancellation is raised.
         """
         self.refuse_nested_use()
         async with self._write_lock:
@@ -188,7 +188,7 @@ class ConnectionPool:
                 self._announce_committed()
 
     async def write_in_bulk(self, function: Callable[[SqlConnection], T]) -> T:
-        """As `write`, for large transactions in a row: waits first if the write-ahead log has grown long."""
+        """Like `write`, for several large transactions in a row: waits first if the write-ahead log has grown long."""
         if self._wal is not None:
             await self._wal.until_short()
         return await self.write(function)
@@ -216,7 +216,7 @@ class ConnectionPool:
 
     @asynccontextmanager
     async def writer(self) -> AsyncGenerator[aiosqlite.Connection]:
-        """The writing connection itself. What is left open at the end is rolled back."""
+        """The writing connection itself. A transaction left open at the end is rolled back."""
         self.refuse_nested_use()
         async with self._write_lock:
             writer = self._open_writer()
@@ -279,7 +279,7 @@ class ConnectionPool:
 
     @asynccontextmanager
     async def read_transaction(self) -> AsyncGenerator[ReadTransaction]:
-        """Several queries on one snapshot, that of the beginning."""
+        """Several queries on one snapshot, taken at the beginning."""
         self.refuse_nested_use()
         async with self._leased_reader() as reader:
             transaction = ReadTransaction(lambda function: reader.run(function, interrupt=True), reader.connection)
@@ -298,10 +298,10 @@ class ConnectionPool:
     async def stream(
         self, sql: str, parameters: Parameters, convert: Callable[[list[Row]], list[T]]
     ) -> AsyncGenerator[T]:
-        """The rows of a query one by one, all of one snapshot, of which few are in memory at a time."""
+        """The rows of a query one by one, all from one snapshot, with few in memory at a time."""
         self.refuse_nested_use()
         if self._in_memory:
-            # The rows are in memory anyway, and there is one connection only, which must not be held meanwhile.
+            # The rows are in memory anyway, and the only connection must not be kept meanwhile.
             for row in await self.read(lambda connection: convert(connection.execute(sql, parameters))):
                 self._open_writer()
                 yield row
@@ -323,7 +323,7 @@ class ConnectionPool:
 
     @asynccontextmanager
     async def reader(self) -> AsyncGenerator[aiosqlite.Connection]:
-        """A connection that reads, itself."""
+        """A reading connection itself."""
         self.refuse_nested_use()
         async with self._leased_reader() as reader:
             restore = set_up_writer if self._in_memory else set_up_reader
@@ -398,10 +398,10 @@ class ConnectionPool:
         if self._in_memory:
             connection.execute("PRAGMA query_only = OFF")
 
-    # What others are told
+    # Notifications
 
     def _announce_committed(self) -> None:
-        """Tell what the writer's thread has committed, with its answer: a call of its own to the loop costs as much."""
+        """Announce the writer's commits along with its result: a separate call to the loop would cost as much again."""
         while self._committed:
             self._announce(self._committed.popleft())
 
@@ -428,20 +428,20 @@ class ConnectionPool:
     # The write-ahead log
 
     async def _keep_wal_small(self, log: WriteAheadLog) -> None:
-        """When it is due, let no query begin until those that run have ended, and begin the log anew."""
+        """When due, hold new queries until the running ones have ended, and restart the log."""
         while True:
             await self._wal_is_due.wait()
             self._wal_is_due.clear()
             held = 0
             try:
-                with contextlib.suppress(TimeoutError):  # a long query is in the way; part of the log can be written
+                with contextlib.suppress(TimeoutError):  # a long query blocks it; part of the log can still be moved
                     async with asyncio.timeout(_WAL_TURN_SECONDS):
                         while held < self._reader_count:
                             await self._reader_turns.acquire()
                             held += 1
                 async with self._write_lock:
                     writer = self._open_writer()
-                    await writer.run(lambda writer=writer: log.begin_anew(writer.connection))
+                    await writer.run(lambda writer=writer: log.restart(writer.connection))
             except sqlite3.Error as error:
                 logger.warning("the write-ahead log could not be emptied: %s", error)
             finally:
@@ -458,7 +458,7 @@ class ConnectionPool:
 
     @contextmanager
     def _held(self) -> Generator[None]:
-        """Whoever is inside holds the write lock, and would wait for itself."""
+        """Marks the task that holds the write lock."""
         outer = _innermost_hold.get()
         hold = _Hold(self, outer)
         _innermost_hold.set(hold)
@@ -469,12 +469,12 @@ class ConnectionPool:
             _innermost_hold.set(outer)
 
     def refuse_nested_use(self) -> None:
-        """Raises NestedUseError inside a transaction or lease of this pool."""
+        """Raise NestedUseError inside a transaction or lease of this pool."""
         hold = _innermost_hold.get()
         while hold is not None:
             if hold.pool is self and not hold.ended:
                 raise NestedUseError(
-                    "The database was used inside its own transaction or lease; use the object that it gave there."
+                    "The database was used inside its own transaction or lease; use the object that the block provides."
                 )
             hold = hold.outer
 
@@ -487,4 +487,4 @@ class _Hold:
 
 
 _innermost_hold: ContextVar[_Hold | None] = ContextVar("innermost hold", default=None)
-"""What the current task, or the task that started it, is inside of."""
+"""The innermost transaction or lease around the current task, or around the task that started it."""

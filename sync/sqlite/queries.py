@@ -1,7 +1,7 @@
-"""The calls that run one statement: the same on the database and in transactions.
+"""The methods that run one statement: the same on the database and in transactions.
 
-Owns their signatures, and the way from SQLite's rows to the rows that were asked for. Where a statement runs is for the
-subclasses to say; rows are converted there too, off the event loop. Must not know connections or threads.
+Owns their signatures, and the conversion of SQLite's rows to the requested type. Subclasses decide where a statement
+runs; rows are converted there too, off the event loop. Must not know connections or threads.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ R = TypeVar("R")
 
 
 class Queries(ABC):
-    """Reading calls. Each takes a `row_type`: a dataclass, a msgspec Struct, a pydantic model, a TypedDict, or dict.
+    """Reading methods. Each takes a `row_type`: a dataclass, a msgspec Struct, a pydantic model, a TypedDict, or dict.
 
     Its fields are filled from the columns of the same names: 0 and 1 become bool, ISO 8601 text becomes a date or a
-    time, JSON text becomes what is nested. Without it, rows are `Row`s: read them by index or by name, or make a dict.
+    time, JSON text becomes a nested value. Without it, rows are `Row`s: read them by index or by name, or make a dict.
 
     Raises (all of them):
-        sqlite3.Error: SQLite refused the query, or it would write.
-        RowTypeError: a row does not fit the `row_type`; the message names the column.
+        sqlite3.Error: SQLite rejected the query, or it would write.
+        RowTypeError: a row does not match the `row_type`; the message names the column.
         DatabaseClosedError: the database is closed, or the transaction has ended.
         NestedUseError: called on the database inside its own write transaction.
     """
@@ -40,7 +40,7 @@ class Queries(ABC):
     @overload
     async def get_all(self, sql: str, parameters: Parameters = (), *, row_type: type[R]) -> list[R]: ...
     async def get_all(self, sql: str, parameters: Parameters = (), *, row_type: type[Any] = Row) -> list[Any]:
-        """Run a query and return all rows. If cancelled, the query is broken off."""
+        """Run a query and return all rows. If cancelled, the query is interrupted."""
         convert = converter(row_type)
         return await self._read(lambda connection: convert(connection.execute(sql, parameters)))
 
@@ -70,14 +70,14 @@ class Queries(ABC):
         """
         row = await self.get_optional(sql, parameters, row_type=row_type)
         if row is None:
-            raise NoRowError(f"The query found no row: {sql}")
+            raise NoRowError(f"The query returned no row: {sql}")
         return row
 
 
 class WritingQueries(Queries):
-    """Reading and writing calls. On the database, each write is a transaction of its own.
+    """Reading and writing methods. On the database, each write is a transaction of its own.
 
-    If a writing call is cancelled once it runs, it is still carried out.
+    If a write is cancelled once it is running, it still completes.
     """
 
     @abstractmethod
@@ -88,11 +88,11 @@ class WritingQueries(Queries):
     @overload
     async def execute(self, sql: str, parameters: Parameters = (), *, row_type: type[R]) -> list[R]: ...
     async def execute(self, sql: str, parameters: Parameters = (), *, row_type: type[Any] = Row) -> list[Any]:
-        """Run one statement, and return its rows (of RETURNING, say).
+        """Run one statement, and return its rows (such as those of RETURNING).
 
         Raises:
-            sqlite3.Error: SQLite refused the statement; nothing was changed.
-            RowTypeError: a row does not fit the `row_type`; on the database, nothing was changed.
+            sqlite3.Error: SQLite rejected the statement; nothing was changed.
+            RowTypeError: a row does not match the `row_type`; on the database, nothing was changed.
         """
         convert = converter(row_type)
         return await self._write(lambda connection: convert(connection.execute(sql, parameters)))
@@ -102,27 +102,28 @@ class WritingQueries(Queries):
         await self._write(lambda connection: connection.execute_many(sql, rows))
 
     async def upsert(self, table: str, row: object) -> None:
-        """Insert a row, or update the given columns of the row with this id; columns that are not given stay.
+        """Insert a row, or update the given columns of the row with this id; other columns keep their values.
 
-        Uploaded as PUT if the row was not there, else as PATCH of what changed.
+        Uploaded as PUT if the row did not exist, otherwise as PATCH with the changes.
 
         Args:
             table: a table of the schema.
-            row: a mapping of columns to values, or an instance of what `row_type` takes; with the row's `id`.
+            row: a mapping of columns to values, or an instance of any type that `row_type` accepts; with the row's
+                `id`.
 
         Raises:
             ValueError: the row has no id.
             TypeError: a value cannot be stored.
-            sqlite3.Error: SQLite refused it; nothing was changed.
+            sqlite3.Error: SQLite rejected it; nothing was changed.
         """
         values = row_values(row)
         if values.get("id") is None:
-            raise ValueError(f"A row can be upserted only with its id; this one has the columns {', '.join(values)}.")
+            raise ValueError(f"upsert needs the row's id; this row has only the columns {', '.join(values)}.")
         await self._write(lambda connection: upsert(connection, table, values))
 
 
 def converter(row_type: type[R]) -> Callable[[list[Row]], list[R]]:
-    """What makes rows of the wanted type of SQLite's rows."""
+    """A function that converts SQLite's rows to the requested type."""
     if row_type is Row:
         return lambda rows: rows  # pyright: ignore[reportReturnType]
     read = row_reader(row_type)

@@ -1,8 +1,8 @@
 """Which rows a commit changed: triggers → ids.
 
-Owns the triggers that note them, and what they noted until it is told. The triggers are TEMP ones of the connection
-that writes: they see every statement of this process, also those of other triggers, leave no mark in the file, and are
-gone with the connection. Must not know who listens: `sync.watch.watched_queries` does.
+Owns the triggers that record them, and their records until they are reported. The triggers are TEMP ones of the writing
+connection: they see every statement of this process, including those of other triggers, leave no trace in the file, and
+disappear with the connection. Must not know who listens: `sync.watch.watched_queries` does.
 """
 
 from __future__ import annotations
@@ -15,50 +15,50 @@ from sync.sqlite.sql_connection import SqlConnection
 from sync.sqlite.sql_text import quoted, sql_string
 
 ChangedRows = Mapping[str, frozenset[str] | None]
-"""Names of tables with the ids of the rows that changed; None stands for any row of the table."""
+"""Names of tables with the ids of the rows that changed; None means any row of the table."""
 
 _MOST_ROWS: Final = 1000
-"""Of more rows of a table in one transaction, as in a first sync, each is not noted: any may have changed."""
+"""If more rows of a table change in one transaction, as in a first sync, they are not recorded individually."""
 
 _EVENTS: Final = {"INSERT": ("NEW",), "UPDATE": ("OLD", "NEW"), "DELETE": ("OLD",)}
 _FUNCTION: Final = "powersync_note_row"
 
 
 class RowRecorder:
-    """The rows that were changed by the connection that writes. All but `take` runs on its thread."""
+    """The rows changed by the writing connection. Everything except `take` runs on its thread."""
 
     def __init__(self) -> None:
         self._noted: dict[str, set[str] | None] = {}
         self._committed: deque[dict[str, set[str] | None]] = deque()
 
     def record(self, connection: SqlConnection, tables: Iterable[tuple[str, str]]) -> None:
-        """Note the rows of these tables from here on; outside a transaction.
+        """Record the changed rows of these tables from now on; call it outside a transaction.
 
         Args:
-            statements: of the connection that writes.
-            tables: names as they are told, and as they are in the file.
+            connection: the writing connection.
+            tables: names as reported, and as in the file.
 
         Raises:
-            sqlite3.OperationalError: a table is not there, or has no column `id`.
+            sqlite3.OperationalError: a table does not exist, or has no column `id`.
         """
         connection.set_function(_FUNCTION, 2, self._note)
-        for told, table in tables:
+        for reported, table in tables:
             connection.execute(f"SELECT id FROM main.{quoted(table)} LIMIT 0")
             for event, rows in _EVENTS.items():
-                name = quoted(f"powersync_rows_{event.lower()}_{told}")
-                noting = " ".join(f"SELECT {_FUNCTION}({sql_string(told)}, {row}.id);" for row in rows)
+                name = quoted(f"powersync_rows_{event.lower()}_{reported}")
+                noting = " ".join(f"SELECT {_FUNCTION}({sql_string(reported)}, {row}.id);" for row in rows)
                 connection.execute(
                     f"CREATE TEMP TRIGGER IF NOT EXISTS {name} AFTER {event} ON main.{quoted(table)} BEGIN {noting} END"
                 )
 
     def committed(self) -> None:
-        """What was noted has been committed. What a rollback took back is told with it: that does no harm."""
+        """The recorded changes were committed. Changes that were rolled back are reported too, which does no harm."""
         if self._noted:
             self._committed.append(self._noted)
             self._noted = {}
 
     def take(self) -> dict[str, set[str] | None]:
-        """The rows of what was committed since the last call."""
+        """The rows changed by commits since the last call."""
         taken: dict[str, set[str] | None] = {}
         while self._committed:
             add_rows(taken, self._committed.popleft())
@@ -73,7 +73,7 @@ class RowRecorder:
 
 
 def add_rows(to: dict[str, set[str] | None], more: Mapping[str, set[str] | None]) -> None:
-    """Add the rows of some commits to those of others."""
+    """Merge the rows changed by further commits into `to`."""
     for table, ids in more.items():
         known = to.setdefault(table, set())
         if known is not None:

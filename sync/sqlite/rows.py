@@ -1,7 +1,7 @@
 """Typed rows: SQLite's values ⇄ dataclasses, msgspec Structs, pydantic models, TypedDicts, named tuples and dicts.
 
-Owns the conversion in both directions. SQLite knows integers, reals, texts and blobs; a bool is 0 or 1 there, a date or
-time is ISO 8601 text, and what is nested is JSON text. Must not run SQL. pydantic is used only if a model is given.
+Owns the conversion in both directions. SQLite has integers, reals, texts and blobs; a bool is stored as 0 or 1, a date
+or time as ISO 8601 text, and a nested value as JSON text. Must not run SQL. pydantic is used only if a model is given.
 """
 
 from __future__ import annotations
@@ -41,15 +41,14 @@ class _Field:
 
 
 def row_reader(row_type: type[T]) -> Callable[[Row], T]:
-    """A function that makes a `row_type` of a row: columns by the names of its fields, in any order.
+    """A function that converts a row to a `row_type`: columns by the names of its fields, in any order.
 
-    Columns that it has no field for are left out; fields with a default may have no column. `dict` takes all columns
-    as they are.
+    Columns without a field are ignored; fields with a default may have no column. `dict` takes all columns as they are.
 
     Raises (the function):
-        RowTypeError: a column is missing, or its value is not of the field's type.
+        RowTypeError: a column is missing, or its value does not match the field's type.
     Raises:
-        TypeError: rows of this type cannot be made.
+        TypeError: rows of this type are not supported.
     """
     return cast("Callable[[Row], T]", _reader(row_type))
 
@@ -58,7 +57,7 @@ def row_values(row: object) -> dict[str, Any]:
     """The columns of a mapping or a typed instance, as SQLite stores them: the inverse of `row_reader`.
 
     Raises:
-        TypeError: it is neither.
+        TypeError: `row` is neither.
     """
     values: Mapping[str, Any]
     if isinstance(row, Mapping):
@@ -77,7 +76,7 @@ def row_values(row: object) -> dict[str, Any]:
         values = cast("dict[str, Any]", cast("Any", row)._asdict())
     else:
         raise TypeError(
-            f"A row is a mapping, a dataclass, a msgspec Struct, a pydantic model or a named tuple, not {row!r}."
+            f"A row must be a mapping, a dataclass, a msgspec Struct, a pydantic model or a named tuple, not {row!r}."
         )
     return {name: _stored(value) for name, value in values.items()}
 
@@ -98,7 +97,7 @@ def _stored(value: Any) -> Any:
 
 @functools.lru_cache(maxsize=256)
 def _model_adapter(model: Any) -> tuple[Any, frozenset[str]]:
-    """What reads and writes a pydantic model or dataclass, and its fields that it computes and no column gives."""
+    """Reads and writes a pydantic model or dataclass; and the names of its computed fields, which have no column."""
     from pydantic import TypeAdapter
 
     computed = {name for name, field in model.__pydantic_fields__.items() if field.init is False}
@@ -132,7 +131,7 @@ def _reader(row_type: Any) -> Callable[[Row], Any]:
         for field in fields:
             if field.column not in names:
                 if field.required:
-                    raise RowTypeError(row_type, field.column, f"there is no such column, only {', '.join(names)}")
+                    raise RowTypeError(row_type, field.column, f"no such column, only {', '.join(names)}")
                 continue
             value = row[field.column]
             try:
@@ -141,16 +140,16 @@ def _reader(row_type: Any) -> Callable[[Row], Any]:
                 raise RowTypeError(row_type, field.column, _why(value, field.hint, error)) from error
         try:
             return make(**values)
-        except (ValueError, TypeError) as error:  # of a __post_init__ that checks its values
+        except (ValueError, TypeError) as error:  # from a __post_init__ that validates
             raise RowTypeError(row_type, None, str(error)) from error
 
     return read
 
 
 def _why(value: Any, hint: Any, error: Exception) -> str:
-    wanted = hint.__name__ if isinstance(hint, type) else str(hint)
+    expected = hint.__name__ if isinstance(hint, type) else str(hint)
     detail = f" ({error})" if str(error) else ""
-    return f"{wanted} was expected, the row holds {_shortened(value)} of type {type(value).__name__}{detail}"
+    return f"expected {expected}, got {_shortened(value)} of type {type(value).__name__}{detail}"
 
 
 def _shortened(value: Any) -> str:
@@ -177,7 +176,7 @@ def _fields(row_type: Any) -> list[_Field]:
         ]
     if typing.is_typeddict(row_type):
         hints = typing.get_type_hints(row_type)
-        # Of annotations that are text, Python itself does not find out which are NotRequired.
+        # Python itself does not detect NotRequired in annotations that are strings.
         marks = typing.get_type_hints(row_type, include_extras=True)
         optional = {name for name, mark in marks.items() if typing.get_origin(mark) is typing.NotRequired}
         required = row_type.__required_keys__ - optional
@@ -187,13 +186,13 @@ def _fields(row_type: Any) -> list[_Field]:
         defaults = row_type._field_defaults
         return [field(name, hints.get(name, Any), required=name not in defaults) for name in row_type._fields]
     raise TypeError(
-        f"Rows of type {row_type!r} cannot be made: give a dataclass, a msgspec Struct, a pydantic model, a TypedDict,"
-        " a named tuple, or dict."
+        f"Rows of type {row_type!r} are not supported: use a dataclass, a msgspec Struct, a pydantic model, a"
+        " TypedDict, a named tuple, or dict."
     )
 
 
 def _converter(hint: Any) -> _Convert:
-    """What turns SQLite's value into one of this type, or raises ValueError or TypeError."""
+    """A function that converts SQLite's value to this type, or raises ValueError or TypeError."""
     origin = typing.get_origin(hint)
     if origin is Annotated and not any(isinstance(extra, msgspec.Meta) for extra in typing.get_args(hint)[1:]):
         return _converter(typing.get_args(hint)[0])
@@ -230,7 +229,7 @@ def _is_subclass(kind: Any, *of: type[Any]) -> bool:
 
 
 def _union(members: tuple[Any, ...]) -> _Convert:
-    """The first member that takes the value. Text comes last: it would take every date and every JSON text."""
+    """The first member that accepts the value. Text comes last: it would accept every date and every JSON text."""
     converters = [_converter(member) for member in sorted(members, key=lambda member: member is str)]
 
     def convert(value: Any) -> Any:
@@ -302,7 +301,7 @@ def _model_reader(model: Any) -> Callable[[Row], Any]:
             return adapter.validate_python(values)
         except ValidationError as error:
             first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"]) or None
-            raise RowTypeError(model, place, f"{first['msg']}, the row holds {_shortened(first['input'])}") from error
+            column = ".".join(str(part) for part in first["loc"]) or None
+            raise RowTypeError(model, column, f"{first['msg']}, got {_shortened(first['input'])}") from error
 
     return read

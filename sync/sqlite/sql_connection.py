@@ -1,8 +1,8 @@
 """SQL statements on one connection, and which tables they change.
 
-Owns the running of statements on a connection's own thread, and the bookkeeping by which a commit can tell what it
-changed: SQLite itself names, when it prepares a statement, every table that it touches. Must not know threads
-or the event loop: `sync.sqlite.pool` does.
+Owns running statements on a connection's own thread, and the bookkeeping by which a commit can report what it changed:
+when SQLite prepares a statement, it names every table that the statement touches. Must not know threads or the event
+loop: `sync.sqlite.pool` does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from weakref import WeakSet
 Row = sqlite3.Row
 """A result row: read it by index or by column name (`row.keys()` lists them); `dict(row)` and `**row` work too.
 
-Like a tuple, it is unpacked, iterated over and searched (`in`) by its values.
+Like a tuple, it can be unpacked, iterated over and searched (`in`) by its values.
 """
 
 Parameters = Sequence[Any] | Mapping[str, Any]
@@ -27,7 +27,7 @@ STATEMENT_CACHE = 256
 """How many prepared statements a connection keeps."""
 
 SCHEMA_TABLE = "sqlite_master"
-"""Among the changed tables of a commit that created, altered or dropped something."""
+"""One of the changed tables of any commit that created, altered or dropped something."""
 
 _KNOWN_STATEMENTS = 4 * STATEMENT_CACHE
 
@@ -35,7 +35,7 @@ _WRITES = {sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE}
 
 
 class TableRecorder:
-    """SQLite's authorizer, used as a witness: at prepare time it is told every table that a statement touches."""
+    """An authorizer for SQLite that allows everything and records the tables that a statement touches."""
 
     def __init__(self) -> None:
         self.prepared = False
@@ -72,10 +72,10 @@ class SqlConnection:
         self._cursors: WeakSet[sqlite3.Cursor] = WeakSet()
         self._changed: set[str] = set()
         self._changed_unknown = False
-        self.take_over()
+        self.install_authorizer()
 
-    def take_over(self) -> None:
-        """Be the one to whom SQLite tells the tables of each statement: it prepares all of them anew after this."""
+    def install_authorizer(self) -> None:
+        """Installs the authorizer; all statements are prepared again."""
         self._written_by.clear()
         self._connection.set_authorizer(self._recorder)
 
@@ -117,7 +117,7 @@ class SqlConnection:
 
     @contextmanager
     def function(self, name: str, parameters: int, function: Callable[..., None]) -> Generator[None]:
-        """Let statements call `function` by `name` while the context lasts. It must not run statements itself."""
+        """Let statements call `function` by `name` inside the block. It must not run statements itself."""
         self.set_function(name, parameters, function)
         try:
             yield
@@ -125,20 +125,20 @@ class SqlConnection:
             self._connection.create_function(name, parameters, None)
 
     def set_function(self, name: str, parameters: int, function: Callable[..., None]) -> None:
-        """Let statements call `function` by `name` from here on. It must not run statements itself."""
+        """Let statements call `function` by `name` from now on. It must not run statements itself."""
         self._connection.create_function(name, parameters, function)
 
     def cursor(self, sql: str, parameters: Parameters = ()) -> sqlite3.Cursor:
-        """Begin a query whose rows are fetched bit by bit, until `release`."""
+        """Begin a query whose rows are fetched gradually, until `release`."""
         return self.tracked(self._connection.execute(sql, parameters))
 
     def tracked(self, cursor: sqlite3.Cursor) -> sqlite3.Cursor:
-        """Have a cursor closed by `release`: one that is left open holds its snapshot, even of a closed connection."""
+        """Let `release` close a cursor: one left open keeps its snapshot, even after the connection is closed."""
         self._cursors.add(cursor)
         return cursor
 
     def release(self) -> None:
-        """Close what cursors are open, and roll back what transaction is."""
+        """Close open cursors, and roll back an open transaction."""
         for cursor in list(self._cursors):
             cursor.close()
         self._cursors.clear()
@@ -146,15 +146,15 @@ class SqlConnection:
 
     def tables_read_by(self, sql: str, parameters: Parameters = ()) -> frozenset[str]:
         """The tables that a query reads, through views, joins, subqueries and CTEs, without running it."""
-        # Only a statement that reads the file notices that the schema is not what this connection remembers.
+        # Only a statement that reads the file notices that the schema is not the one this connection has cached.
         self._connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
         self._recorder.clear()
-        # The text is unique, so that it is prepared anew: a cached statement would not ask the authorizer again.
+        # The text is unique, so that it is prepared again: a cached statement would not call the authorizer.
         self._connection.execute(f"EXPLAIN {sql}\n-- {uuid.uuid4()}", parameters).fetchall()
         return frozenset(self._recorder.read)
 
     def schema_version(self) -> int:
-        """Grows with every change of the file's tables, views, indexes and triggers, whoever makes it."""
+        """Grows with every change of the file's tables, views, indexes and triggers, in any process."""
         return self._connection.execute("PRAGMA schema_version").fetchone()[0]
 
     def _note_changes(self, sql: str, total_changes_before: int) -> None:
@@ -165,7 +165,7 @@ class SqlConnection:
         if tables is None:
             self._changed_unknown |= self._connection.total_changes != total_changes_before
             return
-        # Put back at the end: what falls out at the front is long gone from SQLite's own, smaller cache.
+        # Moved to the end: what is dropped at the front is long gone from SQLite's own, smaller cache.
         self._written_by[sql] = tables
         if len(self._written_by) > _KNOWN_STATEMENTS:
             del self._written_by[next(iter(self._written_by))]
@@ -173,12 +173,12 @@ class SqlConnection:
             self._changed |= tables
 
     def has_changed(self, table: str) -> bool:
-        """Whether the transaction that is open has changed a table, as far as is known."""
+        """Whether the open transaction has changed a table, as far as is known."""
         return table in self._changed
 
     @property
     def in_transaction(self) -> bool:
-        """Whether a transaction is open; some errors make SQLite end it by itself."""
+        """Whether a transaction is open; some errors make SQLite end it."""
         return self._connection.in_transaction
 
     def begin(self, mode: str) -> None:
@@ -192,15 +192,15 @@ class SqlConnection:
         self._connection.execute("COMMIT")
         changed = None if self._changed_unknown else frozenset(self._changed)
         if changed is None or SCHEMA_TABLE in changed:
-            self.take_over()  # triggers may have come or gone: statements may write what they did not before
+            self.install_authorizer()  # triggers may have changed, and with them the tables that statements write
         return changed
 
     def rollback(self) -> None:
-        """Roll back if a transaction is open (SQLite has ended it by itself after some errors)."""
+        """Roll back if a transaction is open (after some errors, SQLite has already ended it)."""
         while self._connection.in_transaction:
             try:
                 self._connection.execute("ROLLBACK")
             except sqlite3.OperationalError as error:
-                # The interrupt of a cancelled query may hit its rollback; an open snapshot would keep the WAL growing.
+                # The interrupt of a cancelled query may hit its rollback; an open snapshot would let the WAL grow.
                 if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
                     raise

@@ -1,6 +1,6 @@
 """Identifiers and strings as parts of SQL text.
 
-Owns quoting and nothing else. Values are bound as parameters; this is for what SQLite cannot bind.
+Owns quoting and nothing else. Values are bound as parameters; this is for what cannot be bound.
 """
 
 from __future__ import annotations

@@ -26,23 +26,23 @@ class _Handle:
         self._ended = False
 
     def end(self) -> None:
-        """Nothing can be run by this handle from here on."""
+        """Make this handle unusable."""
         self._ended = True
 
     async def _on_thread(self, function: Callable[[SqlConnection], T]) -> T:
         if self._ended:
-            raise DatabaseClosedError("The transaction has ended; its handle cannot be used any more.")
+            raise DatabaseClosedError("The transaction has ended; its handle cannot be used anymore.")
 
         def inside() -> T:
             if not self._connection.in_transaction:
-                raise DatabaseClosedError("SQLite has rolled this transaction back after an error; begin a new one.")
+                raise DatabaseClosedError("SQLite has rolled back this transaction after an error; begin a new one.")
             return function(self._connection)
 
         return cast("T", await self._run(inside))
 
 
 class ReadTransaction(_Handle, Queries):
-    """The handle inside `read_transaction()`: all its queries see the file as it was when the transaction began."""
+    """The handle inside `read_transaction()`: all its queries see the file as of the start of the transaction."""
 
     async def _read(self, function: Callable[[SqlConnection], T]) -> T:
         return await self._on_thread(function)

@@ -1,4 +1,4 @@
-"""Insert or update through the app's views, which know no ON CONFLICT. Owns the SQL of it; triggers queue the edit."""
+"""Insert or update through views, which do not support ON CONFLICT. Owns its SQL; triggers queue the change."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def upsert(connection: SqlConnection, table: str, values: Mapping[str, Any]) -> 
     target = quoted(table)
     if connection.value(f"SELECT 1 FROM {target} WHERE id = ?", (values["id"],)) is None:
         columns = ", ".join(quoted(column) for column in values)
-        places = ", ".join("?" * len(values))
-        connection.execute(f"INSERT INTO {target}({columns}) VALUES ({places})", tuple(values.values()))
+        placeholders = ", ".join("?" * len(values))
+        connection.execute(f"INSERT INTO {target}({columns}) VALUES ({placeholders})", tuple(values.values()))
         return
     changes = {column: value for column, value in values.items() if column != "id"}
     if changes:
-        # A row that is the same already is left alone: nothing to upload, nothing to tell.
+        # A row that already has these values is left alone: there is nothing to upload or report.
         settings = ", ".join(f"{quoted(column)} = ?" for column in changes)
         differs = " OR ".join(f"{quoted(column)} IS NOT ?" for column in changes)
         connection.execute(

@@ -1,9 +1,9 @@
-"""The write-ahead log beside the file, and how it is kept from growing without end.
+"""The write-ahead log beside the file, and how it is kept from growing without limit.
 
-What was committed is moved from the log into the file beside the writer, by passive checkpoints that make nobody wait.
-SQLite then begins the log anew at a moment at which nobody reads from it. If reads overlap all the time there is none,
-and the log grows with every commit; then the pool makes one (see `ConnectionPool`). Owns when either is due, the
-checkpoints, and a connection for the passive ones. Must not know what is in the file.
+Passive checkpoints, which block nobody, move commits from the log into the file in parallel with the writer. SQLite
+then restarts the log at a moment without readers. If reads overlap all the time, there is no such moment, and the log
+grows with every commit; then the pool creates one (see `ConnectionPool`). Owns when either is due, the checkpoints, and
+a connection for the passive ones. Must not know what is in the file.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from sync.sqlite.sql_connection import SqlConnection
 logger = logging.getLogger("sync.connection")
 
 KEPT_BYTES = 6 << 20
-"""The log is cut to this length when it is begun anew (`journal_size_limit`); while it is shorter, it is left alone."""
+"""The log is truncated to this length when it restarts (`journal_size_limit`); while shorter, it is left alone."""
 
 LONG_BYTES = 48 << 20
-"""From this length on, those who write in bulk wait for a checkpoint: a log can be begun anew only in a pause."""
+"""From this length on, bulk writes wait for a checkpoint: a log can be restarted only in a pause."""
 
 LIMIT_BYTES = 64 << 20
-"""Above this length, after a checkpoint, a moment without readers is made."""
+"""Above this length, after a checkpoint, a moment without readers is created."""
 
 _PAUSE_SECONDS = 0.05
-"""Between two checkpoints. While many small commits come, the log is never short, and each checkpoint slows them."""
+"""Between two checkpoints. During many small commits, the log is never short, and each checkpoint slows them down."""
 
 _BUSY_TIMEOUT_MS = 100
 
@@ -38,8 +38,8 @@ class WriteAheadLog:
     """The log of one database file.
 
     Args:
-        path: of the database.
-        busy_timeout_seconds: of the writer, which `begin_anew` shortens for a while.
+        path: the database file.
+        busy_timeout_seconds: the writer's busy timeout, which `restart` shortens temporarily.
         on_too_long: called on the event loop when a moment without readers is due.
     """
 
@@ -52,31 +52,31 @@ class WriteAheadLog:
         self._last_length = 0
         self._checkpoint: asyncio.Task[None] | None = None
         self._pause: asyncio.TimerHandle | None = None
-        self._asked_again = False
+        self._requested_again = False
         self._closed = False
 
     def is_due(self) -> bool:
-        """Whether the log is long enough for a checkpoint. Costs one stat; may be called on any thread."""
+        """Whether the log is long enough for a checkpoint. Takes one stat; may be called on any thread."""
         return self._length() > KEPT_BYTES
 
     def begin_checkpoint(self) -> None:
-        """Move what is committed into the file, now or after a short pause. Called on the event loop."""
+        """Move commits into the file, now or after a short pause. Called on the event loop."""
         if self._pause is not None or (self._checkpoint is not None and not self._checkpoint.done()):
-            self._asked_again = True  # the last one may have looked at the log before it grew to what it is
+            self._requested_again = True  # the last one may have read the log before it grew
         elif not self._closed:
             self._checkpoint = asyncio.create_task(self._run(), name="sync: WAL checkpoint")
 
     async def until_short(self) -> None:
-        """If the log has grown long, wait until the checkpoint that is due has ended."""
+        """If the log has grown long, wait for the checkpoint that is due."""
         if self._last_length > LONG_BYTES:
             self._resume()
             if self._checkpoint is not None:
                 await asyncio.wait({self._checkpoint})
 
-    def begin_anew(self, connection: SqlConnection) -> bool:
-        """Empty the log, on the writer's thread. Returns False if a reader is in the way, of another process, say.
+    def restart(self, connection: SqlConnection) -> bool:
+        """Empty the log, on the writer's thread. Returns False if a reader, such as another process, prevents it.
 
-        Then it is due again when the log has grown by the same amount once more.
+        Then it is due again when the log has grown by the same amount.
         """
         connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
         try:
@@ -87,7 +87,7 @@ class WriteAheadLog:
         return not busy
 
     async def close(self) -> None:
-        """Wait for the checkpoint that is going on, and begin no other."""
+        """Wait for a running checkpoint, and start no other."""
         self._closed = True
         self._end_pause()
         if self._checkpoint is not None:
@@ -101,11 +101,11 @@ class WriteAheadLog:
         return self._last_length
 
     async def _run(self) -> None:
-        self._asked_again = False
+        self._requested_again = False
         try:
             length = await asyncio.to_thread(self._move)
         except sqlite3.Error as error:
-            logger.warning("the write-ahead log could not be moved into the file, it is tried again: %s", error)
+            logger.warning("the write-ahead log could not be moved into the file, retrying: %s", error)
         else:
             if length > self._limit:
                 self._on_too_long()
@@ -114,7 +114,7 @@ class WriteAheadLog:
 
     def _resume(self) -> None:
         self._end_pause()
-        if self._asked_again:
+        if self._requested_again:
             self.begin_checkpoint()
 
     def _end_pause(self) -> None:

@@ -1,4 +1,4 @@
-"""The state of synchronization as immutable values, and the board that publishes them.
+"""The sync status as immutable values, and the board that publishes them.
 
 Does no I/O.
 """

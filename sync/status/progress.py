@@ -1,9 +1,9 @@
-"""How far a download has come: operations that are there, of those that the checkpoint needs.
+"""Download progress: operations received, out of those that the checkpoint needs.
 
-Owns the arithmetic, per priority and per stream, as values without I/O. What the file already holds is counted by
-`sync.storage.progress`; the lines are counted by `sync.client.stream_connection`. As in PowerSync's own clients an
-operation counts when it has been received, and a checkpoint needs as many as its buckets have gained since they were
-last published: it is a good approximation, exact unless the service compacted a bucket meanwhile.
+Owns the arithmetic, per priority and per stream, as values without I/O. `sync.storage.progress` counts what the file
+already contains, and `sync.client.stream_connection` counts the lines. As in PowerSync's own clients, an operation
+counts when it has been received, and a checkpoint needs as many as its buckets have gained since they were last
+published: a good approximation, exact unless the service compacted a bucket meanwhile.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class ProgressWithOperations:
 
     @property
     def downloaded_fraction(self) -> float:
-        """0.0 … 1.0; 0.0 if nothing is to be downloaded."""
+        """0.0 … 1.0; 0.0 if there is nothing to download."""
         return self.downloaded_operations / self.total_operations if self.total_operations else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class SyncProgress(ProgressWithOperations):
-    """A whole download: what it comes to in total, and by priority.
+    """A whole download: its total, and its parts by priority.
 
     Attributes:
         priorities: each priority of the checkpoint with its own part, the highest (lowest number) first.
@@ -43,7 +43,7 @@ class SyncProgress(ProgressWithOperations):
     priorities: tuple[tuple[int, ProgressWithOperations], ...] = ()
 
     def until_priority(self, priority: int) -> ProgressWithOperations:
-        """The part of `priority` and all above it (numerically not greater), which becomes visible together."""
+        """The part of `priority` and all higher ones (numerically not greater), which becomes visible together."""
         parts = [part for number, part in self.priorities if number <= priority]
         return ProgressWithOperations(
             sum(part.downloaded_operations for part in parts), sum(part.total_operations for part in parts)
@@ -52,7 +52,7 @@ class SyncProgress(ProgressWithOperations):
 
 @dataclass(frozen=True, slots=True)
 class BucketCounts:
-    """What the file holds of a bucket: operations at the last publishing, and received since."""
+    """What the file contains of a bucket: operations when last published, and received since."""
 
     at_last: int
     since_last: int
@@ -60,13 +60,13 @@ class BucketCounts:
 
 @dataclass(frozen=True, slots=True)
 class SubscriptionInTarget:
-    """What a checkpoint says of one subscription.
+    """What a checkpoint says about one subscription.
 
     Attributes:
-        id: of its row in the file.
-        offered: the service knows the stream.
+        id: the id of its row in the file.
+        offered: whether the service knows the stream.
         error: why the service could not resolve it, or None.
-        buckets: those that it brings.
+        buckets: its buckets.
     """
 
     id: int
@@ -77,7 +77,7 @@ class SubscriptionInTarget:
 
 @dataclass(frozen=True, slots=True)
 class StreamReport:
-    """What a connection has learnt of one subscription; as `SyncStreamStatus` shows it."""
+    """What a connection has learned about one subscription, as shown in `SyncStreamStatus`."""
 
     offered: bool
     error: str | None
@@ -95,12 +95,12 @@ class _Count:
 
 
 class TargetProgress:
-    """Counts the operations on the way to one checkpoint.
+    """Counts the operations towards one checkpoint.
 
     Args:
-        buckets: of the checkpoint.
-        counts: what the file holds of them.
-        subscriptions: what the checkpoint says of each.
+        buckets: the checkpoint's buckets.
+        counts: what the file contains of them.
+        subscriptions: what the checkpoint says about each.
     """
 
     def __init__(
@@ -120,12 +120,12 @@ class TargetProgress:
             for name in {bucket.bucket for bucket in subscription.buckets}:
                 self._counted_by[name].append(count)
         for bucket in buckets:
-            held = counts.get(bucket.bucket, BucketCounts(0, 0))
-            total = max(0, bucket.count - held.at_last)
+            known = counts.get(bucket.bucket, BucketCounts(0, 0))
+            total = max(0, bucket.count - known.at_last)
             self._missing[bucket.bucket] = total
             for count in self._counted_by[bucket.bucket]:
                 count.total += total
-            self.received(bucket.bucket, held.since_last)
+            self.received(bucket.bucket, known.since_last)
 
     def received(self, bucket: str, operations: int) -> None:
         """Count operations of a bucket, as far as the checkpoint needs them."""
@@ -142,7 +142,7 @@ class TargetProgress:
         return self._all.downloaded == self._all.total
 
     def progress(self) -> SyncProgress:
-        """How far it is, as a value."""
+        """The current progress, as a value."""
         return SyncProgress(
             self._all.downloaded,
             self._all.total,
@@ -150,7 +150,7 @@ class TargetProgress:
         )
 
     def streams(self) -> dict[int, StreamReport]:
-        """What is known of each subscription, by the id of its row."""
+        """What is known about each subscription, by the id of its row."""
         return {
             subscription.id: StreamReport(
                 subscription.offered,

@@ -1,7 +1,7 @@
-"""What an app may know about the state of synchronization, as one frozen value.
+"""The sync status that an app can see, as one frozen value.
 
-Owns `SyncStatus`, the per-stream and per-priority parts of it, and the board on which the engine posts new values. Must
-not know how any of it comes about: the loops in `sync.client` and `sync.api.stored_status` post, everyone else reads.
+Owns `SyncStatus`, its per-stream and per-priority parts, and the board on which the engine posts new values. Must not
+know where they come from: the loops in `sync.client` and `sync.api.stored_status` post, everyone else reads.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sync.status.progress import ProgressWithOperations, StreamReport, SyncProgr
 
 @dataclass(frozen=True, slots=True)
 class SyncPriorityStatus:
-    """When buckets of a priority, and of all above it, were last complete.
+    """When buckets of a priority, and of all higher ones, were last complete.
 
     Attributes:
         priority: 0 is the highest; None for complete checkpoints.
@@ -37,22 +37,22 @@ class SyncPriorityStatus:
 
 @dataclass(frozen=True, slots=True)
 class SyncStreamStatus:
-    """What is known about one subscription of a sync stream.
+    """What is known about one subscription to a sync stream.
 
     Attributes:
         name: the stream's name.
-        parameters: as given to `sync_stream`, or None.
-        active: the service offers the stream (as of the last checkpoint).
-        is_default: the service subscribes every client to it.
-        has_explicit_subscription: the app subscribed to it.
+        parameters: as passed to `sync_stream`, or None.
+        active: whether the service offers the stream (as of the last checkpoint).
+        is_default: whether the service subscribes every client to it.
+        has_explicit_subscription: whether the app subscribed to it.
         last_synced_at: time (UTC) of the last checkpoint that included it, or None. A stream that the service does not
-            offer counts as included in each complete checkpoint: all data that there is has come.
-        offered: like `active`, but None until the service has answered this subscription. With rules for whole
-            databases a service offers `global` only, and sends its data all the same.
+            offer counts as included in each complete checkpoint: all existing data has arrived.
+        offered: like `active`, but None until the service has answered this subscription. With sync rules without
+            streams, a service offers only `global`, and sends the data anyway.
         error: why the service could not resolve the subscription, in the service's words, or None. Known while this
             process syncs.
         priority: the highest of its buckets, or None if it has none or this process does not sync.
-        progress: how far its part of the download is, or None while nothing is downloaded.
+        progress: the progress of its part of the download, or None while nothing is downloaded.
     """
 
     name: str
@@ -74,7 +74,7 @@ class SyncStreamStatus:
 
 
 class _LastLine:
-    """When the service last spoke, by the monotonic clock; shared by all values of a status."""
+    """When the service last sent a line, by the monotonic clock; shared by all values of a status."""
 
     def __init__(self) -> None:
         self.at: float | None = None
@@ -82,30 +82,30 @@ class _LastLine:
 
 @dataclass(frozen=True, slots=True)
 class SyncStatus:
-    """The state of synchronization at one moment.
+    """The sync status at one moment.
 
-    What the file tells (queue, last syncs, subscriptions) is the same in all processes that share it, and right
-    without a connection; the rest is of this process. Times are in UTC.
+    What is stored in the file (queue, last syncs, subscriptions) is the same in all processes that share it, and
+    correct even without a connection; the rest applies to this process. Times are in UTC.
 
     Attributes:
         wanted: `connect()` was called and no `disconnect()` since.
         syncing_elsewhere: another process holds this file's sync lock and syncs it; known while `wanted`.
-        syncing_process: the id of that process, if it is known.
-        connecting: a connection attempt is under way.
+        syncing_process: the id of that process, if known.
+        connecting: a connection attempt is in progress.
         connected: the stream to the service is open.
         downloading: a checkpoint is being received.
-        download_progress: how far it is, or None while nothing is downloaded.
+        download_progress: its progress, or None while nothing is downloaded.
         uploading: the connector is uploading.
-        upload_queue_count: local changes (entries of the upload queue) that wait for the backend's answer.
+        upload_queue_count: local changes (entries of the upload queue) waiting for the backend's answer.
         last_synced_at: time of the last complete checkpoint that was published on this device, or None. It never
-            goes back, only `disconnect_and_clear` forgets it.
-        priorities: what was published when, the highest priority first, complete checkpoints last. A complete
-            checkpoint includes all priorities and leaves its own entry alone.
+            goes back; only `disconnect_and_clear` resets it.
+        priorities: when each was published, the highest priority first, complete checkpoints last. A complete
+            checkpoint includes all priorities and leaves only its own entry.
         streams: one entry per known subscription.
-        download_error: why the last download attempt ended, or None while all is well.
-        upload_error: why the last upload attempt ended, or None while all is well.
-        download_retry_at: when the stream is opened again after a failure, or None.
-        upload_retry_at: when an upload is tried again after a failure, or None.
+        download_error: why the last download attempt failed, or None while everything works.
+        upload_error: why the last upload attempt failed, or None while everything works.
+        download_retry_at: when the stream is reopened after a failure, or None.
+        upload_retry_at: when an upload is retried after a failure, or None.
     """
 
     wanted: bool = False
@@ -133,21 +133,21 @@ class SyncStatus:
 
     @property
     def next_retry_at(self) -> datetime | None:
-        """When something is tried again after a failure, or None if nothing waits."""
+        """When the next retry after a failure is due, or None if there is none."""
         return min(filter(None, (self.download_retry_at, self.upload_retry_at)), default=None)
 
     def seconds_since_last_line(self) -> float | None:
         """Seconds, at the time of this call, since the service last sent anything; None if it never did.
 
-        A healthy stream speaks every 22 seconds. No new status is published for it.
+        A healthy stream sends a line every 22 seconds. No new status is published for it.
         """
         return None if self._last_line.at is None else time.monotonic() - self._last_line.at
 
     def status_for_priority(self, priority: int) -> SyncPriorityStatus:
         """When data of a priority was last complete.
 
-        Answers with the entry of the next lower priority that has one, or of complete checkpoints: what was published
-        for it includes all above it.
+        Returns the entry of this priority, or the next lower one that has an entry, or complete checkpoints: publishing
+        a priority includes all higher ones.
         """
         for entry in self.priorities:
             if entry.priority is None or entry.priority >= priority:
@@ -164,10 +164,10 @@ class SyncStatus:
 
 @dataclass(slots=True)
 class SyncRecords:
-    """What the engine remembers for `explain_sync` only; it is no state, and nobody is woken for it.
+    """What the engine records only for `explain_sync`; not part of the status, and wakes nobody.
 
     Attributes:
-        token_expires_at: time (UTC) at which the credentials in use expire, or None if they do not say.
+        token_expires_at: time (UTC) at which the credentials in use expire, or None if unknown.
         checksum_failure: the last checksum failure, or None.
         checksum_failed_at: its time.
         service_error: the last HTTP error of the service, or None.
@@ -181,7 +181,7 @@ class SyncRecords:
     service_failed_at: datetime | None = None
 
     def note(self, error: object) -> None:
-        """Remember an error, if it is of a kind that is remembered."""
+        """Record an error, if it is of a kind that is recorded."""
         if isinstance(error, ChecksumError):
             self.checksum_failure, self.checksum_failed_at = error, datetime.now(UTC)
         elif isinstance(error, ServiceError):
@@ -189,7 +189,7 @@ class SyncRecords:
 
 
 class StatusBoard:
-    """Holds the newest status and wakes those who watch it."""
+    """Has the newest status, and wakes its watchers."""
 
     def __init__(self) -> None:
         self._last_line = _LastLine()
@@ -228,33 +228,33 @@ class StatusBoard:
         self._post(status)
 
     def update_stored(self, streams: tuple[SyncStreamStatus, ...], **changes: Any) -> None:
-        """Replace what the file tells."""
+        """Replace the part that is stored in the file."""
         self._stored_streams = streams
         self.update(streams=streams, **changes)
 
     def update_download(self, target: TargetProgress | None, *, downloading: bool) -> None:
-        """Show what a connection has received and learnt; None as long as it has no checkpoint."""
+        """Show what a connection has received and learned; None as long as it has no checkpoint."""
         if target is self._target and not downloading and not self._status.downloading:
-            return  # a keepalive, or the like: nothing was counted
+            return  # a keepalive or the like: nothing was counted
         if target is not None:
             self._target, self._reports = target, target.streams()
         progress = target.progress() if downloading and target is not None else None
         self.update(downloading=downloading, download_progress=progress, streams=())
 
     def line_received(self) -> None:
-        """The service spoke. Wakes nobody."""
+        """Record that the service sent a line. Wakes nobody."""
         self._last_line.at = time.monotonic()
 
     def retry_download_in(self, seconds: float | None) -> None:
-        """The stream is opened again in so many seconds (None: it is being opened)."""
+        """Show that the stream is reopened in this many seconds (None: it is being opened)."""
         self.update(download_retry_at=_from_now(seconds))
 
     def retry_upload_in(self, seconds: float | None) -> None:
-        """An upload is tried again in so many seconds (None: nothing is waited for)."""
+        """Show that an upload is retried in this many seconds (None: no retry is due)."""
         self.update(upload_retry_at=_from_now(seconds))
 
     def session_ended(self) -> None:
-        """This process does not sync any more: forget all that only a connection can know."""
+        """This process no longer syncs: reset everything that only a connection can know."""
         self._target, self._reports = None, {}
         self.records.token_expires_at = None
         self.update(
@@ -301,7 +301,7 @@ class StatusBoard:
         raise DatabaseClosedError("The database was closed while waiting for its status.")
 
     def _current_streams(self, *, downloading: bool) -> tuple[SyncStreamStatus, ...]:
-        """The subscriptions of the file, with what the connection has learnt of them."""
+        """The subscriptions in the file, with what the connection has learned about them."""
         streams: list[SyncStreamStatus] = []
         for stream in self._stored_streams:
             report = self._reports.get(stream.subscription_id)

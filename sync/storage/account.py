@@ -1,7 +1,7 @@
-"""Whose file it is: the user whose writes the upload queue and the rejected writes hold.
+"""The owner of the file: the user whose writes are in the upload queue and the rejected writes.
 
-Owns the stamp in `ps_kv`, and the rule that writes of one user are never uploaded as another. `clearing` forgets the
-stamp along with the writes. Must not know where a user's id comes from.
+Owns the user id in `ps_kv`, and the rule that writes of one user are never uploaded as another. `clearing` deletes the
+id along with the writes. Must not know where a user's id comes from.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from sync.storage.names import USER_ID
 
 
 def owner(connection: SqlConnection) -> str | None:
-    """The user of the file, or None if nobody has ever connected as a user who is known."""
+    """The user that owns the file, or None if nobody has connected with a known user id yet."""
     value = connection.value("SELECT value FROM ps_kv WHERE key = ?", (USER_ID,))
     return None if value is None else str(value)
 
 
 def claim(connection: SqlConnection, user_id: str) -> None:
-    """Make the file that of a user. Writes from before the first claim are theirs.
+    """Assign the file to a user. Writes from before the first claim are theirs.
 
-    Rejected writes count as writes that wait: a retry would upload them. Without any, the file changes hands, and
-    what was remembered for the sake of conflicts goes: the new user is not to see the other one's values.
+    Rejected writes count as waiting writes: a retry would upload them. If there are none, the file changes its owner,
+    and the records kept for detecting conflicts are deleted: the new user must not see the other one's values.
 
     Raises:
-        AccountMismatchError: the file is another user's, and has writes of theirs. Nothing was changed.
+        AccountMismatchError: the file belongs to another user and has writes of theirs. Nothing was changed.
     """
     known = owner(connection)
     if known == user_id:

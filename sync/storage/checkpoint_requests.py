@@ -1,7 +1,7 @@
-"""A checkpoint that the app asks for, and what the file tells of its way: uploaded, requested, published.
+"""Checkpoint requests of the app, and their state in the file: uploaded, requested, published.
 
-Owns how such a wish is written into the file, so that whichever process syncs fulfils it, and how any process sees
-that it was. The checkpoint ids themselves, and their exchange with the service, are `upload_queue`'s.
+Owns how a request is recorded in the file, so that whichever process syncs fulfils it, and how any process sees that
+it was fulfilled. The checkpoint ids themselves, and their exchange with the service, belong to `upload_queue`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ class SyncGate:
     """Why downloaded data may, or may not, become visible.
 
     Attributes:
-        queue_length: local changes that wait for the backend's answer.
-        target: the checkpoint request that the gate waits for; None if it waits for none, or if none was made yet.
-        is_target_unknown: local changes wait for which no checkpoint was requested yet.
+        queue_length: local changes waiting for the backend's answer.
+        target: the checkpoint request that the gate is waiting for; None if there is none, or if it was not made yet.
+        is_target_unknown: whether the gate is waiting for a checkpoint that was not requested yet.
         seen: the newest checkpoint request that a complete checkpoint included, or None.
         applied: the newest one that was published, or None.
-        is_open: nothing is waited for.
+        is_open: whether the gate is waiting for nothing.
     """
 
     queue_length: int
@@ -38,28 +38,28 @@ class SyncGate:
 
 
 def concerns(changed: frozenset[str] | None) -> bool:
-    """Whether a commit that changed these tables (None: unknown) may have brought a wait to its end."""
+    """Whether a commit that changed these tables (None: unknown) may have ended a wait."""
     return changed is None or not _TABLES.isdisjoint(changed)
 
 
 def waiting_entries(connection: SqlConnection) -> tuple[int, int]:
-    """The numbers of the first change that waits and of the last one; if none does, the first is behind the last."""
+    """The numbers of the first and the last waiting change; if none is waiting, the first is greater than the last."""
     state = upload_queue.queue_state(connection)
     return state.last_ever + 1 if state.head is None else state.head, state.last_ever
 
 
 def is_uploaded(connection: SqlConnection, up_to: int) -> bool:
-    """Whether no change up to this number waits any more."""
+    """Whether no change up to this number is waiting anymore."""
     head = upload_queue.queue_state(connection).head
     return head is None or head > up_to
 
 
 def request(connection: SqlConnection) -> int:
-    """Have a checkpoint requested, after the uploads that wait; returns what `is_published` compares with.
+    """Record that a checkpoint is to be requested after the waiting uploads; returns the argument for `is_published`.
 
-    It closes the gate as a local change does, so that nothing is published before the service has answered the
-    request. Like a change it draws a number of the queue: a request that is under way at this very moment was made
-    too early, and is found out by that (`upload_queue.set_target`).
+    Closes the gate as a local change does, so that nothing is published before the service has answered the request.
+    Like a change, it takes a number of the queue: this is how a request already in flight is recognized as made too
+    early (`upload_queue.set_target`).
     """
     connection.execute(
         "INSERT INTO sqlite_sequence(name, seq) SELECT 'ps_crud', 0"
@@ -71,12 +71,12 @@ def request(connection: SqlConnection) -> int:
 
 
 def is_published(connection: SqlConnection, requested_at: int) -> bool:
-    """Whether the checkpoint of a request is published: the gate was closed until it came, and the time only grows."""
+    """Whether a request's checkpoint is published: the gate was closed until it arrived, and the time only grows."""
     return (publish.last_synced_at(connection) or 0) > requested_at
 
 
 def gate(connection: SqlConnection) -> SyncGate:
-    """How queue and gate stand."""
+    """The state of the queue and the gate."""
     state = upload_queue.queue_state(connection)
     target = upload_queue.target(connection)
     return SyncGate(

@@ -1,6 +1,6 @@
-"""Clearing the file: what a user had on this device goes, the file itself stays usable.
+"""Clearing the file: a user's data is removed from this device, the file itself stays usable.
 
-Owns which tables are emptied. What makes the connection end before, and begin after, is the caller's.
+Owns which tables are emptied. Disconnecting before and connecting after is up to the caller.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ def clear(
     clear_local: bool,
     streams_in_use: Iterable[StreamKey] = (),
 ) -> None:
-    """Empty the upload queue, all synced rows and all that is known of the state of synchronization.
+    """Delete the upload queue, all synced rows and the entire sync state.
 
     Args:
-        soft: keep the downloaded operations, out of sight, so that the same user's next sync is quick.
+        soft: keep the downloaded operations, but hidden, so that the same user's next sync is quick.
         clear_local: empty local-only tables too.
-        streams_in_use: subscriptions that stay, as if they were made anew.
+        streams_in_use: subscriptions that stay, as if they were new.
 
     Raises:
         RawTableError: a raw table could not be emptied. The transaction must be rolled back.
@@ -43,10 +43,10 @@ def clear(
         connection.execute("DELETE FROM ps_buckets")
     for name in ("ps_crud", "ps_untyped", "ps_updated_rows", "ps_sync_state"):
         connection.execute(f"DELETE FROM {name}")
-    for room in (upload_queue, rejected_writes, conflicts):
-        room.clear(connection)
+    for module in (upload_queue, rejected_writes, conflicts):
+        module.clear(connection)
     connection.execute("DELETE FROM ps_kv WHERE key <> ?", (CLIENT_ID,))
-    subscriptions.forget_all_but(connection, streams_in_use)
+    subscriptions.delete_all_except(connection, streams_in_use)
     prefixes = (DATA_PREFIX, LOCAL_DATA_PREFIX) if clear_local else (DATA_PREFIX,)
     with raw_tables.sync_operation(connection):
         for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name GLOB 'ps_data_*'"):

@@ -1,7 +1,7 @@
-"""Conflicts: values that this client uploaded and that a published checkpoint replaced by others.
+"""Conflicts: values that this client uploaded and that a published checkpoint replaced.
 
-Owns `ps_uploaded` (what was uploaded since the last complete checkpoint that includes it) and `ps_conflicts` (what was
-found, until the app dismisses it). Decides nothing: the published value stands, the app may show both.
+Owns `ps_uploaded` (what was uploaded since the last complete checkpoint that includes it) and `ps_conflicts` (the
+conflicts found, until the app dismisses them). Decides nothing: the published value wins, the app may show both.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sync.storage.names import KEEPS_RECORDS
 CONFLICTS = "ps_conflicts"
 
 KEPT = 1000
-"""So many conflicts are kept; older ones go first."""
+"""How many conflicts are kept; the oldest are deleted first."""
 
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS ps_uploaded(id INTEGER PRIMARY KEY, data TEXT NOT NULL) STRICT",
@@ -42,15 +42,15 @@ _TABLES = (
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """A value of this client that the service replaced by another.
+    """A value of this client that the service replaced.
 
     Attributes:
-        id: its number, growing with time.
+        id: its number, increasing with time.
         table: the synced table's name.
         row_id: the row's id.
-        column: the column's name; None if the row as a whole was deleted here and not there, or the other way round.
-        mine: what this client uploaded; a row's values, or None for a deletion, where `column` is None.
-        theirs: what is there, likewise.
+        column: the column's name; None if the whole row was deleted on one side and not on the other.
+        mine: what this client uploaded; if `column` is None, the row's values, or None for a deletion.
+        theirs: the service's value, likewise.
         found_at: when it was published here (UTC).
     """
 
@@ -69,13 +69,13 @@ def create_tables(connection: SqlConnection) -> None:
         connection.execute(sql)
 
 
-def holds_any(connection: SqlConnection) -> bool:
+def has_any(connection: SqlConnection) -> bool:
     """Whether there is anything to clear."""
     return connection.first("SELECT 1 FROM ps_uploaded UNION ALL SELECT 1 FROM ps_conflicts LIMIT 1") is not None
 
 
 def clear(connection: SqlConnection) -> None:
-    """Forget what was uploaded, and all conflicts."""
+    """Delete the record of uploads, and all conflicts."""
     connection.execute("DELETE FROM ps_uploaded")
     connection.execute("DELETE FROM ps_conflicts")
 
@@ -83,7 +83,7 @@ def clear(connection: SqlConnection) -> None:
 def remember_uploaded(connection: SqlConnection, up_to: int, insert_only: Collection[str] = ()) -> None:
     """Keep the entries of the queue up to the number `up_to`, which are about to leave it.
 
-    But those of the tables `insert_only`: they do not come back, so there is nothing to compare them with.
+    Except those of the `insert_only` tables: they do not come back, so there is nothing to compare them with.
     """
     coming_back = f" AND json_extract(data, '$.type') NOT IN ({', '.join('?' * len(insert_only))})"
     connection.execute(
@@ -97,29 +97,29 @@ def remember_uploaded(connection: SqlConnection, up_to: int, insert_only: Collec
 def find(connection: SqlConnection) -> None:
     """Compare what was uploaded with what was just published, in a complete checkpoint that includes all of it.
 
-    Row by row, so that memory does not grow with what was uploaded: SQLite sorts it, in a file if it is much.
+    Row by row, so that memory does not grow with the uploads: SQLite sorts them, in a file if necessary.
     """
     if connection.value("SELECT 1 FROM ps_uploaded LIMIT 1") is None:
         return
     found_at = now_microseconds()
-    told = (
+    found = (
         (table, row_id, column, json.dumps(ours), json.dumps(theirs), found_at)
         for table, row_id, mine, is_new in _uploaded_rows(connection)
-        # A row that is new and not among what was published need not be deleted: its stream may be subscribed later.
+        # A new row that was not published is not necessarily deleted: its stream may be subscribed later.
         if (published := _published(connection, table, row_id)) is not None or not is_new
         for column, ours, theirs in _differences(mine, published)
     )
-    while some := list(islice(told, KEPT)):
+    while batch := list(islice(found, KEPT)):
         connection.execute_many(
             "INSERT INTO ps_conflicts(row_type, row_id, column_name, mine, theirs, found_at) VALUES (?, ?, ?, ?, ?, ?)",
-            some,
+            batch,
         )
         connection.execute("DELETE FROM ps_conflicts WHERE id <= (SELECT max(id) FROM ps_conflicts) - ?", (KEPT,))
     connection.execute("DELETE FROM ps_uploaded")
 
 
 def _uploaded_rows(connection: SqlConnection) -> Iterator[tuple[str, str, dict[str, Any] | None, bool]]:
-    """Each uploaded row: table, id, its values (None if deleted) as its entries come to together, whether it is new."""
+    """Each uploaded row: table, id, its values after all its entries (None if deleted), whether it is new."""
     uploaded = connection.cursor(
         "SELECT id, data FROM ps_uploaded"
         " ORDER BY json_extract(data, '$.type'), json_extract(data, '$.id'), ps_uploaded.id"
@@ -157,7 +157,7 @@ def conflicts(connection: SqlConnection) -> tuple[Conflict, ...]:
 
 
 def dismiss(connection: SqlConnection, up_to: int) -> None:
-    """Forget the conflicts up to the number `up_to`."""
+    """Delete the conflicts up to the number `up_to`."""
     connection.execute("DELETE FROM ps_conflicts WHERE id <= ?", (up_to,))
 
 
@@ -182,7 +182,7 @@ def _differences(
 
 
 def _same(mine: Any, theirs: Any) -> bool:
-    """Whether two values mean the same. Backends write times and truth values in forms of their own."""
+    """Whether two values mean the same. Backends format times and booleans in their own ways."""
     if mine == theirs:
         return True
     if isinstance(mine, str) and isinstance(theirs, str):

@@ -1,6 +1,6 @@
-"""One entry of the upload queue: a value, and the JSON as which it is kept.
+"""One entry of the upload queue: a value, and its JSON in the file.
 
-Owns the shape of that JSON (`storage` documents of PowerSync's clients); knows no table and no connection.
+Owns the format of that JSON (that of PowerSync's clients); must not know tables or connections.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ Op = Literal["PUT", "PATCH", "DELETE"]
 
 
 class CrudEntry(msgspec.Struct, frozen=True):
-    """One local change, as it waits in the upload queue.
+    """One local change in the upload queue.
 
     Attributes:
-        client_id: its number, growing along the queue.
+        client_id: its number, increasing along the queue.
         transaction_id: shared by all entries of one SQLite transaction, or None.
         op: PUT carries the non-null columns, PATCH only those that changed (null for cleared ones), DELETE none.
         table: the synced table's name.
-        id: of the row.
+        id: the row's id.
         data: column values, or None for DELETE.
-        previous_values: what the row held before, where the table tracks it.
-        metadata: what the app gave along, where the table tracks it.
+        previous_values: the row's values before, if the table tracks them.
+        metadata: the metadata that the app attached, if the table tracks it.
     """
 
     client_id: int
@@ -49,7 +49,7 @@ _decoder = msgspec.json.Decoder(_StoredEntry)
 
 
 def decode_entry(number: int, transaction_id: int | None, data: str) -> CrudEntry:
-    """An entry, from the JSON that the triggers make."""
+    """Decode an entry from the JSON that the triggers write."""
     stored = _decoder.decode(data)
     return CrudEntry(
         number, transaction_id, stored.op, stored.type, stored.id, stored.data, stored.old, stored.metadata
@@ -57,6 +57,6 @@ def decode_entry(number: int, transaction_id: int | None, data: str) -> CrudEntr
 
 
 def encode_entry(entry: CrudEntry) -> str:
-    """The JSON of an entry, as the triggers make it."""
+    """Encode an entry as the JSON that the triggers write."""
     stored = _StoredEntry(entry.op, entry.id, entry.table, entry.data, entry.previous_values, entry.metadata)
     return msgspec.json.encode(stored).decode()

@@ -1,7 +1,6 @@
-"""The schema that the file has now.
+"""The current schema of the file.
 
-Owns which one it is, and which of its tables is which inside the file. The file is brought to it by
-`sync.storage.views`.
+Owns which one it is, and how its tables map to those in the file. `sync.storage.views` applies it to the file.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ class CurrentSchema:
     """The schema of one open database.
 
     Attributes:
-        value: the schema; another one after `PowerSyncDatabase.update_schema`.
+        value: the schema; `PowerSyncDatabase.update_schema` replaces it.
     """
 
     def __init__(self, schema: Schema) -> None:
@@ -28,14 +27,14 @@ class CurrentSchema:
 
     @property
     def insert_only_tables(self) -> frozenset[str]:
-        """The synced tables of which nothing is kept here: nothing comes back of their entries."""
+        """The synced tables that are not stored here: their entries do not come back."""
         raw = (table.name for table in self.raw_tables if table.schema is not None and table.schema.insert_only)
         return frozenset([*(table.name for table in self.value.tables if table.insert_only), *raw])
 
     def app_tables(self, changed: frozenset[str] | None) -> frozenset[str]:
-        """The app's names of the tables among those that a commit changed; None means any table may have.
+        """The app's names of the tables that a commit changed; None means any table may have changed.
 
-        Tables that the app made by itself are among them, the engine's own are not.
+        Includes tables that the app created itself, but not the engine's own.
         """
         names = {data_table(table): table.name for table in self.value.tables}
         if changed is None:
@@ -45,5 +44,5 @@ class CurrentSchema:
         )
 
     def table_behind(self, name: str) -> str:
-        """What a table is called in the file: the one behind a view, or a table of the app's own."""
+        """The name of a table in the file: the one behind a view, or the app's own table."""
         return next((data_table(table) for table in self.value.tables if table.name == name), name)

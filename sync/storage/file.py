@@ -1,6 +1,6 @@
-"""Bringing a file to what this engine works with: the format's tables, the engine's own, and the app's schema.
+"""Preparing a file for this engine: the format's tables, the engine's own, and the app's schema.
 
-Owns the order of these steps, and nothing else; each is another room's.
+Owns the order of these steps, and nothing else; each belongs to another module.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from sync.storage.names import KEEPS_RECORDS
 
 
 def prepare(connection: SqlConnection, schema: Schema) -> None:
-    """Create, migrate and alter what is missing or differs, in one transaction with nothing else in it.
+    """Create, migrate and alter what is missing or differs, in a transaction of its own.
 
     Raises:
-        DatabaseOpenError: the file cannot be brought to the version of this program; roll the transaction back.
+        DatabaseOpenError: the file cannot be migrated to this program's version; roll the transaction back.
     """
     migrations.migrate(connection)
-    for room in (upload_queue, rejected_writes, conflicts):
-        room.create_tables(connection)
+    for module in (upload_queue, rejected_writes, conflicts):
+        module.create_tables(connection)
     if get_integer(connection, KEEPS_RECORDS) is None:
-        # Another client has cleared the file: what its user wrote is not the next one's.
-        for room in (rejected_writes, conflicts):
-            if room.holds_any(connection):
-                room.clear(connection)
+        # Another client has cleared the file: what its user wrote must not pass to the next user.
+        for module in (rejected_writes, conflicts):
+            if module.has_any(connection):
+                module.clear(connection)
     views.replace_schema(connection, schema)
     upload_queue.end_transaction_id(connection)

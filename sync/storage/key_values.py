@@ -1,6 +1,6 @@
-"""Small values of the file: integers kept in `ps_kv`, and times as the file keeps them.
+"""Small values in the file: integers in `ps_kv`, and times as the file stores them.
 
-Owns their reading and writing; what the keys mean is for those who name them.
+Owns reading and writing them; must not know what the keys mean.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def get_integer(connection: SqlConnection, key: str) -> int | None:
 
 
 def put_integer(connection: SqlConnection, key: str, value: int) -> None:
-    """Set the value of a key. One that has the value already is not written again."""
+    """Set the value of a key. Writes nothing if it already has this value."""
     connection.execute(
         "INSERT INTO ps_kv(key, value) VALUES (?, ?)"
         " ON CONFLICT (key) DO UPDATE SET value = excluded.value WHERE value IS NOT excluded.value",
@@ -28,15 +28,15 @@ def put_integer(connection: SqlConnection, key: str, value: int) -> None:
 
 
 def from_microseconds(value: int) -> datetime:
-    """A point in time (UTC) as the file keeps it: µs since the epoch."""
+    """A time (UTC) from its form in the file: µs since the epoch."""
     return datetime.fromtimestamp(value / _MICROSECONDS, UTC)
 
 
 def optional_time(value: int | None) -> datetime | None:
-    """As `from_microseconds`, for a time that may be missing."""
+    """Like `from_microseconds`, for a time that may be missing."""
     return None if value is None else from_microseconds(value)
 
 
 def now_microseconds() -> int:
-    """The present time as the file keeps it: µs since the epoch."""
+    """The current time as the file stores it: µs since the epoch."""
     return time.time_ns() // 1000

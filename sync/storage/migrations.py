@@ -1,7 +1,7 @@
-"""Bringing the internal tables of a database file to the version that this program reads.
+"""Migrating the internal tables of a database file to the version that this program reads.
 
-Owns the way from any version to it: creating, migrating, and undoing what a newer client did by the statements that it
-left in the file for that. What the versions are stands in `schema_versions`. Must not know the app's own tables.
+Owns the way there from any version: creating, migrating, and undoing a newer client's changes with the statements that
+it left in the file. The versions themselves are in `schema_versions`. Must not know the app's own tables.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from sync.storage.schema_versions import DOWN, GENERATED_VIEWS, TABLES, UP, VERS
 
 _COMMENTS = re.compile(r"\s+|--[^\n]*(\n|$)|/\*.*?\*/", re.DOTALL)
 
-# Statements that stay inside the transaction that they run in, and inside this file.
+# Statements whose effects stay inside the transaction that they run in, and inside this file.
 _UNDOING = {"ALTER", "CREATE", "DELETE", "DROP", "INSERT", "REPLACE", "SELECT", "UPDATE", "WITH"}
 
-# Errors that tell nothing of the file's contents.
+# Errors that say nothing about the file's contents.
 _CIRCUMSTANCES = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY}
 
 
 def check_version(connection: SqlConnection) -> None:
-    """Check, without changing anything, that the file is new or of a version that can be brought to this program's.
+    """Check, without changing anything, that the file is new or can be migrated to this program's version.
 
     Raises:
-        DatabaseOpenError: it has lost the record of its version, or is newer and does not tell how to undo that.
+        DatabaseOpenError: it has lost the record of its version, or is newer and does not say how to undo that.
     """
     version = _version(connection)
     if version > VERSION:
@@ -41,10 +41,10 @@ def check_version(connection: SqlConnection) -> None:
 
 
 def migrate(connection: SqlConnection) -> None:
-    """Bring the internal tables to this program's version, or create them. Must run in one transaction.
+    """Migrate the internal tables to this program's version, or create them. Must run in one transaction.
 
     Raises:
-        DatabaseOpenError: as `check_version`, or the way from the file's version failed; roll back.
+        DatabaseOpenError: as `check_version`, or the migration from the file's version failed; roll back.
     """
     if _version(connection) == VERSION:
         return
@@ -67,7 +67,7 @@ def create_tables(connection: SqlConnection) -> None:
 
 
 def _version(connection: SqlConnection) -> int:
-    """The file's version; 0 if it is new, or was no PowerSync database so far."""
+    """The file's version; 0 if it is new, or not a PowerSync database yet."""
     if _exists(connection, "ps_migration"):
         version = connection.value("SELECT max(id) FROM ps_migration")
         if version is not None:
@@ -83,10 +83,10 @@ def _exists(connection: SqlConnection, table: str) -> bool:
 
 @contextmanager
 def _references_left_alone(connection: SqlConnection) -> Generator[None]:
-    """Let tables be rebuilt under their names though views and triggers refer to them.
+    """Allow rebuilding tables under their names although views and triggers refer to them.
 
-    Otherwise SQLite would check them all with each ALTER TABLE, and those of other clients call modules that exist only
-    there.
+    Otherwise SQLite would check all of these with each ALTER TABLE, and those of other clients use modules that exist
+    only there.
     """
     connection.execute("PRAGMA legacy_alter_table = ON")
     try:
@@ -108,7 +108,7 @@ def _upgrade(connection: SqlConnection, version: int) -> None:
     except sqlite3.Error as error:
         if error.sqlite_errorcode & 0xFF in _CIRCUMSTANCES:
             raise
-        raise _refusal(version, f"bringing it there failed: {error}") from error
+        raise _refusal(version, f"migrating it failed: {error}") from error
 
 
 def _draw_client_id(connection: SqlConnection) -> None:
@@ -124,7 +124,7 @@ def _record(connection: SqlConnection, version: int) -> None:
 
 
 def _note_rows_of_no_bucket(connection: SqlConnection) -> None:
-    """Clients of version 5 forgot some removals: have all rows that no bucket holds looked at by the next checkpoint.
+    """Clients of version 5 missed some removals: make the next checkpoint check all rows that are in no bucket.
 
     Source: the fix of PowerSync's core 0.3.5.
     """
@@ -138,9 +138,9 @@ def _note_rows_of_no_bucket(connection: SqlConnection) -> None:
 
 
 def _undo(connection: SqlConnection, version: int) -> None:
-    """Run what the file has in store to undo its newest version, as the client that wrote it meant it to be run.
+    """Run the file's own statements that undo its newest version, as intended by the client that wrote them.
 
-    The views go first, which are made anew anyway: their triggers may call what only that client has.
+    The views are dropped first, as they are recreated anyway: their triggers may call what only that client has.
     """
     _drop_views(connection, [row["name"] for row in connection.execute(GENERATED_VIEWS)])
     to_drop: list[object] = []
@@ -161,10 +161,10 @@ def _drop_views(connection: SqlConnection, names: list[object]) -> None:
 
 
 def _undoing(connection: SqlConnection, version: int) -> list[str]:
-    """The single statements that undo a version, checked before any of them runs."""
+    """The statements that undo a version, one by one, checked before any of them runs."""
     stored = connection.value("SELECT down_migrations FROM ps_migration WHERE id = ?", (version,))
     if stored is None:
-        raise _refusal(version, "it does not tell how to undo that version")
+        raise _refusal(version, "it does not say how to undo that version")
     try:
         texts = [step["sql"] for step in json.loads(stored)]
         single = [sql for text in texts for sql in _single_statements(text)]
@@ -173,7 +173,7 @@ def _undoing(connection: SqlConnection, version: int) -> list[str]:
     for sql in single:
         keyword = re.match(r"\w*", sql)
         if keyword is None or keyword.group().upper() not in _UNDOING:
-            raise _refusal(version, f"undoing that version takes a statement that is not allowed here: {sql[:40]}")
+            raise _refusal(version, f"undoing that version requires a statement that is not allowed: {sql[:40]}")
     return single
 
 

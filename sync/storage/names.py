@@ -1,6 +1,6 @@
 """Names inside the database file: internal table names, and the keys of `ps_kv`.
 
-Owns nothing but names. The only place that knows how a table is called inside, and an operation's key.
+Owns nothing but names. The only module that knows a table's name inside the file, and an operation's key.
 """
 
 from __future__ import annotations
@@ -19,45 +19,45 @@ LAST_SEEN = "last_seen_checkpoint_request_id"
 LAST_APPLIED = "last_applied_checkpoint_request_id"
 
 CUSTOM_CHECKPOINT = "custom_checkpoint"
-"""What the backend gave with its last answer, if it gives such; only this engine keeps it.
+"""The backend's latest custom write checkpoint, if it uses them; only this engine stores it.
 
-Not to be named between the two keys above: the triggers delete all that is.
+Its name must not sort between the two keys above: the triggers delete everything there.
 """
 
 USER_ID = "user_id"
-"""The user whose file it is. Only this engine keeps it; official clients clear it when they clear the file."""
+"""The user who owns the file. Only this engine stores it; official clients delete it when they clear the file."""
 
 KEEPS_RECORDS = "keeps_records"
-"""Set while tables that only this engine knows may hold what a user wrote.
+"""Set while tables that only this engine knows may contain a user's writes.
 
-Every client's clearing takes it away, also that of one that leaves these tables as they are.
+Every client deletes it when clearing the file, even one that leaves these tables as they are.
 """
 
 IN_SYNC_OPERATION = "in_sync_operation"
-"""A mark that exists only inside transactions in which the engine writes raw tables: their triggers keep still."""
+"""A mark that exists only inside transactions in which the engine writes raw tables, to silence their triggers."""
 
 STATUS_TABLES = frozenset({"ps_crud", "ps_sync_state", "ps_stream_subscriptions"})
-"""A commit that changes one of these may change the status of synchronization."""
+"""A commit that changes one of these may change the sync status."""
 
 TARGET_UNKNOWN = 9223372036854775807
-"""Stored as the target while a local write waits for which no checkpoint was requested yet."""
+"""Stored as the target while no checkpoint was requested yet for a waiting local write."""
 
 COMPLETE_SYNC_PRIORITY = 2147483647
-"""The row of `ps_sync_state` that stands for complete checkpoints."""
+"""The priority in `ps_sync_state` that represents complete checkpoints."""
 
 
 def data_table(table: Table) -> str:
-    """The name of the table that holds the rows behind a view."""
+    """The name of the table that contains the rows behind a view."""
     return (LOCAL_DATA_PREFIX if table.local_only else DATA_PREFIX) + table.name
 
 
 def index_name(table: Table, index: str) -> str:
-    """The name of an app's index over the rows behind a view."""
+    """The name of an app's index on the rows behind a view."""
     return f"{data_table(table)}__{index}"
 
 
 def operation_key(operation: Operation) -> str:
-    """The name of what an operation puts or removes; in a bucket, a newer operation of the same key supersedes it.
+    """Identifies what an operation puts or removes; in a bucket, a newer operation with the same key supersedes it.
 
     Raises:
         ProtocolError: the operation lacks a type or an id.

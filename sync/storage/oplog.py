@@ -1,7 +1,7 @@
-"""Taking in downloaded operations: the oplog and the buckets' checksums.
+"""Storing downloaded operations: the oplog and the buckets' checksums.
 
-Owns `ps_oplog`, and of `ps_buckets` all that downloading changes. Large downloads go by way of `staging`. Whether and
-when the data becomes visible is decided elsewhere (`publish`).
+Owns `ps_oplog`, and everything in `ps_buckets` that downloading changes. Large downloads go through `staging`. Whether
+and when the data becomes visible is decided elsewhere (`publish`).
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class ReceivedData:
 
 
 def take_in(connection: SqlConnection, received: Iterable[ReceivedData], *, more_follows: bool = False) -> None:
-    """Add the operations of data lines to the oplog, in their order.
+    """Add the operations of data lines to the oplog, in order.
 
-    With `more_follows`, this is a part of a large download: what can be is staged, until `staging.settle`.
+    With `more_follows`, this is part of a large download: whatever can be is staged, until `staging.settle`.
 
     Raises:
-        ProtocolError: an operation lacks what its kind needs.
+        ProtocolError: an operation lacks something that its kind requires.
     """
     by_bucket: dict[str, list[ReceivedData]] = {}
     for data in received:
@@ -49,13 +49,13 @@ def take_in(connection: SqlConnection, received: Iterable[ReceivedData], *, more
 
 
 def bucket_positions(connection: SqlConnection) -> dict[str, int]:
-    """The buckets in the file, each with the operation up to which it is there."""
+    """The buckets in the file, each with its last operation."""
     rows = connection.execute("SELECT name, last_op FROM ps_buckets WHERE pending_delete = 0 ORDER BY name")
     return {row["name"]: row["last_op"] for row in rows} | staging.positions(connection)
 
 
 def delete_buckets(connection: SqlConnection, names: Collection[str]) -> None:
-    """Forget buckets; their rows are published anew from what other buckets still hold."""
+    """Delete buckets; their rows are published again from what other buckets still contain."""
     if not names:
         return
     staging.settle(connection)
@@ -63,14 +63,14 @@ def delete_buckets(connection: SqlConnection, names: Collection[str]) -> None:
     deleted = [(row["id"],) for row in buckets if row["name"] in names]
     connection.execute_many(_NOTE_ROWS_OF_BUCKET, deleted)
     if len(deleted) == len(buckets):
-        connection.execute("DELETE FROM ps_oplog")  # all at once, which SQLite does without looking at the rows
+        connection.execute("DELETE FROM ps_oplog")  # all at once, which SQLite does without visiting the rows
     else:
         connection.execute_many("DELETE FROM ps_oplog WHERE bucket = ?", deleted)
     connection.execute_many("DELETE FROM ps_buckets WHERE id = ?", deleted)
 
 
 def take_in_undamaged(connection: SqlConnection, received: Iterable[ReceivedData]) -> list[str]:
-    """Add operations to the oplog, but forget the buckets in which a row is no JSON; gives their names."""
+    """Add operations to the oplog, but delete the buckets in which a row is not valid JSON; returns their names."""
     take_in(connection, received)
     staging.settle(connection)
     found = connection.execute(
@@ -84,13 +84,13 @@ def take_in_undamaged(connection: SqlConnection, received: Iterable[ReceivedData
 
 @dataclass(slots=True)
 class _Intake:
-    """What a run of operations leaves behind, before the file is looked at.
+    """The result of a run of operations, before the file is read.
 
     Attributes:
         puts: the last PUT of each key.
         touched: all keys that were put or removed.
-        taken_back: rows whose PUT in this very run was removed.
-        removed_first: keys whose first operation in this run is a REMOVE: what it takes back, if anything, is in the
+        taken_back: rows whose PUT in this same run was removed.
+        removed_first: keys whose first operation in this run is a REMOVE: what it removes, if anything, is in the
             file.
     """
 
@@ -130,7 +130,7 @@ def _take_in_bucket(
         (name,),
     )
     if may_stage:
-        # After a CLEAR the bucket is as if it were new: what follows can be staged.
+        # After a CLEAR the bucket is as good as new: what follows can be staged.
         begin = max((at for at, operation in enumerate(operations, 1) if operation.op == "CLEAR"), default=0)
         if begin:
             staging.settle(connection)
@@ -145,7 +145,7 @@ def _take_in_bucket(
 def _add(connection: SqlConnection, bucket: int, operations: Sequence[Operation], size: int) -> None:
     row = connection.first("SELECT last_applied_op, last_op FROM ps_buckets WHERE id = ?", (bucket,))
     assert row is not None
-    # In a bucket that was never published there is nothing to take back, and a new one supersedes nothing.
+    # A bucket that was never published has nothing to remove again, and a new one has nothing to supersede.
     was_applied: bool = row["last_applied_op"] != 0
     is_new: bool = row["last_op"] == 0
 
@@ -187,12 +187,12 @@ def _clear(connection: SqlConnection, bucket: int) -> None:
 
 
 def _supersede(connection: SqlConnection, bucket: int, intake: _Intake, *, was_applied: bool) -> None:
-    """Delete the operations of the file that newer ones of the same key replace; note the rows that were taken back."""
+    """Delete operations in the file that newer ones with the same key replace; note the rows that were removed."""
     superseded: set[str] = set()
     for keys in _chunks(sorted(intake.touched)):
-        places = ", ".join("?" * len(keys))
+        placeholders = ", ".join("?" * len(keys))
         for row in connection.execute(
-            f"DELETE FROM ps_oplog WHERE bucket = ? AND key IN ({places}) RETURNING key, hash", (bucket, *keys)
+            f"DELETE FROM ps_oplog WHERE bucket = ? AND key IN ({placeholders}) RETURNING key, hash", (bucket, *keys)
         ):
             superseded.add(row["key"])
             intake.add_checksum += row["hash"]
@@ -203,7 +203,7 @@ def _supersede(connection: SqlConnection, bucket: int, intake: _Intake, *, was_a
 
 
 def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Chunks of one or of a hundred keys, so that there are two statements to prepare and not a hundred."""
+    """Chunks of one or of a hundred keys, so that there are two statements to prepare instead of a hundred."""
     if len(keys) == 1:
         yield keys
         return

@@ -1,7 +1,7 @@
-"""What the file holds of a checkpoint before its data comes.
+"""How much of a checkpoint the file already contains before its data arrives.
 
-Owns the reading of the buckets' operation counts, and their reset when they cannot be true. The arithmetic is
-`sync.status.progress`'s; that the counts grow and start anew is `oplog`'s and `publish`'s.
+Owns reading the buckets' operation counts, and resetting them when they cannot be right. The arithmetic belongs to
+`sync.status.progress`; `oplog` and `publish` update the counts.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from sync.storage.subscriptions import RequestedSubscriptions
 def begin_target(
     connection: SqlConnection, target: TrackedCheckpoint, requested: RequestedSubscriptions
 ) -> TargetProgress:
-    """Count what is there of a checkpoint, be it from a connection that broke off or an earlier checkpoint.
+    """Count what is already there of a checkpoint, from a broken connection or an earlier checkpoint.
 
     A bucket that the service compacted may have fewer operations than were received: then there is nothing to
-    compare with, and the counts of all buckets start at zero, as PowerSync's own clients do it.
+    compare with, and the counts of all buckets start at zero, as in PowerSync's own clients.
     """
     progress = read_target(connection, target, requested)
     if progress is None:
@@ -33,7 +33,7 @@ def begin_target(
 def read_target(
     connection: SqlConnection, target: TrackedCheckpoint, requested: RequestedSubscriptions
 ) -> TargetProgress | None:
-    """As `begin_target`, without writing; None if the counts would have to start at zero."""
+    """Like `begin_target`, without writing; None if the counts would have to start at zero."""
     staged = staging.counts(connection)
     counts = {
         row["name"]: BucketCounts(row["count_at_last"], staged.get(str(row["name"]), int(row["count_since_last"])))

@@ -1,7 +1,7 @@
 """Publishing a checkpoint: validation, the gate, and making downloaded rows visible, all or nothing.
 
 Owns the transition from oplog to data tables, and `ps_sync_state`. Must not know how operations arrive (`oplog`) nor
-how the queue is uploaded (`upload_queue`); of the latter it only asks whether the gate is open.
+how the queue is uploaded (`upload_queue`); it only asks the latter whether the gate is open.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from sync.storage.upload_queue import is_gate_open
 from sync.storage.views import synced_tables
 
 HIGHEST_PRIORITY = 0
-"""Buckets of this priority are published even while local writes wait."""
+"""Buckets of this priority are published even while local writes are waiting."""
 
 FILL_FROM_OPERATIONS = 1000
-"""From so many new operations on, if they are most of the oplog, tables are filled as wholes and not row by row."""
+"""With at least this many new operations, if they are most of the oplog, whole tables are filled, not single rows."""
 
 _SHARE_TO_SORT = 8
-"""A table with at least one in so many of all operations is filled by a scan and a sort."""
+"""A table that has at least one in this many of all operations is filled by a scan and a sort."""
 
 
 class Outcome(Enum):
-    """What became of a checkpoint."""
+    """The outcome of publishing a checkpoint."""
 
     PUBLISHED = "published"
     HELD_BACK = "held back"
-    """Local writes wait for the backend: the user's own edits must not flicker back."""
+    """Local writes are waiting for the backend: the user's own changes must not flicker back."""
     CHECKSUM_MISMATCH = "checksum mismatch"
-    """The buckets at fault were deleted, so that they download afresh."""
+    """The buckets at fault were deleted, so that they are downloaded again."""
 
 
 @dataclass(frozen=True, slots=True)
 class PublishResult:
-    """What became of a checkpoint, when (µs since the epoch), and which buckets were at fault if any."""
+    """The outcome for a checkpoint, when (µs since the epoch), and which buckets were at fault, if any."""
 
     outcome: Outcome
     at: int = 0
@@ -59,7 +59,7 @@ def publish(
     priority: int | None,
     raw: Iterable[RawTable] = (),
 ) -> PublishResult:
-    """Validate and publish a checkpoint, or with `priority` its part of that priority and above.
+    """Validate and publish a checkpoint, or with `priority` its part of that priority and higher ones.
 
     Must run in one transaction with everything else that the line caused.
 
@@ -84,7 +84,7 @@ def publish(
     involved = _note_involved_buckets(connection, None if priority is None else names)
     with raw_tables.sync_operation(connection):
         _publish_rows(connection, involved, {table.name: table for table in raw})
-    # The time never goes back, also when the clock does: a greater one tells of a newer checkpoint.
+    # The time never goes back, even when the clock does: a later time means a newer checkpoint.
     now = max(time.time_ns() // 1000, (last_synced_at(connection) or 0) + 1)
     _mark_published(connection, checkpoint, priority, names, now)
     return PublishResult(Outcome.PUBLISHED, now)
@@ -117,11 +117,11 @@ def _mismatched_buckets(
 
 @dataclass(frozen=True, slots=True)
 class _Involved:
-    """The buckets whose operations count.
+    """The buckets whose operations are published.
 
     Attributes:
-        all: every bucket; then rows that wait in `ps_updated_rows` are published too.
-        only: an SQL condition, to append to others, on a bucket's id (`{}`).
+        all: whether every bucket is; then rows waiting in `ps_updated_rows` are published too.
+        only: an SQL condition on a bucket's id (`{}`), to append to others.
     """
 
     all: bool
@@ -143,16 +143,16 @@ def _note_involved_buckets(connection: SqlConnection, names: list[str] | None) -
 
 
 def _is_mostly_new(connection: SqlConnection, involved: _Involved) -> bool:
-    """Whether it is quicker, and right, to publish all operations of the involved buckets than to look for new ones.
+    """Whether publishing all operations of the involved buckets is faster than finding the new ones, and correct.
 
-    Of all buckets it is always right: the tables must be then what the oplog says. Of some buckets, only if none was
-    applied: else a row that did not change may have been published from a bucket that is not involved.
+    For all buckets it is always correct: the tables must match the oplog afterwards. For only some buckets, it is
+    correct only if none was applied: else an unchanged row may have been published from a bucket not involved.
     """
     new = connection.value(
         "SELECT count(*) FROM ps_buckets b CROSS JOIN ps_oplog o ON o.bucket = b.id AND o.op_id > b.last_applied_op"
         f" WHERE TRUE{involved('b.id')}"
     )
-    # The highest rowid is at least the number of rows, and costs nothing to find.
+    # The highest rowid is at least the number of rows, and is found in no time.
     if new < FILL_FROM_OPERATIONS or new * 2 < connection.value("SELECT ifnull(max(rowid), 0) FROM ps_oplog"):
         return False
     applied = f"SELECT 1 FROM ps_buckets WHERE last_applied_op <> 0{involved('id')}"
@@ -160,9 +160,9 @@ def _is_mostly_new(connection: SqlConnection, involved: _Involved) -> bool:
 
 
 def _fill_tables(connection: SqlConnection, involved: _Involved, raw: Mapping[str, RawTable]) -> None:
-    """Give every row, but of raw tables, the data of its newest operation over all (or the involved) buckets.
+    """Set every row, except in raw tables, to the data of its newest operation in all (or the involved) buckets.
 
-    In the order of the ids, so that indexes grow at their end; of several operations of a row the last one stays.
+    In the order of the ids, so that indexes grow at their end; of several operations on a row, the last one wins.
     """
     known = synced_tables(connection)
     counts = connection.execute("SELECT row_type, count(*) AS count FROM ps_oplog GROUP BY row_type")
@@ -188,7 +188,7 @@ def _fill_tables(connection: SqlConnection, involved: _Involved, raw: Mapping[st
 
 @contextmanager
 def _without_indexes(connection: SqlConnection, table: str) -> Generator[None]:
-    """Build the indexes of the app's schema afterwards, in sorted order, if the table is empty now."""
+    """Build the indexes of the app's schema after the block, in sorted order, if the table is empty now."""
     indexes: list[Row] = []
     if connection.first(f"SELECT 1 FROM {quoted(table)} LIMIT 1") is None:
         indexes = connection.execute(
@@ -203,7 +203,7 @@ def _without_indexes(connection: SqlConnection, table: str) -> Generator[None]:
 
 
 def _collect_rows_left_to_do(connection: SqlConnection, involved: _Involved, raw: Mapping[str, RawTable]) -> None:
-    """Collect what filling the tables leaves to do: those of raw tables, without an operation, or with no data."""
+    """Collect the rows left after filling the tables: those of raw tables, without an operation, or without data."""
     _empty_changed_rows(connection)
     connection.execute_many(
         "INSERT OR IGNORE INTO temp.changed_rows(row_type, row_id)"
@@ -235,14 +235,14 @@ def _collect_changed_rows(connection: SqlConnection, involved: _Involved) -> Non
 
 
 def _note_rows_newer_elsewhere(connection: SqlConnection, involved: _Involved, published: str) -> None:
-    """Have the next complete checkpoint publish again each row that a bucket not involved here holds newer.
+    """Make the next complete checkpoint publish again each row that is newer in a bucket not involved here.
 
-    What such a bucket has yet to publish is published anyway; what it has published before would be passed over.
+    What such a bucket has not published yet is published anyway; what it has published before would be skipped.
 
     Args:
-        statements: of the transaction that this is part of.
-        involved: the buckets that are published.
-        published: a query of the rows that they publish; `{}` stands for the condition on their id.
+        connection: inside the transaction that this is part of.
+        involved: the buckets being published.
+        published: a query for the rows that they publish; `{}` stands for the condition on their id.
     """
     if involved.all:
         return
@@ -267,7 +267,7 @@ def _empty_changed_rows(connection: SqlConnection) -> None:
 
 
 def _write_changed_rows(connection: SqlConnection, involved: _Involved, raw: Mapping[str, RawTable]) -> None:
-    """Give every changed row the data of its newest operation over all (or the involved) buckets, or delete it."""
+    """Set every changed row to the data of its newest operation in all (or the involved) buckets, or delete it."""
     operations = f"FROM ps_oplog r WHERE r.row_type = c.row_type AND r.row_id = c.row_id{involved('r.bucket')}"
     newest = (
         "FROM temp.changed_rows c CROSS JOIN ps_oplog o ON o.row_type = c.row_type AND o.row_id = c.row_id"
@@ -295,7 +295,7 @@ def _write_changed_rows(connection: SqlConnection, involved: _Involved, raw: Map
 
 
 def _write_raw_table(connection: SqlConnection, table: RawTable, newest: str, gone: str) -> bool:
-    # Gathered first, in one statement each: what is taken in steps must not be searched anew with every step.
+    # Collected first, in one statement each: reading in steps must not repeat the search with every step.
     for name, select in (("gone", gone), ("put", f"SELECT o.row_id, o.data {newest}")):
         connection.execute(
             f"CREATE TEMP TABLE IF NOT EXISTS raw_{name}(row_id TEXT PRIMARY KEY{', data TEXT' * (name == 'put')})"
@@ -341,7 +341,7 @@ def last_synced_at(connection: SqlConnection) -> int | None:
 
 
 def synced_priorities(connection: SqlConnection) -> tuple[tuple[int | None, int], ...]:
-    """What was published when: priority (None: complete) and µs since the epoch, the highest priority first."""
+    """When each priority (None: complete) was published, in µs since the epoch, the highest priority first."""
     rows = connection.execute("SELECT priority, last_synced_at FROM ps_sync_state ORDER BY priority")
     return tuple(
         (None if row["priority"] == COMPLETE_SYNC_PRIORITY else row["priority"], row["last_synced_at"]) for row in rows

@@ -1,7 +1,7 @@
 """Triggers on raw tables: they queue local writes of the app's own tables for upload.
 
-Owns their SQL, which is plain: any SQLite client that edits the table queues the edit. They keep still while the engine
-itself writes (`raw_tables` sets the mark for it).
+Owns their SQL, which is plain: any SQLite client that changes the table queues the change. They do nothing while the
+engine itself writes (`raw_tables` sets the mark for it).
 """
 
 from __future__ import annotations
@@ -27,25 +27,27 @@ from sync.storage.recording import (
 )
 
 _OF_THE_CORE_EXTENSION = "powersync_in_sync_operation"
-"""A function of PowerSync's SQLite extension, by which the triggers are known that it makes."""
+"""A function of PowerSync's SQLite extension, which identifies the triggers that it creates."""
 
 
 def create_triggers(connection: SqlConnection, table: RawTable) -> None:
-    """Make the three triggers of a raw table as its columns are now, in place of older ones.
+    """Create the three triggers of a raw table for its current columns, replacing older ones.
 
-    They are called as the examples of PowerSync's documentation call them, so that a program on an official SDK that
-    makes its own replaces them. Triggers that the official extension has made on the table are dropped: without the
+    They are named as in the examples of PowerSync's documentation, so that a program using an official SDK that creates
+    its own replaces them. Triggers that the official extension has created on the table are dropped: without the
     extension they would make every write fail.
 
     Raises:
         SchemaError: the raw table has no schema.
-        RawTableError: the app has not made its table yet, or it has no column `id` or lacks a synced one.
+        RawTableError: the app has not created its table yet, or the table lacks `id` or a synced column.
     """
     if table.schema is None or table.table_name is None:
-        raise SchemaError(f"Raw table {table.name!r} has no schema, which triggers are inferred from.")
+        raise SchemaError(f"Raw table {table.name!r} has no schema to infer triggers from.")
     columns = synced_columns(connection, table)
     if columns is None:
-        raise RawTableError(f"The table {table.table_name!r} of raw table {table.name!r} is not there; make it first.")
+        raise RawTableError(
+            f"The table {table.table_name!r} of raw table {table.name!r} does not exist; create it first."
+        )
     wanted = {
         f"{table.table_name}_{event.lower()}": _trigger(table, table.table_name, table.schema, event, columns)
         for event in ("INSERT", "UPDATE", "DELETE")
@@ -63,7 +65,7 @@ def create_triggers(connection: SqlConnection, table: RawTable) -> None:
         try:
             connection.execute(sql)
         except sqlite3.Error as error:
-            raise RawTableError(f"The triggers of raw table {table.name!r} cannot be made: {error}") from error
+            raise RawTableError(f"The triggers of raw table {table.name!r} cannot be created: {error}") from error
 
 
 def _trigger(table: RawTable, table_name: str, schema: RawTableSchema, event: str, columns: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
 """Raw tables in the file: synced rows are put into and deleted from tables that the app owns.
 
-Owns the statements that write such a table, and the mark by which its triggers know that the engine writes and no user
-does. When rows are published, and which, is decided elsewhere (`publish`).
+Owns the statements that write such a table, and the mark by which its triggers know that the engine is writing, not the
+user. When rows are published, and which, is decided elsewhere (`publish`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sync.storage.names import IN_SYNC_OPERATION
 
 logger = logging.getLogger("sync.storage")
 
-_ROWS_PER_STEP = 500
+_ROWS_PER_BATCH = 500
 
 _INTEGERS = range(-(2**63), 2**63)
 
@@ -37,16 +37,16 @@ def publish(
 ) -> bool:
     """Delete the rows `gone`, then put the rows `puts` (id, JSON data). Must run inside `sync_operation`.
 
-    Returns False, and does nothing, if the app has not made the table yet: then its rows belong into `ps_untyped`.
+    Returns False, and does nothing, if the app has not created the table yet: then its rows belong in `ps_untyped`.
 
     Raises:
-        RawTableError: SQLite refused a row, the table lacks what a statement needs, or data is no JSON object. The
-            transaction must be rolled back.
+        RawTableError: SQLite rejected a row, the table lacks what a statement needs, or the data is not a JSON object.
+            The transaction must be rolled back.
     """
     with _Failures(table):
         written = _WrittenTable.of(connection, table)
         if written is None:
-            logger.warning("synced rows of raw table %s wait: the app has not made its table yet", table.name)
+            logger.warning("synced rows of raw table %s are waiting until the app creates its table", table.name)
             return False
         _move_waiting_rows(connection, table, written)
         written.delete(gone)
@@ -55,9 +55,9 @@ def publish(
 
 
 def take_over_waiting_rows(connection: SqlConnection, tables: Iterable[RawTable]) -> None:
-    """Move rows that wait in `ps_untyped` into the raw tables that the schema names now.
+    """Move rows waiting in `ps_untyped` into the raw tables that the schema now names.
 
-    Where that fails, or the app has not made the table yet, they go on waiting: the next checkpoint tries again.
+    Where that fails, or the app has not created the table yet, they keep waiting: the next checkpoint retries.
     """
     for table in tables:
         if not _has_waiting_rows(connection, table):
@@ -68,15 +68,15 @@ def take_over_waiting_rows(connection: SqlConnection, tables: Iterable[RawTable]
                 publish(connection, table, gone=(), puts=())
         except RawTableError as error:
             connection.execute("ROLLBACK TO take_over")
-            logger.warning("synced rows wait until the table can take them: %s", error)
+            logger.warning("synced rows are waiting until the table accepts them: %s", error)
         connection.execute("RELEASE take_over")
 
 
 def clear(connection: SqlConnection, table: RawTable) -> None:
-    """Empty the app's table, recording nothing. To be called while the oplog still tells the known rows.
+    """Empty the app's table without recording it. Call it while the oplog still contains the known rows.
 
     Raises:
-        RawTableError: SQLite refused it. The transaction must be rolled back.
+        RawTableError: SQLite rejected it. The transaction must be rolled back.
     """
     with _Failures(table), sync_operation(connection):
         if table.clear is not None:
@@ -89,9 +89,9 @@ def clear(connection: SqlConnection, table: RawTable) -> None:
 
 
 def note_rows_missing_from(connection: SqlConnection, data_table: str, name: str) -> None:
-    """Have published rows of the synced table `name` written again if a data table made for it lacks them.
+    """Make published rows of the synced table `name` be written again if a new data table for it lacks them.
 
-    They are in a raw table: the app's schema named one before, under the same name.
+    They are in a raw table: the app's schema had one before, under the same name.
     """
     connection.execute(
         "INSERT OR IGNORE INTO ps_updated_rows(row_type, row_id) SELECT o.row_type, o.row_id FROM ps_oplog o"
@@ -102,7 +102,7 @@ def note_rows_missing_from(connection: SqlConnection, data_table: str, name: str
 
 
 def note_all_rows(connection: SqlConnection, table: RawTable) -> None:
-    """Have all synced rows written again with the next complete checkpoint."""
+    """Make the next complete checkpoint write all synced rows again."""
     connection.execute(
         "INSERT OR IGNORE INTO ps_updated_rows(row_type, row_id) SELECT row_type, row_id FROM ps_oplog"
         " WHERE row_type = ?",
@@ -111,7 +111,7 @@ def note_all_rows(connection: SqlConnection, table: RawTable) -> None:
 
 
 def synced_columns(connection: SqlConnection, table: RawTable) -> tuple[str, ...] | None:
-    """The columns of the app's table that are synced, without `id`; None if the table is not there.
+    """The columns of the app's table that are synced, without `id`; None if the table does not exist.
 
     Raises:
         RawTableError: it has no column `id`, or lacks one that the schema names.
@@ -133,9 +133,9 @@ def synced_columns(connection: SqlConnection, table: RawTable) -> tuple[str, ...
 
 @contextmanager
 def sync_operation(connection: SqlConnection) -> Generator[None]:
-    """While it lasts triggers record nothing: what is written, by the engine or by triggers of the app, is no edit.
+    """Inside the block, triggers record nothing: writes of the engine, or of the app's triggers, are not the user's.
 
-    Only this transaction ever sees the mark: it is taken away before the commit, or by the rollback after an error.
+    Only this transaction ever sees the mark: it is removed before the commit, or by the rollback after an error.
     """
     connection.execute("INSERT OR REPLACE INTO ps_kv(key, value) VALUES (?, 1)", (IN_SYNC_OPERATION,))
     yield
@@ -152,7 +152,7 @@ class _WrittenTable:
 
     @classmethod
     def of(cls, connection: SqlConnection, table: RawTable) -> _WrittenTable | None:
-        """None if statements must be inferred from a table that is not there."""
+        """None if statements must be inferred from a table that does not exist."""
         if table.put is not None and table.delete is not None:
             return cls(connection, table.put, table.delete)
         columns = synced_columns(connection, table)
@@ -166,17 +166,17 @@ class _WrittenTable:
 
     def put(self, rows: Iterable[tuple[str, str | None]]) -> None:
         params = self.put_statement.params
-        for some in _steps(rows):
-            self.connection.execute_many(self.put_statement.sql, [_values(params, *row) for row in some])
+        for batch in _batches(rows):
+            self.connection.execute_many(self.put_statement.sql, [_values(params, *row) for row in batch])
 
     def delete(self, ids: Iterable[str]) -> None:
         count = len(self.delete_statement.params)
-        for some in _steps(ids):
-            self.connection.execute_many(self.delete_statement.sql, [[row_id] * count for row_id in some])
+        for batch in _batches(ids):
+            self.connection.execute_many(self.delete_statement.sql, [[row_id] * count for row_id in batch])
 
 
 class _Failures:
-    """Tells of a failure which table it was in."""
+    """Adds the table's name to failures."""
 
     def __init__(self, table: RawTable) -> None:
         self._table = table
@@ -187,18 +187,18 @@ class _Failures:
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, sqlite3.Error | sqlite3.Warning | msgspec.DecodeError):
             raise RawTableError(
-                f"The rows of raw table {self._table.name!r} cannot be written as they are: {error}. Everything that "
-                "belongs to the same checkpoint waits, and is tried again."
+                f"The rows of raw table {self._table.name!r} cannot be written: {error}. Everything in the same "
+                "checkpoint is waiting and will be retried."
             ) from error
 
 
 def _inferred_put(table_name: str, columns: Sequence[str]) -> PendingStatement:
     """Columns that are not synced keep their values."""
     names = ", ".join(quoted(name) for name in ("id", *columns))
-    places = ", ".join("?" * (len(columns) + 1))
+    placeholders = ", ".join("?" * (len(columns) + 1))
     updates = ", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in columns)
     return PendingStatement(
-        f"INSERT INTO {quoted(table_name)}({names}) VALUES ({places})"
+        f"INSERT INTO {quoted(table_name)}({names}) VALUES ({placeholders})"
         f" ON CONFLICT (id) DO {'UPDATE SET ' + updates if updates else 'NOTHING'}",
         (PendingStatementParameter.id(), *(PendingStatementParameter.column(name) for name in columns)),
     )
@@ -226,7 +226,7 @@ def _values(params: Sequence[PendingStatementParameter], row_id: str, data: str 
 
 
 def _rest(params: Sequence[PendingStatementParameter], text: str) -> str | None:
-    """The values stand as the service wrote them: numbers keep all their digits."""
+    """Values stay as the service wrote them: numbers keep all their digits."""
     named = {"id" if param.kind == "id" else param.column_name for param in params}
     unnamed = {name: value for name, value in _decode_unread(text).items() if name not in named}
     return msgspec.json.encode(unnamed).decode() if unnamed else None
@@ -254,28 +254,28 @@ def _has_waiting_rows(connection: SqlConnection, table: RawTable) -> bool:
 
 
 def _known_rows(connection: SqlConnection, table: RawTable) -> Iterator[str]:
-    """Synced rows, and those that were written here and recorded."""
+    """Synced rows, and those written and recorded here."""
     for known in ("ps_oplog", "ps_updated_rows"):
         sql = f"SELECT DISTINCT row_id FROM {known} WHERE row_type = ?"
         yield from (row["row_id"] for row in pages(connection, sql, (table.name,), by="row_id"))
 
 
 def pages(connection: SqlConnection, sql: str, parameters: Sequence[Any], *, by: str) -> Iterator[sqlite3.Row]:
-    """The rows of a query in the order of its column `by`, taken in steps, so that memory stays flat.
+    """The rows of a query in the order of its column `by`, read in batches, so that memory use stays flat.
 
-    `sql` ends in a WHERE clause; `by` is text, indexed, and tells the rows apart.
+    `sql` ends in a WHERE clause; `by` is text, indexed and unique.
     """
-    rows = connection.execute(f"{sql} ORDER BY {by} LIMIT {_ROWS_PER_STEP}", parameters)
+    rows = connection.execute(f"{sql} ORDER BY {by} LIMIT {_ROWS_PER_BATCH}", parameters)
     while rows:
         yield from rows
         last = rows[-1][by]
-        rows = connection.execute(f"{sql} AND {by} > ? ORDER BY {by} LIMIT {_ROWS_PER_STEP}", (*parameters, last))
+        rows = connection.execute(f"{sql} AND {by} > ? ORDER BY {by} LIMIT {_ROWS_PER_BATCH}", (*parameters, last))
 
 
-def _steps(rows: Iterable[Any]) -> Iterator[list[Any]]:
+def _batches(rows: Iterable[Any]) -> Iterator[list[Any]]:
     iterator = iter(rows)
-    while some := list(islice(iterator, _ROWS_PER_STEP)):
-        yield some
+    while batch := list(islice(iterator, _ROWS_PER_BATCH)):
+        yield batch
 
 
 def _exists(connection: SqlConnection, table_name: str) -> bool:

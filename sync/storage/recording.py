@@ -1,10 +1,10 @@
 """How triggers record a local write: the SQL that queues an entry for upload and closes the gate, as text.
 
 Shared by the triggers of views (`triggers`) and of raw tables (`raw_table_triggers`). It is plain SQL that runs in any
-SQLite from 3.38 on, with no function of ours. Must not run anything.
+SQLite from 3.38 on, without functions of the engine. Must not run anything.
 
-JSON is put together by hand from `||`: SQLite's json_object takes 100 arguments on some builds and rounds reals to 15
-digits on old ones.
+JSON is concatenated with `||`: SQLite's json_object takes only 100 arguments in some builds and rounds reals to 15
+digits in old ones.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ SAME_ID = (
 )
 
 IS_IN_SYNC_OPERATION = f"EXISTS (SELECT 1 FROM ps_kv WHERE key = {sql_string(IN_SYNC_OPERATION)})"
-"""The engine itself publishes or clears: what triggers of the app then write is not the user's, and not recorded."""
+"""The engine itself publishes or clears: what the app's triggers then write is not the user's, and not recorded."""
 
 _INFINITY_REFUSED = "RAISE(ABORT, 'an infinite number cannot be stored: JSON has none')"
 
 _OPERANDS = 32
-"""Of one flat `||` or OR: SQLite limits the depth of an expression, so a long one is a tree of such."""
+"""Operands of one flat `||` or OR: SQLite limits the depth of expressions, so a long one is a tree of these."""
 
 
 def queue(
@@ -38,18 +38,18 @@ def queue(
 ) -> Iterator[str]:
     """Add one entry to the queue, with the transaction's id.
 
-    The first entry of an SQLite transaction draws the id, and the engine's own connections put it back at the end of
-    theirs (see `upload_queue`). Plain SQL cannot tell one transaction from the next, so another client's transactions
-    may share an id: they upload together, in order. Three cases are certain and draw a new one: the id was put back;
-    another client has drawn since; and a connection that has changed nothing yet but the row of this very entry.
+    The first entry of an SQLite transaction draws the id, and the engine's own connections reset it at the end of
+    theirs (see `upload_queue`). Plain SQL cannot distinguish one transaction from the next, so another client's
+    transactions may share an id: they upload together, in order. Three cases are certain and draw a new one: the id was
+    reset; another client has drawn one since; and a connection that has changed nothing but the row of this entry.
 
     Args:
         table: the synced table's name.
         op: PUT, PATCH or DELETE.
-        row: NEW or OLD, whose id it is.
-        data: SQL of a JSON object.
-        old: SQL of a JSON object.
-        metadata: SQL of a text or NULL.
+        row: NEW or OLD, whichever has the row's id.
+        data: SQL that yields a JSON object.
+        old: SQL that yields a JSON object.
+        metadata: SQL that yields text or NULL.
     """
     yield (
         "UPDATE ps_tx SET current_tx = next_tx, next_tx = next_tx + 1"
@@ -68,11 +68,11 @@ def queue(
 
 
 def close_gate(table: str, row: str) -> Iterator[str]:
-    """No older checkpoint may take back or acknowledge this write.
+    """Ensure that no older checkpoint undoes or acknowledges this write.
 
-    What may meet a conflict says itself what happens then: else the OR clause of the app's own statement (OR IGNORE,
-    say) would decide it. Nothing reads what it inserts into, or compares with a list: SQLite would make a temporary
-    table for that each time, which takes longer than all the rest.
+    Statements that may conflict say how to resolve it: otherwise the OR clause of the app's own statement (such as OR
+    IGNORE) would decide. None reads the table it inserts into, or compares with a list: SQLite would create a temporary
+    table for that each time, which takes longer than everything else.
     """
     yield (
         f"INSERT INTO ps_updated_rows(row_type, row_id) VALUES ({sql_string(table)}, {row}.id)"
@@ -111,7 +111,7 @@ def any_is_changed(columns: Sequence[str]) -> str:
 
 
 def _object(members: Sequence[str]) -> str:
-    """Members are SQL of text: either empty, or a comma, a name and a value."""
+    """Members are SQL that yields text: either empty, or a comma, a name and a value."""
     return f"'{{' || substr({_tree(members, ' || ')}, 2) || '}}'" if members else "'{}'"
 
 
@@ -125,15 +125,15 @@ def _json(name: str) -> str:
 
 
 def _is_changed(column: str) -> str:
-    # The collation of an app's own table may take different texts for equal.
+    # The collation of an app's own table may treat different texts as equal.
     return f"NEW.{quoted(column)} COLLATE BINARY IS NOT OLD.{quoted(column)}"
 
 
 def _json_value(value: str) -> str:
-    """Text stays text, also when a JSON function made it; reals keep all their digits.
+    """Text stays text, even if a JSON function made it; reals keep all their digits.
 
-    `quote` gives the shortest of 15 or all digits that reads back as the same number, and `%!.20e` always all: far
-    from 1, SQLite's own reading of numbers (before 3.43) is too inexact to judge that.
+    `quote` writes 15 digits if they read back as the same number, or else all of them, and `%!.20e` always all: far
+    from 1, SQLite's own parsing of numbers (before 3.43) is too inexact to check that.
     """
     return (
         f"CASE typeof({value}) WHEN 'text' THEN json_quote({value} || '') WHEN 'real' THEN CASE"

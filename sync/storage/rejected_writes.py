@@ -1,7 +1,7 @@
-"""Local transactions that the backend refused for good, kept until the user decides what becomes of them.
+"""Local transactions that the backend rejected permanently, kept until the user decides what to do with them.
 
-Owns `ps_rejected_transactions` and `ps_rejected_crud`, and the way between them and the upload queue: a transaction is
-always in exactly one of both places. Other clients of the file format do not know these tables and leave them alone.
+Owns `ps_rejected_transactions` and `ps_rejected_crud`, and the moves between them and the upload queue: a transaction
+is always in exactly one of the two. Other clients of the file format do not know these tables and leave them alone.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ _TABLES = (
         server_data TEXT
     ) STRICT""",
     "CREATE INDEX IF NOT EXISTS ps_rejected_crud_rejected ON ps_rejected_crud (rejected)",
-    # How often a transaction that waits in the queue was rejected before; the number is that of its first entry.
+    # How often a transaction in the queue was rejected before; the id is that of its first entry.
     "CREATE TABLE IF NOT EXISTS ps_retried_crud(id INTEGER PRIMARY KEY, attempts INTEGER NOT NULL) STRICT",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """Why a transaction was refused.
+    """Why a transaction was rejected.
 
     Attributes:
-        reason: the backend's own sentence.
-        code: the backend's own code, or None.
-        operation_index: which entry of the transaction was at fault, if the backend told.
+        reason: the backend's message.
+        code: the backend's code, or None.
+        operation_index: the index of the entry at fault, if the backend said.
     """
 
     reason: str
@@ -62,15 +62,15 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class StoredRejection:
-    """A rejected transaction, as it is kept.
+    """A rejected transaction, as stored.
 
     Attributes:
         id: its number.
-        crud: what was tried, in order.
-        server_rows: for each entry the synced row as it was when the transaction was rejected, or None.
+        crud: its entries, in order.
+        server_rows: for each entry, the synced row as it was when the transaction was rejected, or None.
         rejection: why.
         rejected_at: when (UTC).
-        attempts: how often it was rejected in all.
+        attempts: how often it has been rejected in total.
     """
 
     id: int
@@ -87,7 +87,7 @@ def create_tables(connection: SqlConnection) -> None:
         connection.execute(sql)
 
 
-def holds_any(connection: SqlConnection) -> bool:
+def has_any(connection: SqlConnection) -> bool:
     """Whether there is anything to clear."""
     return (
         connection.first("SELECT 1 FROM ps_rejected_transactions UNION ALL SELECT 1 FROM ps_retried_crud LIMIT 1")
@@ -96,7 +96,7 @@ def holds_any(connection: SqlConnection) -> bool:
 
 
 def clear(connection: SqlConnection) -> None:
-    """Forget all rejected transactions."""
+    """Delete all rejected transactions."""
     connection.execute("DELETE FROM ps_rejected_transactions")
     connection.execute("DELETE FROM ps_rejected_crud")
     connection.execute("DELETE FROM ps_retried_crud")
@@ -105,7 +105,7 @@ def clear(connection: SqlConnection) -> None:
 def reject(connection: SqlConnection, first: int, last: int, rejection: Rejection) -> int | None:
     """Move the entries `first` to `last` (numbers, one transaction) out of the queue.
 
-    Returns the number of the rejected transaction, or None if the entries no longer wait.
+    Returns the number of the rejected transaction, or None if the entries are no longer in the queue.
     """
     if connection.value("SELECT 1 FROM ps_crud WHERE id BETWEEN ? AND ? LIMIT 1", (first, last)) is None:
         return None
@@ -130,7 +130,7 @@ def reject(connection: SqlConnection, first: int, last: int, rejection: Rejectio
 
 
 def reason_among(connection: SqlConnection, first: int, last: int) -> str | None:
-    """Why the first of the entries `first` to `last` that were rejected was; None if none of them was."""
+    """Why the first rejected entry among `first` to `last` was rejected; None if none was."""
     return connection.value(
         "SELECT t.reason FROM ps_rejected_crud c JOIN ps_rejected_transactions t ON t.id = c.rejected"
         " WHERE c.id BETWEEN ? AND ? ORDER BY c.id LIMIT 1",
@@ -152,16 +152,16 @@ def rejected_writes(connection: SqlConnection) -> tuple[StoredRejection, ...]:
 def retry(
     connection: SqlConnection, rejected: int, edited: Sequence[CrudEntry] | None, insert_only: Collection[str] = ()
 ) -> bool:
-    """Put a rejected transaction back, at the end of the queue, and show its effect again.
+    """Put a rejected transaction back at the end of the queue, and show its effect again.
 
     Args:
-        statements: of the transaction that this is part of.
+        connection: inside the transaction that this is part of.
         rejected: its number.
-        edited: what to upload instead of what was tried.
+        edited: what to upload instead of its own entries.
         insert_only: tables whose writes are not stored and do not come back.
 
     Returns:
-        Whether it was there.
+        Whether it still existed.
     """
     attempts = connection.value("SELECT attempts FROM ps_rejected_transactions WHERE id = ?", (rejected,))
     if attempts is None:
@@ -180,20 +180,20 @@ def retry(
 
 
 def put_back(connection: SqlConnection, entries: Sequence[CrudEntry], insert_only: Collection[str] = ()) -> None:
-    """Put the entries of another file's queue at the end of this one's, as one transaction, and show their effect."""
+    """Append the entries of another file's queue to this one's, as one transaction, and show their effect."""
     upload_queue.enqueue(connection, [encode_entry(entry) for entry in entries], insert_only)
     show(connection, entries, synced_tables(connection).difference(insert_only))
 
 
 def discard(connection: SqlConnection, rejected: int) -> bool:
-    """Forget a rejected transaction for ever. Returns whether it was there."""
+    """Delete a rejected transaction permanently. Returns whether it existed."""
     connection.execute("DELETE FROM ps_rejected_crud WHERE rejected = ?", (rejected,))
     gone = connection.execute("DELETE FROM ps_rejected_transactions WHERE id = ? RETURNING id", (rejected,))
     return bool(gone)
 
 
 def show(connection: SqlConnection, entries: Iterable[CrudEntry], shown_tables: Collection[str]) -> None:
-    """Apply entries to the local rows of these synced tables, without queueing them once more."""
+    """Apply entries to the local rows of these synced tables, without queueing them again."""
     for entry in entries:
         if entry.table not in shown_tables:
             continue

@@ -1,4 +1,4 @@
-"""The internal tables of the database file: how version 14 looks, how older versions become it, how each is undone.
+"""The internal tables of the database file: version 14, the migrations to it, and how to undo each version.
 
 Owns the SQL of PowerSync's schema versions 1 to 14, as data. When it is run, and what happens if it fails, is decided
 elsewhere (`migrations`).
@@ -109,15 +109,15 @@ TABLES = (
     _SYNC_STATE,
     _STREAM_SUBSCRIPTIONS,
 )
-"""Makes a new file's tables, as of `VERSION`."""
+"""Creates a new file's tables, as of `VERSION`."""
 
-# Version 4 kept every operation, the superseded ones too; op 3 is PUT. From version 5 on only the current PUT of each
-# key is kept, and the checksums of the others move to add_checksum.
+# Version 4 kept every operation, including superseded ones; op 3 is PUT. From version 5 on, only the current PUT of
+# each key is kept, and the checksums of the others move to add_checksum.
 _NOT_KEPT = "FROM ps_oplog_4 o WHERE o.bucket = ps_buckets.name AND (o.superseded = 1 OR o.op <> 3)"
 
 UP: dict[int, tuple[str, ...]] = {
     2: (*_TX, "ALTER TABLE ps_crud ADD COLUMN tx_id INTEGER"),
-    3: (_KV,),  # the client id is drawn, see `migrations`
+    3: (_KV,),  # the client id is generated, see `migrations`
     4: (
         "ALTER TABLE ps_buckets ADD COLUMN op_checksum INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE ps_buckets ADD COLUMN remove_operations INTEGER NOT NULL DEFAULT 0",
@@ -156,7 +156,7 @@ UP: dict[int, tuple[str, ...]] = {
         "DROP TABLE ps_oplog_4",
         "DROP TABLE ps_buckets_4",
     ),
-    6: (),  # rows that no bucket holds are noted, see `migrations`
+    6: (),  # rows that are in no bucket are noted, see `migrations`
     7: (
         _SYNC_STATE_7,
         (
@@ -174,7 +174,7 @@ UP: dict[int, tuple[str, ...]] = {
         "DROP TABLE ps_sync_state_7",
     ),
     9: _BUCKETS_12_ADDITIONS[:2],
-    10: (),  # the views are made anew, which every opening does with views of another client
+    10: (),  # the views are recreated, which every opening does with views of another client
     11: (_STREAM_SUBSCRIPTIONS,),
     12: _BUCKETS_12_ADDITIONS[2:],
     13: (
@@ -191,8 +191,8 @@ UP: dict[int, tuple[str, ...]] = {
         ),
         "DROP TABLE ps_sync_state_12",
     ),
-    # The gate lived in a bucket row named $local. A client that went back to version 13 left the keys in place and may
-    # have moved the row on: the row counts.
+    # The gate was a bucket row named $local. A client that went back to version 13 left the keys in place and may have
+    # updated the row: the row counts.
     14: (
         (
             "DELETE FROM ps_kv WHERE key IN ('target_checkpoint_request_id', 'last_seen_checkpoint_request_id',"
@@ -205,7 +205,7 @@ UP: dict[int, tuple[str, ...]] = {
             " UNION ALL SELECT 'last_applied_checkpoint_request_id', last_applied_op FROM ps_buckets"
             f" WHERE name = {_LOCAL}) INSERT INTO ps_kv(key, value) SELECT key, value FROM gate WHERE value > 0"
         ),
-        # DROP COLUMN would fail with triggers of other clients, which call modules that exist only there.
+        # DROP COLUMN would fail with triggers of other clients, which use modules that exist only there.
         "DROP INDEX ps_buckets_name",
         "ALTER TABLE ps_buckets RENAME TO ps_buckets_13",
         _BUCKETS,
@@ -217,12 +217,12 @@ UP: dict[int, tuple[str, ...]] = {
         "DROP TABLE ps_buckets_13",
     ),
 }
-"""Brings a file of the version before to each version."""
+"""Migrates a file of the previous version to each version."""
 
 _GENERATED = "FROM sqlite_master WHERE type = 'view' AND sql GLOB '*-- powersync-auto-generated'"
 
 GENERATED_VIEWS = f"SELECT name {_GENERATED}"
-"""The views that PowerSync's clients make of the app's schema."""
+"""The views that PowerSync's clients create for the app's schema."""
 
 _DROP_VIEWS = f"SELECT powersync_drop_view(name) {_GENERATED}"
 
@@ -231,7 +231,7 @@ def _forget(version: int) -> str:
     return f"DELETE FROM ps_migration WHERE id >= {version}"
 
 
-# These statements go into the file and are run by other clients, which alone have the function powersync_drop_view.
+# These statements are stored in the file and run by other clients; only those have the function powersync_drop_view.
 DOWN: dict[int, tuple[str, ...]] = {
     2: ("DROP TABLE ps_tx", "ALTER TABLE ps_crud DROP COLUMN tx_id", _forget(2)),
     3: ("DROP TABLE ps_kv", _forget(3)),
@@ -240,8 +240,8 @@ DOWN: dict[int, tuple[str, ...]] = {
         "ALTER TABLE ps_buckets DROP COLUMN op_checksum",
         _forget(4),
     ),
-    # Version 4 has no ps_updated_rows: removals in a bucket $local, with a gate that only the next write checkpoint
-    # opens, stand for it.
+    # Version 4 has no ps_updated_rows: it is represented by removals in a bucket $local, with a gate that only the next
+    # write checkpoint opens.
     5: (
         _DROP_VIEWS,
         "DROP INDEX ps_buckets_name",
@@ -345,4 +345,4 @@ DOWN: dict[int, tuple[str, ...]] = {
         _forget(14),
     ),
 }
-"""Brings a file of each version to the version before; clients of an older version run it when they open the file."""
+"""Migrates a file of each version to the previous one; clients of an older version run it when they open the file."""

@@ -1,20 +1,20 @@
-"""The staging area: where large downloads wait, without indexes, until they move into the oplog in one go.
+"""The staging area: stores large downloads without indexes, until they move into the oplog all at once.
 
 Owns `ps_staged_oplog` and `ps_staged_buckets`, which exist only while something is staged, and the move of their rows
-into `ps_oplog` and `ps_buckets`. Which data goes here is decided by `oplog`; publishing asks for the move first.
+into `ps_oplog` and `ps_buckets`. `oplog` decides which data goes here; publishing first triggers the move.
 
-Three indexes that grow with every operation, at places all over the file, cost most of a first sync. So operations of a
-bucket that holds none yet, and was never applied, are appended to a table of the oplog's own shape that has no index.
-`settle` then gives this table the place of the oplog, builds the indexes in sorted order, and resolves what has
-come twice, all in one transaction.
+Three indexes that grow with every operation, all over the file, account for most of the time of a first sync. So
+operations of a bucket that has none yet, and was never applied, are appended to a table like the oplog that has no
+index. `settle` then replaces the oplog with this table, builds the indexes in sorted order, and resolves duplicates,
+all in one transaction.
 
-Meanwhile `ps_oplog` with its indexes, and the positions in `ps_buckets`, stay as if nothing had come. So after every
-commit, and with it after every crash, the file is a complete file of the format: another client of it, of an older
-version or another make, does not see the staged operations and downloads those buckets itself. This engine goes on
-where it stopped, unless one of the buckets has changed behind its back: then all that is staged is forgotten.
+Meanwhile `ps_oplog` with its indexes, and the positions in `ps_buckets`, stay as if nothing had been received. So after
+every commit, and thus after every crash, the file is a complete file of the format: another client, older or different,
+does not see the staged operations and downloads those buckets itself. This engine continues where it stopped, unless
+another client has changed one of the buckets: then everything staged is discarded.
 
-A removal is staged as a row without type and data under the removed key. There is never a CLEAR: it is taken in after a
-`settle`.
+A removal is staged as a row without type and data under the removed key. A CLEAR is never staged: it is processed after
+a `settle`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sync.sqlite.sql_connection import SqlConnection
 from sync.storage.names import operation_key
 
 REBUILD_FACTOR = 4
-"""Indexes are rebuilt when the oplog has at most so many times the rows that are staged; else they grow row by row."""
+"""Indexes are rebuilt if the oplog has at most this many times the staged rows; otherwise they grow row by row."""
 
 _CREATE = (
     """CREATE TABLE ps_staged_oplog(
@@ -58,9 +58,9 @@ def is_in_use(connection: SqlConnection) -> bool:
 
 
 def positions(connection: SqlConnection) -> dict[str, int]:
-    """The staged buckets, each with the operation up to which it is here.
+    """The staged buckets, each with its last operation.
 
-    If another client has changed one of them, all that is staged is forgotten, and the answer is empty.
+    If another client has changed one of them, everything staged is discarded, and the result is empty.
     """
     if not _is_valid(connection):
         return {}
@@ -68,7 +68,7 @@ def positions(connection: SqlConnection) -> dict[str, int]:
 
 
 def _is_valid(connection: SqlConnection) -> bool:
-    """Whether anything is staged; it is not any more if another client has changed one of the buckets."""
+    """Whether anything is staged; discards it first if another client has changed one of the buckets."""
     if not is_in_use(connection):
         return False
     changed = connection.first(
@@ -96,18 +96,18 @@ def reset_counts(connection: SqlConnection) -> None:
 
 
 def discard(connection: SqlConnection) -> None:
-    """Forget all that is staged, as if it had not been downloaded."""
+    """Discard everything staged, as if it had not been downloaded."""
     connection.execute("DROP TABLE IF EXISTS ps_staged_oplog")
     connection.execute("DROP TABLE IF EXISTS ps_staged_buckets")
 
 
 def stage(connection: SqlConnection, bucket: int, operations: Sequence[Operation], size: int) -> bool:
-    """Append operations (and their length on the wire in bytes) of a bucket, which must not have a CLEAR among them.
+    """Append operations (and their length on the wire in bytes) of a bucket, which must not include a CLEAR.
 
     Returns False, and does nothing, if the bucket was applied or has operations in the oplog.
 
     Raises:
-        ProtocolError: an operation lacks what its kind needs.
+        ProtocolError: an operation lacks something that its kind requires.
     """
     if not is_in_use(connection):
         for sql in _CREATE:
@@ -136,14 +136,14 @@ def stage(connection: SqlConnection, bucket: int, operations: Sequence[Operation
 
 
 def settle(connection: SqlConnection) -> None:
-    """Move all that is staged into the oplog, so that the file is as if it had been taken in one by one.
+    """Move everything staged into the oplog, with the same result as if operations had been stored one by one.
 
-    If another client has changed one of the buckets, all that is staged is forgotten instead: operations of a bucket
-    that is gone would never leave the oplog. The checkpoint finds what is missing by its checksums.
+    If another client has changed one of the buckets, everything staged is discarded instead: operations of a bucket
+    that is gone would never leave the oplog. The checkpoint's checksums reveal what is missing.
     """
     if not _is_valid(connection):
         return
-    # The highest rowid stands for the number of rows: they are appended.
+    # The highest rowid serves as the number of rows: they are appended.
     staged = connection.value("SELECT ifnull(max(rowid), 0) FROM ps_staged_oplog")
     present = connection.value("SELECT ifnull(max(rowid), 0) FROM ps_oplog")
     if present <= REBUILD_FACTOR * staged:
@@ -180,7 +180,7 @@ def _rows(
 
 
 def _replace_oplog(connection: SqlConnection) -> None:
-    """Let the staged table take the oplog's place, with the operations that are there, and index it."""
+    """Replace the oplog with the staged table, including the oplog's own operations, and index it."""
     indexes = [
         row["sql"]
         for row in connection.execute(
@@ -190,13 +190,13 @@ def _replace_oplog(connection: SqlConnection) -> None:
     ]
     connection.execute("INSERT INTO ps_staged_oplog SELECT * FROM ps_oplog")
     connection.execute("DROP TABLE ps_oplog")
-    # Otherwise SQLite reads the whole schema again, and refuses if any view or trigger of the app is broken.
+    # Otherwise SQLite reads the whole schema again, and fails if any view or trigger of the app is broken.
     connection.execute("PRAGMA legacy_alter_table = ON")
     try:
         connection.execute("ALTER TABLE ps_staged_oplog RENAME TO ps_oplog")
     finally:
         connection.execute("PRAGMA legacy_alter_table = OFF")
-    # What is superseded goes while there is only the index by which it is found.
+    # Superseded operations are deleted while the only index is the one used to find them.
     connection.execute(indexes[0])
     _remove_superseded(connection)
     for sql in indexes[1:]:
@@ -204,7 +204,7 @@ def _replace_oplog(connection: SqlConnection) -> None:
 
 
 def _remove_superseded(connection: SqlConnection) -> None:
-    """Delete staged operations that later ones of the same key replace. Their order is that of their rowids."""
+    """Delete staged operations that later ones with the same key replace, in the order of their rowids."""
     connection.execute("CREATE TEMP TABLE IF NOT EXISTS superseded(id INTEGER PRIMARY KEY)")
     connection.execute("DELETE FROM temp.superseded")
     connection.execute(

@@ -1,6 +1,6 @@
-"""Subscriptions of sync streams, kept in the file so that they outlive the program.
+"""Subscriptions to sync streams, stored in the file so that they outlive the program.
 
-Owns `ps_stream_subscriptions`: what the app asked for, what the service offers, when each was last complete. A
+Owns `ps_stream_subscriptions`: what the app subscribed to, what the service offers, when each was last complete. A
 subscription was made by the app if and only if it has a time to live.
 """
 
@@ -23,14 +23,14 @@ from sync.storage.key_values import now_microseconds, optional_time
 _MICROSECONDS = 1_000_000
 
 _LEASE_SECONDS = 60
-"""A subscription in use is kept for this long at least, however short its time to live; uses are renewed meanwhile."""
+"""A subscription in use is kept at least this long, however short its time to live; it is renewed while in use."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamKey:
-    """A stream with parameters: what a subscription is counted by.
+    """A stream with parameters: the identity of a subscription.
 
-    `parameters` is JSON text, `null` for none, spelt as JavaScript spells it: the file tells subscriptions apart by the
+    `parameters` is JSON text, `null` for none, formatted as JavaScript does: the file identifies subscriptions by this
     text, and those of the official SDKs must be found again.
     """
 
@@ -42,14 +42,14 @@ class StreamKey:
         """The key of a stream with parameters.
 
         Raises:
-            TypeError: the parameters are not JSON.
-            ValueError: they contain NaN or an infinity, which JSON does not know.
+            TypeError: the parameters cannot be encoded as JSON.
+            ValueError: they contain NaN or an infinity, which JSON does not support.
         """
         return cls(name, json.dumps(parameters, ensure_ascii=False, separators=(",", ":"), allow_nan=False))
 
     @property
     def decoded_parameters(self) -> dict[str, Any] | None:
-        """The parameters as JSON gives them back."""
+        """The parameters, decoded from JSON."""
         return cast("dict[str, Any] | None", json.loads(self.parameters))
 
 
@@ -62,9 +62,9 @@ class RequestedSubscriptions:
 
 
 def subscribe(connection: SqlConnection, key: StreamKey, ttl: timedelta, priority: int | None) -> StreamKey:
-    """Keep a subscription until `ttl` after its last use. Of several priorities the highest (lowest number) holds.
+    """Store a subscription until `ttl` after its last use. Of several priorities, the highest (lowest number) applies.
 
-    Returns its key as it stands in the file: another SDK may have spelled the same parameters otherwise.
+    Returns its key as stored in the file: another SDK may have formatted the same parameters differently.
     """
     key = stored_key(connection, key)
     seconds = int(ttl.total_seconds())
@@ -85,7 +85,7 @@ def subscribe(connection: SqlConnection, key: StreamKey, ttl: timedelta, priorit
 
 
 def unsubscribe_all(connection: SqlConnection, key: StreamKey) -> None:
-    """End a subscription at once. A default stream goes on as such."""
+    """End a subscription immediately. A default stream stays subscribed as such."""
     connection.execute(
         "DELETE FROM ps_stream_subscriptions WHERE stream_name = ? AND local_params = ?"
         " AND NOT (is_default AND local_params = 'null')",
@@ -99,7 +99,7 @@ def unsubscribe_all(connection: SqlConnection, key: StreamKey) -> None:
 
 
 def renew(connection: SqlConnection, keys: Iterable[StreamKey]) -> None:
-    """Put off the expiry of subscriptions that are in use."""
+    """Postpone the expiry of subscriptions in use."""
     now = now_microseconds()
     connection.execute_many(
         "UPDATE ps_stream_subscriptions SET expires_at = max(expires_at, ? + max(ttl, ?) * 1000000)"
@@ -109,7 +109,7 @@ def renew(connection: SqlConnection, keys: Iterable[StreamKey]) -> None:
 
 
 def end_use(connection: SqlConnection, key: StreamKey, ttl: timedelta) -> None:
-    """Begin the time to live that a use asked for, unless another use keeps the subscription for longer."""
+    """Start the time to live that a use requested, unless another use keeps the subscription longer."""
     now = now_microseconds()
     connection.execute(
         "UPDATE ps_stream_subscriptions SET expires_at = max(iif(expires_at > ?, expires_at, 0), ?)"
@@ -124,7 +124,7 @@ def end_use(connection: SqlConnection, key: StreamKey, ttl: timedelta) -> None:
 
 
 def stored_key(connection: SqlConnection, key: StreamKey) -> StreamKey:
-    """The key of the same subscription as it is spelled in the file, or as given if it is not there."""
+    """The key of the same subscription as formatted in the file, or as given if it is not there."""
     rows = connection.execute("SELECT local_params FROM ps_stream_subscriptions WHERE stream_name = ?", (key.name,))
     texts = {row["local_params"] for row in rows}
     if key.parameters in texts:
@@ -134,8 +134,8 @@ def stored_key(connection: SqlConnection, key: StreamKey) -> StreamKey:
     return StreamKey(key.name, next(same, key.parameters))
 
 
-def forget_all_but(connection: SqlConnection, keys: Iterable[StreamKey]) -> None:
-    """Forget all subscriptions but those with a time to live that stand in `keys`; these as if they were new."""
+def delete_all_except(connection: SqlConnection, keys: Iterable[StreamKey]) -> None:
+    """Delete all subscriptions except those in `keys` that have a time to live, which are reset as if new."""
     kept = {(key.name, key.parameters) for key in keys}
     for row in connection.execute("SELECT id, stream_name, local_params, ttl FROM ps_stream_subscriptions"):
         if row["ttl"] is not None and (row["stream_name"], row["local_params"]) in kept:
@@ -149,7 +149,7 @@ def forget_all_but(connection: SqlConnection, keys: Iterable[StreamKey]) -> None
 
 
 def requested_subscriptions(connection: SqlConnection, *, include_defaults: bool) -> RequestedSubscriptions:
-    """Drop what has expired, and collect what to ask the service for."""
+    """Delete expired subscriptions, and collect those to request from the service."""
     connection.execute(
         "DELETE FROM ps_stream_subscriptions WHERE expires_at < ? OR (ttl IS NULL AND NOT active)",
         (now_microseconds(),),
@@ -167,7 +167,7 @@ def requested_subscriptions(connection: SqlConnection, *, include_defaults: bool
 
 
 def note_offered_streams(connection: SqlConnection, offered: Iterable[StreamDescription]) -> None:
-    """Mark which subscriptions the service knows, as of a full checkpoint, and keep one for each default stream."""
+    """Mark the subscriptions that the service knows, as of a full checkpoint, and store one for each default stream."""
     by_name = {stream.name: stream for stream in offered}
     rows = connection.execute("SELECT id, stream_name, ttl FROM ps_stream_subscriptions")
     for row in rows:
@@ -193,10 +193,10 @@ def mark_synced(
     priority: int | None,
     at: int,
 ) -> None:
-    """Note when (µs since the epoch) subscriptions were last complete.
+    """Record when (µs since the epoch) subscriptions were last complete.
 
-    A complete checkpoint covers all that the connection asked for, and the default ones; with `priority`, those whose
-    buckets are all of that priority or above.
+    A complete checkpoint covers all that the connection requested, and the default ones; with `priority`, those whose
+    buckets all have that priority or a higher one.
     """
     ids = {*requested.ids, *_default_ids(connection).values()}
     if priority is not None:
@@ -213,7 +213,7 @@ def mark_synced(
 def in_target(
     connection: SqlConnection, checkpoint: TrackedCheckpoint, requested: RequestedSubscriptions
 ) -> tuple[SubscriptionInTarget, ...]:
-    """What a checkpoint says of each subscription that was asked for, and of the default ones."""
+    """What a checkpoint says about each requested subscription, and about the default ones."""
     default_ids = _default_ids(connection)
     names = [subscription.stream for subscription in requested.request.subscriptions]
     subscribed = {**dict(zip(requested.ids, names, strict=True)), **{id_: name for name, id_ in default_ids.items()}}
@@ -255,7 +255,7 @@ def _subscription_of(
     requested: RequestedSubscriptions,
     default_ids: dict[str, int],
 ) -> int | None:
-    """The row of the subscription that a bucket serves, or None if the app has ended it meanwhile."""
+    """The row id of the subscription that a bucket belongs to, or None if the app has ended it meanwhile."""
     if reason.sub is not None:
         return requested.ids[reason.sub] if reason.sub < len(requested.ids) else None
     if reason.default is not None and reason.default < len(checkpoint.streams):
@@ -273,7 +273,7 @@ def stream_statuses(connection: SqlConnection) -> tuple[SyncStreamStatus, ...]:
             is_default=bool(row["is_default"]),
             last_synced_at=optional_time(row["last_synced_at"]),
             has_explicit_subscription=row["ttl"] is not None,
-            # What was complete once without being offered was not offered then.
+            # A stream that was once complete without being active was not offered then.
             offered=True if row["active"] else None if row["last_synced_at"] is None else False,
             subscription_id=row["id"],
         )

@@ -1,7 +1,7 @@
 """The triggers of the app's views: they store a local write and record it for upload.
 
-Owns their SQL, as text. It is plain SQL that runs in any SQLite from 3.38 on, with no function of ours: a shell that
-edits a view queues the edit too. Must not run anything: `sync.storage.views` brings it into the file.
+Owns their SQL, as text. It is plain SQL that runs in any SQLite from 3.38 on, without functions of the engine: a shell
+that changes a view queues the change too. Must not run anything: `sync.storage.views` writes it to the file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sync.storage.recording import (
 )
 
 PREFIX = "ps_view_"
-"""Of the names of all triggers made here."""
+"""The prefix of the names of all triggers defined here."""
 
 # Under INSERT OR IGNORE a conflict leaves the row as it was: then there is nothing to upload.
 _UNLESS_IGNORED = "SELECT RAISE(IGNORE) WHERE changes() = 0"
@@ -73,7 +73,7 @@ def _update(table: Table) -> Iterator[str]:
     if table.ignore_empty_updates:
         yield f"SELECT RAISE(IGNORE) WHERE NOT ({any_is_changed(_names(table))})"
     changed = changed_values(_names(table), "NEW")
-    # A merge patch takes out what became null, and leaves alone what this schema does not name.
+    # A merge patch removes what became null, and leaves alone what this schema does not name.
     yield (
         f"UPDATE {quoted(data_table(table))} SET data = json_patch(ifnull(data, '{{}}'), {changed}) WHERE id = NEW.id"
     )

@@ -1,6 +1,6 @@
-"""The upload queue, and the checkpoint requests that tell when its effects have come back.
+"""The upload queue, and the checkpoint requests that show when its effects have come back.
 
-Owns `ps_crud`, `ps_tx`, the times of entries, and the checkpoint ids in `ps_kv` that make the gate: downloaded data is
+Owns `ps_crud`, `ps_tx`, the times of entries, and the checkpoint ids in `ps_kv` that form the gate: downloaded data is
 published only when the queue is empty and the service has sent a checkpoint that includes everything uploaded so far.
 Must not do HTTP.
 """
@@ -31,7 +31,7 @@ QUEUED_ROWS = (
     "SELECT data ->> '$.id' AS id, count(*) AS entries FROM ps_crud"
     " WHERE ?1 IS NULL OR data ->> '$.type' = ?1 GROUP BY 1"
 )
-"""The rows of a table, or of all, that have entries in the queue, and how many."""
+"""The rows of a table, or of all tables, that have entries in the queue, and how many."""
 
 _TIMES = "CREATE TABLE IF NOT EXISTS ps_crud_times(id INTEGER PRIMARY KEY, made_at INTEGER NOT NULL) STRICT"
 _SECONDS_BETWEEN_TIMES = 1.0
@@ -42,11 +42,11 @@ class QueueState:
     """What the upload loop needs to know about the queue.
 
     Attributes:
-        count: entries that wait.
+        count: the number of waiting entries.
         head: the first entry's number, or None.
-        last_ever: the number of the last entry that was ever made.
+        last_ever: the number of the last entry ever made.
         checkpoint_wanted: the queue is empty, and no checkpoint was requested yet for what was uploaded.
-        gate_open: downloaded data may be published.
+        gate_open: whether downloaded data may be published.
     """
 
     count: int
@@ -62,28 +62,28 @@ def has_new_entries(changed: frozenset[str]) -> bool:
 
 
 def create_tables(connection: SqlConnection) -> None:
-    """Create what other clients of the file format do not have. Must run when the file is opened."""
+    """Create the table that other clients of the file format do not have. Must run when the file is opened."""
     connection.execute(_TIMES)
 
 
 def clear(connection: SqlConnection) -> None:
-    """Forget when entries were made."""
+    """Delete the times of entries."""
     connection.execute("DELETE FROM ps_crud_times")
 
 
 def end_transaction_id(connection: SqlConnection) -> None:
-    """Let the next write draw a new transaction id. Another SQLite client leaves its own behind."""
+    """Make the next write draw a new transaction id. Another SQLite client leaves its own behind."""
     connection.execute("UPDATE ps_tx SET current_tx = NULL WHERE current_tx IS NOT NULL")
 
 
 class EntryTimes:
-    """Notes when entries of the queue are made, to within a second: one note a second is enough for that."""
+    """Records when entries of the queue are made, to within a second: one record per second is enough for that."""
 
     def __init__(self) -> None:
         self._next_note = 0.0
 
     def note(self, connection: SqlConnection) -> None:
-        """Note the time of the transaction that is about to be committed, if it queued something."""
+        """Record the time of the transaction that is about to be committed, if it queued something."""
         now = time.time()
         if now < self._next_note <= now + _SECONDS_BETWEEN_TIMES or not connection.has_changed("ps_crud"):
             return
@@ -97,7 +97,7 @@ class EntryTimes:
 
 
 def oldest_at(connection: SqlConnection) -> datetime | None:
-    """About when the first entry of the queue was made (UTC), or None if the queue is empty or nobody noted it."""
+    """About when the first entry of the queue was made (UTC), or None if the queue is empty or it was not recorded."""
     microseconds = connection.value(
         "SELECT made_at FROM ps_crud_times WHERE id <= (SELECT min(id) FROM ps_crud) ORDER BY id DESC LIMIT 1"
     )
@@ -105,12 +105,12 @@ def oldest_at(connection: SqlConnection) -> datetime | None:
 
 
 def client_id(connection: SqlConnection) -> str:
-    """This file's id towards the service."""
+    """The id that identifies this file to the service."""
     return str(connection.value("SELECT value FROM ps_kv WHERE key = ?", (CLIENT_ID,)))
 
 
 def queue_state(connection: SqlConnection) -> QueueState:
-    """How the queue and the gate stand."""
+    """The state of the queue and the gate."""
     row = connection.first("SELECT count(*) AS count, min(id) AS head FROM ps_crud")
     assert row is not None
     return QueueState(
@@ -124,12 +124,12 @@ def queue_state(connection: SqlConnection) -> QueueState:
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """How much to take from the queue at once. The first transaction always comes whole, however large it is.
+    """How much to take from the queue at once. The first transaction is always included whole, however large it is.
 
     Attributes:
-        transactions: at most so many.
-        operations: at most so many entries in all.
-        bytes: at most so many bytes of entries, as they are kept (JSON), in all.
+        transactions: the maximum number of transactions.
+        operations: the maximum number of entries in total.
+        bytes: the maximum size of the entries in total, in bytes of their stored JSON.
     """
 
     transactions: int = 100
@@ -142,9 +142,9 @@ class UploadQueueStats:
     """The size of the upload queue.
 
     Attributes:
-        entries: local changes that wait.
-        transactions: that they belong to.
-        bytes: of the entries, as they are kept (JSON).
+        entries: the number of waiting local changes.
+        transactions: the number of transactions that they belong to.
+        bytes: the size of the entries, in bytes of their stored JSON.
         oldest_at: when (UTC) the first of them was made, to within a second; None if the queue is empty or another
             program made it.
     """
@@ -156,8 +156,8 @@ class UploadQueueStats:
 
 
 def next_transactions(connection: SqlConnection, after: int, limits: BatchLimits) -> list[tuple[CrudEntry, ...]]:
-    """The transactions behind the entry `after`, each whole, within limits; empty if there are none."""
-    # SQLite has one writer at a time: the entries of a transaction stand together.
+    """The transactions after the entry `after`, never split, within limits; empty if there are none."""
+    # SQLite has one writer at a time: the entries of a transaction are contiguous.
     groups: list[list[Row]] = []
     operations = size = 0
     with closing(connection.cursor("SELECT id, tx_id, data FROM ps_crud WHERE id > ? ORDER BY id", (after,))) as rows:
@@ -176,13 +176,13 @@ def next_transactions(connection: SqlConnection, after: int, limits: BatchLimits
 
 
 def next_entries(connection: SqlConnection, limit: int) -> tuple[CrudEntry, ...]:
-    """The first entries of the queue, whatever transactions they belong to."""
+    """The first entries of the queue, regardless of transactions."""
     rows = connection.execute("SELECT id, tx_id, data FROM ps_crud ORDER BY id LIMIT ?", (limit,))
     return tuple(decode_entry(row["id"], row["tx_id"], row["data"]) for row in rows)
 
 
 def stats(connection: SqlConnection) -> UploadQueueStats:
-    """How much waits, and since when."""
+    """How much is waiting, and since when."""
     row = connection.first(
         "SELECT count(*) AS entries, count(DISTINCT tx_id) + count(*) FILTER (WHERE tx_id IS NULL) AS transactions,"
         " ifnull(sum(length(CAST(data AS BLOB))), 0) AS bytes FROM ps_crud"
@@ -195,9 +195,9 @@ def complete(connection: SqlConnection, up_to: int, checkpoint: int | None, inse
     """Remove all entries up to the number `up_to`: the backend has answered for them.
 
     Args:
-        statements: of the transaction that this is part of.
+        connection: inside the transaction that this is part of.
         up_to: the number of an entry.
-        checkpoint: a custom write checkpoint that the backend gave; the gate's target once the queue is empty.
+        checkpoint: a custom write checkpoint from the backend; the gate's target once the queue is empty.
         insert_only: tables whose writes do not come back.
     """
     conflicts.remember_uploaded(connection, up_to, insert_only)
@@ -214,9 +214,9 @@ def complete(connection: SqlConnection, up_to: int, checkpoint: int | None, inse
 
 
 def end_without_request(connection: SqlConnection) -> None:
-    """Let the gate wait for the last custom checkpoint, if the queue is empty and the backend gives such.
+    """Make the gate wait for the last custom checkpoint, if the queue is empty and the backend uses them.
 
-    The service knows no others then. It includes all that was uploaded, also if what came behind it was rejected.
+    The service has no others then. It includes everything uploaded, even if what came after it was rejected.
     """
     checkpoint = get_integer(connection, CUSTOM_CHECKPOINT)
     if checkpoint is not None and connection.value("SELECT 1 FROM ps_crud LIMIT 1") is None:
@@ -227,9 +227,9 @@ def end_without_request(connection: SqlConnection) -> None:
 
 
 def enqueue(connection: SqlConnection, data: Sequence[str], insert_only: Collection[str] = ()) -> int:
-    """Add entries, as one transaction, as the triggers would. Returns the number of the first.
+    """Add entries as one transaction, as the triggers would. Returns the number of the first.
 
-    Entries of `insert_only` tables hold back no downloaded data.
+    Entries of `insert_only` tables do not hold back downloaded data.
     """
     transaction_id = connection.value(
         "UPDATE ps_tx SET current_tx = next_tx, next_tx = next_tx + 1 WHERE id = 1 RETURNING current_tx"
@@ -247,10 +247,10 @@ def enqueue(connection: SqlConnection, data: Sequence[str], insert_only: Collect
 
 
 def next_checkpoint_request_id(connection: SqlConnection, at_least: int = 0) -> int:
-    """Draw the id for a checkpoint request, greater than all drawn before and than `at_least`.
+    """Generate the id for a checkpoint request, greater than all earlier ones and than `at_least`.
 
-    It is kept before it is sent, so that an id whose answer was lost is never used again: the service may have
-    reached it before the writes that a second use would stand for.
+    It is stored before it is sent, so that an id whose response was lost is never used again: the service may have
+    reached it before the writes that a second use would represent.
     """
     request_id = max(get_integer(connection, LAST_REQUESTED) or 0, at_least) + 1
     put_integer(connection, LAST_REQUESTED, request_id)
@@ -258,7 +258,7 @@ def next_checkpoint_request_id(connection: SqlConnection, at_least: int = 0) -> 
 
 
 def set_target(connection: SqlConnection, checkpoint_request_id: int, last_ever: int) -> bool:
-    """Make a requested checkpoint the gate's target, unless a write came since `last_ever` was read.
+    """Make a requested checkpoint the gate's target, unless something was written since `last_ever` was read.
 
     Returns whether it was set.
     """
@@ -271,19 +271,19 @@ def set_target(connection: SqlConnection, checkpoint_request_id: int, last_ever:
 
 
 def target(connection: SqlConnection) -> int | None:
-    """The checkpoint request that the gate waits for, or None."""
+    """The checkpoint request that the gate is waiting for, or None."""
     return get_integer(connection, TARGET)
 
 
-def ask_again(connection: SqlConnection, instead_of: int) -> None:
-    """Have a checkpoint requested anew if the gate still waits for `instead_of`, which the service does not know."""
+def request_again(connection: SqlConnection, instead_of: int) -> None:
+    """Make a checkpoint be requested again if the gate is still waiting for `instead_of`, unknown to the service."""
     connection.execute(
         "UPDATE ps_kv SET value = ? WHERE key = ? AND CAST(value AS INTEGER) = ?", (TARGET_UNKNOWN, TARGET, instead_of)
     )
 
 
 def is_gate_open(connection: SqlConnection) -> bool:
-    """Whether downloaded data may be published: nothing waits, and all that was uploaded has come back."""
+    """Whether downloaded data may be published: nothing is waiting, and everything uploaded has come back."""
     if connection.value("SELECT 1 FROM ps_crud LIMIT 1"):
         return False
     target = get_integer(connection, TARGET)

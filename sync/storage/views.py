@@ -1,7 +1,7 @@
 """The app's schema in the database file: data tables, indexes, views and their triggers.
 
-Brings a file from whatever schema it had to the app's, changing only what differs, and leaving alone what is not of
-the engine's making. The SQL of the triggers is `sync.storage.triggers`. Must not touch the oplog.
+Migrates a file from any schema to the app's, changing only what differs, and leaving alone what the engine did not
+create. The SQL of the triggers belongs to `sync.storage.triggers`. Must not touch the oplog.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _GENERATED = "-- powersync-auto-generated"
 
 def replace_schema(connection: SqlConnection, schema: Schema) -> None:
     """Create, alter and drop what differs from `schema`; rows move between `ps_untyped` and the data tables."""
-    of_the_app = _drop_outdated_views(connection, schema)
+    app_triggers = _drop_outdated_views(connection, schema)
     _replace_tables(connection, schema)
     _replace_indexes(connection, schema)
     existing = set(_views_and_triggers(connection))
@@ -26,15 +26,15 @@ def replace_schema(connection: SqlConnection, schema: Schema) -> None:
         for name, sql in _wanted(table).items():
             if name not in existing:
                 connection.execute(sql)
-        for sql in of_the_app.get(table.view_name, ()):
+        for sql in app_triggers.get(table.view_name, ()):
             connection.execute(sql)
     raw_tables.take_over_waiting_rows(connection, schema.raw_tables)
 
 
 def _drop_outdated_views(connection: SqlConnection, schema: Schema) -> dict[str, list[str]]:
-    """Drop the engine's views and triggers that are not wanted exactly as they are.
+    """Drop the engine's views and triggers that differ from the wanted ones.
 
-    Returns the SQL of the app's own triggers on the views that were dropped, which go with them, by view.
+    Returns the SQL of the app's own triggers on the dropped views, which are dropped with them, by view.
     """
     wanted = {name: sql for table in schema.tables for name, sql in _wanted(table).items()}
     existing = _views_and_triggers(connection)
@@ -107,13 +107,13 @@ def _data_tables(connection: SqlConnection) -> list[str]:
 
 
 def synced_tables(connection: SqlConnection) -> set[str]:
-    """The names (as the service knows them) of the synced tables that have a data table."""
+    """The names (those of the service) of the synced tables that have a data table."""
     names = _data_tables(connection)
     return {name.removeprefix(DATA_PREFIX) for name in names if name.startswith(DATA_PREFIX)}
 
 
 def _views_and_triggers(connection: SqlConnection) -> dict[str, tuple[str, str, str]]:
-    """Kind, table and SQL of every view, and of every trigger on a view of the engine's making, by name."""
+    """Kind, table and SQL of every view, and of every trigger on a view created by the engine, by name."""
     rows = connection.execute(
         "SELECT name, type, tbl_name, sql FROM sqlite_master WHERE type = 'view' OR type = 'trigger' AND tbl_name IN"
         " (SELECT name FROM sqlite_master WHERE type = 'view' AND sql GLOB ?)",
@@ -123,7 +123,7 @@ def _views_and_triggers(connection: SqlConnection) -> dict[str, tuple[str, str, 
 
 
 def _wanted(table: Table) -> dict[str, str]:
-    """The SQL of the table's view and triggers, by name, in the order in which they are made."""
+    """The SQL of the table's view and triggers, by name, in the order in which they are created."""
     return {table.view_name: _view(table), **dict(triggers(table))}
 
 

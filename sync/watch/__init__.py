@@ -1,4 +1,4 @@
 """Queries that run again when what they read has changed.
 
-Owns when a query runs again and what its reader gets. Must not know PowerSync: tables are plain SQLite tables here.
+Owns when a query runs again and what its reader gets. Must not know PowerSync: here, tables are plain SQLite tables.
 """

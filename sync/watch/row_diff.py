@@ -21,15 +21,15 @@ T = TypeVar("T")
 class RowDiff(Generic[T]):
     """A result of a watched query, and how it differs from the one before.
 
-    A row that did not change is the same object as before, also if it moved.
+    A row that did not change is the same object as before, even if it moved.
 
     Attributes:
         rows: the whole result.
         added: rows whose key is new; in the first result, all.
         removed: rows whose key is gone, as they were.
-        updated: pairs of a row as it was and as it is, under the same key.
-        moved: rows, as they are, that changed places with others; as few as explain the new order. Rows that only
-            shifted because others came or went are not among them.
+        updated: pairs of the old and the new row with the same key.
+        moved: rows, as they are now, that changed their order; as few as explain the new order. Does not include rows
+            that only shifted because others were added or removed.
     """
 
     rows: list[T]
@@ -41,7 +41,7 @@ class RowDiff(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class KeyedRows(Generic[T]):
-    """A result, remembered for the comparison with the next."""
+    """A result, kept for comparison with the next."""
 
     raw: dict[Any, Row]
     made: dict[Any, T]
@@ -51,19 +51,19 @@ NO_ROWS: KeyedRows[Any] = KeyedRows({}, {})
 
 
 def keyed(rows: Sequence[Row], key: str, make: Callable[[Row], T], before: KeyedRows[T]) -> KeyedRows[T]:
-    """Rows by their keys. Those that are as before keep their objects.
+    """Rows by their keys. Unchanged rows keep their objects.
 
     Raises:
-        RowKeyError: the rows have no such column, or a value of it stands twice.
+        RowKeyError: the rows have no such column, or its values are not unique.
     """
-    if rows and key not in rows[0].keys():  # noqa: SIM118 - a Row is searched by its values
-        raise RowKeyError(f"The rows have no column {key!r}, which was to tell them apart; name another key.")
+    if rows and key not in rows[0].keys():  # noqa: SIM118 - `in` searches the values of a Row
+        raise RowKeyError(f"The rows have no column {key!r} to identify them; pass another key.")
     raw: dict[Any, Row] = {}
     made: dict[Any, T] = {}
     for row in rows:
         value = row[key]
         if value in raw:
-            raise RowKeyError(f"The key {value!r} stands twice in the column {key!r}; name a column that is unique.")
+            raise RowKeyError(f"The key {value!r} occurs twice in the column {key!r}; pass a column that is unique.")
         raw[value] = row
         made[value] = before.made[value] if before.raw.get(value) == row else make(row)
     return KeyedRows(raw, made)
@@ -85,13 +85,13 @@ def difference(before: KeyedRows[T], after: KeyedRows[T]) -> RowDiff[T]:
 
 
 def _moved(before: KeyedRows[T], after: KeyedRows[T]) -> list[T]:
-    places = {key: place for place, key in enumerate(before.made)}
-    kept = [key for key in after.made if key in places]
-    order = [places[key] for key in kept]
+    positions = {key: position for position, key in enumerate(before.made)}
+    kept = [key for key in after.made if key in positions]
+    order = [positions[key] for key in kept]
     if all(left < right for left, right in pairwise(order)):
         return []
     stayed = _longest_increasing(order)
-    return [after.made[key] for key in kept if places[key] not in stayed]
+    return [after.made[key] for key in kept if positions[key] not in stayed]
 
 
 def _longest_increasing(numbers: Sequence[int]) -> set[int]:

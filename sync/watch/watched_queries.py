@@ -27,21 +27,21 @@ V_co = TypeVar("V_co", covariant=True)
 
 
 class TableNames(Protocol):
-    """What the tables in the file are to the app."""
+    """Maps the tables in the file to those of the app."""
 
     def app_tables(self, changed: frozenset[str] | None) -> frozenset[str]:
-        """The tables of the app among those that a commit changed (None: any), by the names that the app knows."""
+        """The app's names of the tables that a commit changed (None: any)."""
         ...
 
     def table_behind(self, name: str) -> str:
-        """The name in the file of a table of the app."""
+        """The name in the file of one of the app's tables."""
         ...
 
 
 class _Stream(AsyncIterator[V]):
-    """Values that come when something changed, not more often than the throttle allows; for one reader.
+    """Values that are delivered after changes, no more often than the throttle allows; for one reader.
 
-    The first change after a quiet time is served at once, those of a burst together when the throttle has passed.
+    The first change after a quiet time is delivered immediately, those of a burst together once the throttle allows.
     """
 
     def __init__(self, throttle: float) -> None:
@@ -63,7 +63,7 @@ class _Stream(AsyncIterator[V]):
             except DatabaseClosedError:
                 raise StopAsyncIteration from None
             except BaseException:
-                self._wake.set()  # what was seen of the changes was not delivered
+                self._wake.set()  # the changes seen so far were not delivered
                 raise
             self._not_before = loop.time() + self._throttle
             if self._ended.is_set():
@@ -80,7 +80,7 @@ class _Stream(AsyncIterator[V]):
                 return
 
     async def _look(self) -> Any:
-        """What is to be delivered, or None if it is as it was."""
+        """What to deliver, or None if nothing changed."""
         raise NotImplementedError
 
     def _deliver(self, found: Any) -> V:
@@ -91,10 +91,10 @@ class _Stream(AsyncIterator[V]):
         raise NotImplementedError
 
     def on_rows(self, rows: Mapping[str, set[str] | None]) -> None:
-        """Called before it with the rows that were changed of the tables whose rows are recorded."""
+        """Called before `on_commit` with the changed rows of the tables whose rows are recorded."""
 
     async def aclose(self) -> None:
-        """End it; a reader that waits for the next value gets the end of the iteration."""
+        """End the iteration, even for a reader that is waiting for the next value."""
         self.end()
 
     def end(self) -> None:
@@ -103,20 +103,20 @@ class _Stream(AsyncIterator[V]):
 
 
 class WatchedQuery(Protocol[V_co]):
-    """What a watch runs on a reader's thread. Its state belongs to the watch, which keeps it once it was delivered."""
+    """What a watch runs on a reader's thread. Its state belongs to the watch, which keeps it once delivered."""
 
     sql: str
     parameters: Parameters
 
     def run(self, connection: SqlConnection, before: Any) -> tuple[Any, V_co] | None:
-        """The new state and the value to deliver, given the state before (None at first); None if it is the same."""
+        """The new state and the value to deliver, given the previous state (None at first); None if unchanged."""
         ...
 
 
 class Watch(_Stream[V]):
-    """The results of a watched query, one after the other. Made by `PowerSyncDatabase.watch`; for one reader.
+    """The successive results of a watched query. Made by `PowerSyncDatabase.watch`; for one reader.
 
-    Ends when it is closed, or when the database is. May be dropped at any point; nothing has to be cleaned up.
+    Ends when it or the database is closed. May be dropped at any point; no cleanup is needed.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Watch(_Stream[V]):
     def on_commit(self, changed: frozenset[str] | None) -> None:
         if changed is None or SCHEMA_TABLE in changed:
             self._schema_changes += 1
-            self._tables = None  # until the query has run again: whatever changes meanwhile may concern it
+            self._tables = None  # until the query has run again, any change may concern it
         elif self._tables is not None and self._tables.isdisjoint(changed):
             return
         self._outdated()
@@ -146,7 +146,7 @@ class Watch(_Stream[V]):
         self._wake.set()
 
     async def _look(self) -> tuple[Any, V] | None:
-        # The function must not hold this watch: a thread keeps its last one until the next, and with it the watch.
+        # The function must not reference this watch: a thread keeps its last function, and would keep the watch alive.
         query, state, fixed, last_version = self._query, self._state, self._fixed_tables, self._schema_version
         schema_changes = self._schema_changes
         last_tables = self._known_tables
@@ -176,7 +176,7 @@ class Watch(_Stream[V]):
 class TableChanges(_Stream[frozenset[str]]):
     """The names of the tables that changed, after each commit. Made by `PowerSyncDatabase.on_change`; for one reader.
 
-    Ends when it is closed, or when the database is. May be dropped at any point; nothing has to be cleaned up.
+    Ends when it or the database is closed. May be dropped at any point; no cleanup is needed.
     """
 
     def __init__(self, throttle: float, names: TableNames, tables: frozenset[str] | None) -> None:
@@ -204,7 +204,7 @@ class TableChanges(_Stream[frozenset[str]]):
 class RowChanges(_Stream[ChangedRows]):
     """The ids of the rows that changed, by table. Made by `PowerSyncDatabase.on_row_change`; for one reader.
 
-    Ends when it is closed, or when the database is. May be dropped at any point; nothing has to be cleaned up.
+    Ends when it or the database is closed. May be dropped at any point; no cleanup is needed.
     """
 
     def __init__(self, throttle: float, pool: ConnectionPool, names: TableNames, tables: frozenset[str]) -> None:
@@ -218,7 +218,7 @@ class RowChanges(_Stream[ChangedRows]):
 
     def on_commit(self, changed: frozenset[str] | None) -> None:
         if changed is None or SCHEMA_TABLE in changed:
-            self._is_recorded = False  # a table that was made anew has lost its triggers
+            self._is_recorded = False  # a table that was recreated has lost its triggers
             self._wake.set()
 
     def on_rows(self, rows: Mapping[str, set[str] | None]) -> None:
@@ -243,10 +243,10 @@ class RowChanges(_Stream[ChangedRows]):
 
 
 class WatchedQueries:
-    """All watches of one database. One that nobody holds any more is forgotten by itself.
+    """All watches of one database. They are weakly referenced: a dropped watch disappears.
 
     Attributes:
-        reads: through which they read.
+        reads: runs their queries.
     """
 
     def __init__(self, pool: ConnectionPool, names: TableNames) -> None:
@@ -293,7 +293,7 @@ class WatchedQueries:
         )
 
     def add(self, stream: S) -> S:
-        """Tell it of each commit from here on."""
+        """Notify it of each commit from now on."""
         self._streams.add(stream)
         return stream
 
@@ -315,7 +315,7 @@ S = TypeVar("S", bound=_Stream[Any])
 
 
 def table_set(tables: Iterable[str]) -> frozenset[str]:
-    """Names of tables as a watch keeps them; one may be given alone."""
+    """A set of table names; a single name may be given as a string."""
     return frozenset([tables]) if isinstance(tables, str) else frozenset(tables)
 
 
@@ -333,7 +333,7 @@ class _Rows(Generic[T]):
 
 
 class _Diffs(Generic[T]):
-    """A query whose value tells what changed."""
+    """A query whose value is what changed."""
 
     def __init__(self, sql: str, parameters: Parameters, key: str, row_type: type[T]) -> None:
         self.sql = sql

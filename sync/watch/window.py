@@ -1,7 +1,7 @@
-"""Windows on long results: the total, and the rows of one stretch, which can be moved and keeps itself current.
+"""Windows on long results: the total, and the rows of one range, which can be moved and stays up to date.
 
-Owns the SQL around the app's query that counts, orders and cuts. A window reads its neighbourhood along, as many rows
-again before and behind, so that scrolling inside of that asks SQLite nothing. Must not know when a query is run again:
+Owns the SQL around the app's query that counts, orders and slices. A window also reads its surroundings, as many rows
+again before and after it, so that scrolling within them needs no query. Must not know when a query is run again:
 `sync.watch.watched_queries` does.
 """
 
@@ -24,11 +24,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class RowWindow(Generic[T]):
-    """One stretch of a long result. A row that did not change is the same object as before.
+    """One range of a long result. A row that did not change is the same object as before.
 
     Attributes:
-        rows: of the window, in order; fewer than its size only if the result is shorter.
-        offset: the place of the first of them in the whole result, counted from 0.
+        rows: the rows of the window, in order; fewer than its size only if the result is shorter.
+        offset: the position of the first of them in the whole result, counted from 0.
         total: how many rows the whole result has.
     """
 
@@ -38,7 +38,7 @@ class RowWindow(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
+class _Request:
     offset: int
     around: Any = None
 
@@ -53,9 +53,9 @@ class _State(Generic[T]):
 
 
 class WindowWatch(Watch[RowWindow[T]]):
-    """A window that keeps itself current. Made by `PowerSyncDatabase.watch_window`; for one reader.
+    """A window that stays up to date. Made by `PowerSyncDatabase.watch_window`; for one reader.
 
-    Ends when it is closed, or when the database is. May be dropped at any point; nothing has to be cleaned up.
+    Ends when it or the database is closed. May be dropped at any point; no cleanup is needed.
     """
 
     def __init__(
@@ -67,23 +67,23 @@ class WindowWatch(Watch[RowWindow[T]]):
         self._looking = False
 
     def move(self, offset: int) -> None:
-        """Show the rows from this place on; the next step delivers them. Past an end it stops there."""
-        self._go_to(_Wish(max(0, offset)))
+        """Show the rows from this position on; the next step delivers them. The window stops at either end."""
+        self._go_to(_Request(max(0, offset)))
 
     def show_around(self, key: Any) -> None:
-        """Show the row with this key, in the middle if it can be, and stay with it wherever it moves.
+        """Show the row with this key, in the middle if possible, and follow it wherever it moves.
 
-        If there is no such row (any more), the window stays where it is.
+        If there is no such row (anymore), the window stays where it is.
         """
-        self._go_to(_Wish(self._window.wish.offset, key))
+        self._go_to(_Request(self._window.request.offset, key))
 
-    def _go_to(self, wish: _Wish) -> None:
-        self._window.wish = wish
+    def _go_to(self, request: _Request) -> None:
+        self._window.request = request
         self._not_before = 0.0
         self._cut = None
         state: _State[T] | None = self._state
         if state is not None and not self._window.recount and not self._looking:
-            self._cut = self._window.cut_from(state, wish)
+            self._cut = self._window.cut_from(state, request)
         self._wake.set()
 
     def _outdated(self) -> None:
@@ -106,7 +106,7 @@ class WindowWatch(Watch[RowWindow[T]]):
         finally:
             self._looking = False
         if found is not None and self._state is not None and found[1] is self._state.window:
-            self._state = found[0]  # only rows around the window changed, or were read
+            self._state = found[0]  # only the surrounding rows changed, or were read
             return None
         return found
 
@@ -127,14 +127,14 @@ class WindowQuery(Generic[T]):
         around: Any,
     ) -> None:
         if size < 1:
-            raise ValueError(f"A window has at least one row, not {size}.")
+            raise ValueError(f"size must be at least 1, not {size}.")
         if isinstance(parameters, Mapping):
-            raise TypeError("The query of a window takes its parameters in order (?), not by name.")
+            raise TypeError("The query of a window takes positional parameters (?), not named ones.")
         self.sql = sql
         self._source = f"({sql}\n)"
         self.parameters: Parameters = parameters
         self._given = tuple(parameters)
-        self.wish = _Wish(offset, around)
+        self.request = _Request(offset, around)
         self.counting = True
         self.recount = True
         self._size = size
@@ -142,19 +142,19 @@ class WindowQuery(Generic[T]):
         self._make: Callable[[Row], T] = row_reader(row_type)
         self._order = [_term(term) for term in (order_by.split(",") if isinstance(order_by, str) else order_by)]
         if not self._order:
-            raise ValueError("A window needs an order: name one column at least.")
+            raise ValueError("order_by must name at least one column.")
 
     def run(self, connection: SqlConnection, before: _State[T] | None) -> tuple[_State[T], RowWindow[T]]:
-        wish = self.wish
+        request = self.request
         if before is None or self.counting:
             total: int = connection.value(f"SELECT count(*) FROM {self._source}", self.parameters)
         else:
             total = before.window.total
-        place = None if wish.around is None else self._place_of(connection, wish.around)
-        if place is not None:
-            offset = place - self._size // 2
+        position = None if request.around is None else self._position_of(connection, request.around)
+        if position is not None:
+            offset = position - self._size // 2
         else:
-            offset = wish.offset if wish.around is None or before is None else before.window.offset
+            offset = request.offset if request.around is None or before is None else before.window.offset
         offset = max(0, min(offset, total - self._size))
         start = max(0, offset - self._size)
         raw = connection.execute(
@@ -164,14 +164,14 @@ class WindowQuery(Generic[T]):
         rows = keyed(raw, self._key, self._make, NO_ROWS if before is None else before.rows)
         return self._state_of(before, start, rows, RowWindow(self._shown(rows, start, offset), offset, total))
 
-    def cut_from(self, state: _State[T], wish: _Wish) -> tuple[_State[T], RowWindow[T]] | None:
-        """The wished window, if all its rows were read already."""
-        offset = wish.offset
+    def cut_from(self, state: _State[T], request: _Request) -> tuple[_State[T], RowWindow[T]] | None:
+        """The requested window, if all its rows have already been read."""
+        offset = request.offset
         keys = list(state.rows.raw)
-        if wish.around is not None:
-            if wish.around not in state.rows.raw:
+        if request.around is not None:
+            if request.around not in state.rows.raw:
                 return None
-            offset = state.start + keys.index(wish.around) - self._size // 2
+            offset = state.start + keys.index(request.around) - self._size // 2
         total = state.window.total
         offset = max(0, min(offset, total - self._size))
         if offset < state.start or min(offset + self._size, total) > state.start + len(keys):
@@ -194,10 +194,10 @@ class WindowQuery(Generic[T]):
         shown = before.window if unchanged and before is not None else window
         return _State(start, rows, shown), shown
 
-    def _place_of(self, connection: SqlConnection, key: Any) -> int | None:
-        """How many rows stand before the one with this key.
+    def _position_of(self, connection: SqlConnection, key: Any) -> int | None:
+        """How many rows come before the one with this key.
 
-        Those before its first column's value are counted, which an index does; only among its equals are places given.
+        Rows whose first column sorts before its own are counted, which an index does; only equal ones are numbered.
         """
         column, descending = self._order[0]
         source = self._source
@@ -205,22 +205,22 @@ class WindowQuery(Generic[T]):
         if not found:
             return None
         value = found[0][0]
-        # In SQLite's order, NULL stands before every value.
+        # In SQLite's order, NULL comes before every value.
         if value is None:
             before = [f"{column} IS NOT NULL"] if descending else []
         else:
             before = [f"{column} > :value"] if descending else [f"{column} < :value", f"{column} IS NULL"]
-        place = 0
+        position = 0
         for condition in before:
             condition = condition.replace(":value", "?")
             parameters = self._with(value) if "?" in condition else self.parameters
-            place += connection.value(f"SELECT count(*) FROM {source} WHERE {condition}", parameters)
-        place += connection.value(
+            position += connection.value(f"SELECT count(*) FROM {source} WHERE {condition}", parameters)
+        position += connection.value(
             f"SELECT place FROM (SELECT {quoted(self._key)} AS key, row_number() OVER (ORDER BY {self._ordering()}) - 1"
             f" AS place FROM {source} WHERE {column} IS ?) WHERE key = ?",
             self._with(value, key),
         )
-        return place
+        return position
 
     def _with(self, *values: Any) -> Sequence[Any]:
         return (*self._given, *values)
@@ -233,5 +233,5 @@ def _term(term: str) -> tuple[str, bool]:
     name, _, direction = term.strip().partition(" ")
     direction = direction.strip().upper()
     if not name or direction not in {"", "ASC", "DESC"}:
-        raise ValueError(f"An order is a column, or a column followed by ASC or DESC, not {term!r}.")
+        raise ValueError(f"order_by takes columns, each alone or followed by ASC or DESC, not {term!r}.")
     return quoted(name), direction == "DESC"

@@ -104,7 +104,7 @@ def is_at_rest(watch: WindowWatch[Any]) -> bool:
 
 def wanted_offset(watch: WindowWatch[Any]) -> int:
     """The offset that a window was last moved to, which may lie behind the end."""
-    return watch._window.wish.offset
+    return watch._window.request.offset
 
 
 def delivered_window(watch: Watch[RowWindow[T]]) -> RowWindow[T]:

@@ -228,14 +228,14 @@ async def test_pausing_and_resuming_are_told_at_once(syncing: Store, database: P
     await in_step(syncing, database)
     async with running(syncing) as run:
         await opened(run)
-        await run.until(lambda: text(run, "explanation").startswith("All is synced"))
+        await run.until(lambda: text(run, "explanation").startswith("Everything is synced"))
         await run.press("c")
         await run.until(lambda: text(run, "explanation").startswith("Syncing is paused"))
         assert "connect()" not in text(run, "explanation")
         assert "Paused" in line_text(sync_screen(run).query_one(StatusLine))
         assert "c Connect" in keys(run)
         await run.press("c")
-        await run.until(lambda: text(run, "explanation").startswith("All is synced"))
+        await run.until(lambda: text(run, "explanation").startswith("Everything is synced"))
 
 
 async def test_a_problem_of_the_backend_is_told_here_too(store: Store):

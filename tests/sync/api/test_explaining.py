@@ -28,7 +28,7 @@ from sync import (
     TokenExpiredError,
     UploadStalledError,
 )
-from sync.api.explain import in_plain_words
+from sync.api.explain import describe_service_error
 from tests.kit.service import Exchange, scripted_service
 from tests.sync.rig import QUICK, ServiceConnector, rows, within
 from tests.sync.stepwise import COMPLETE, bucket, checkpoint, data, stepwise, stream
@@ -60,56 +60,53 @@ def explanation(status: SyncStatus = SYNCED, gate: SyncGate = OPEN, **facts: Any
 WAITING = SyncGate(3, None, True, 4, None, False)
 
 CAUSES: dict[str, tuple[SyncExplanation, str]] = {
-    "synced": (explanation(), "All is synced; the last checkpoint came 5 seconds ago."),
-    "not wished for": (
+    "synced": (explanation(), "Everything is synced; the last checkpoint arrived 5 seconds ago."),
+    "not connected": (
         explanation(SyncStatus()),
         (
-            "No connection is wished for: connect() was not called, or disconnect() was called since. "
+            "Not connected: connect() was not called, or disconnect() was called since. "
             "This device has never had a complete checkpoint."
         ),
     ),
     "another process": (
         explanation(SyncStatus(wanted=True, syncing_elsewhere=True), lock_holder=42),
         (
-            "Process 42 holds the sync lock of this file and syncs it; this one takes over when it ends. "
+            "Process 42 holds the sync lock of this file and syncs it; this process takes over when it ends. "
             "This device has never had a complete checkpoint."
         ),
     ),
     "an unknown process": (
         explanation(SyncStatus(wanted=True, syncing_elsewhere=True)),
         (
-            "Another process holds the sync lock of this file and syncs it; this one takes over when it ends. "
+            "Another process holds the sync lock of this file and syncs it; this process takes over when it ends. "
             "This device has never had a complete checkpoint."
         ),
     ),
     "connecting": (
         explanation(SyncStatus(wanted=True, connecting=True)),
-        "The connection is being opened. This device has never had a complete checkpoint.",
+        "Connecting. This device has never had a complete checkpoint.",
     ),
     "before connecting": (
         explanation(SyncStatus(wanted=True)),
-        "The connection is opened soon. This device has never had a complete checkpoint.",
+        "About to connect. This device has never had a complete checkpoint.",
     ),
     "no network": (
         explanation(offline(NetworkError("The sync service cannot be reached."), after(seconds=12.5))),
         (
-            "There is no connection. The sync service cannot be reached. "
-            "The next connection is tried in 12 seconds, or at once when something is written. "
-            "The last complete checkpoint came 2 days ago."
+            "Not connected. The sync service cannot be reached. "
+            "Retrying the connection in 12 seconds, or as soon as something is written. "
+            "The last complete checkpoint arrived 2 days ago."
         ),
     ),
     "an error without words": (
         explanation(offline(RuntimeError())),
-        (
-            "There is no connection. RuntimeError. The next connection is tried now. "
-            "The last complete checkpoint came 2 days ago."
-        ),
+        ("Not connected. RuntimeError. Retrying the connection now. The last complete checkpoint arrived 2 days ago."),
     ),
     "expired token": (
         explanation(offline(TokenExpiredError("…")), token_expires_at=before(minutes=3)),
         (
-            "There is no connection. The token had expired; a new one is fetched. The next connection is tried now. "
-            "The last complete checkpoint came 2 days ago. "
+            "Not connected. The token has expired; fetching a new one. Retrying the connection now. "
+            "The last complete checkpoint arrived 2 days ago. "
             "The token expired 3 minutes ago; a new one is fetched before the next attempt."
         ),
     ),
@@ -123,16 +120,16 @@ CAUSES: dict[str, tuple[SyncExplanation, str]] = {
             )
         ),
         (
-            "A download is under way: 1,200 of 5,000 operations are here (24%). "
+            "A download is in progress: 1,200 of 5,000 operations received (24%). "
             "This device has never had a complete checkpoint."
         ),
     ),
     "silence": (
         explanation(SyncStatus(wanted=True, connected=True), seconds_since_last_line=41.9),
         (
-            "The stream is open, and its first complete checkpoint is awaited. "
-            "The service has been silent for 41 seconds, which is longer than a healthy stream is. "
-            "If it stays so, the connection is given up and opened anew. "
+            "The stream is open, waiting for its first complete checkpoint. "
+            "The service has been silent for 41 seconds, longer than a healthy stream is. "
+            "If it stays silent, the engine will reconnect. "
             "This device has never had a complete checkpoint."
         ),
     ),
@@ -149,10 +146,10 @@ CAUSES: dict[str, tuple[SyncExplanation, str]] = {
             queue_oldest_at=before(minutes=61),
         ),
         (
-            "The last complete checkpoint came 1 hour ago. "
-            "3 local changes wait for the backend, the oldest for 1 hour. The last upload failed. no backend. "
-            "The next attempt is tried in 1 minute, or at once when something is written. "
-            "Downloaded data is held back meanwhile, so that the local changes do not flicker."
+            "The last complete checkpoint arrived 1 hour ago. "
+            "3 local changes are waiting for the backend, the oldest for 1 hour. The last upload failed. no backend. "
+            "Retrying the upload in 1 minute, or as soon as something is written. "
+            "Downloaded data is held back until then, so that the local changes do not flicker."
         ),
     ),
     "an upload under way": (
@@ -161,21 +158,22 @@ CAUSES: dict[str, tuple[SyncExplanation, str]] = {
             SyncGate(1, None, True, 4, None, False),
         ),
         (
-            "The last complete checkpoint came 1 hour ago. 1 local change waits for the backend. "
-            "An upload is under way. Downloaded data is held back meanwhile, so that the local changes do not flicker."
+            "The last complete checkpoint arrived 1 hour ago. 1 local change is waiting for the backend. "
+            "An upload is in progress. "
+            "Downloaded data is held back until then, so that the local changes do not flicker."
         ),
     ),
     "gate without a request": (
         explanation(gate=SyncGate(0, None, True, 4, None, False)),
         (
-            "The last complete checkpoint came 5 seconds ago. All local changes are uploaded, and downloaded data "
-            "is held back until the service confirms it; the checkpoint that does so was not requested yet."
+            "The last complete checkpoint arrived 5 seconds ago. All local changes are uploaded, and downloaded data "
+            "is held back until the service confirms them; the confirming checkpoint has not been requested yet."
         ),
     ),
     "gate with a request": (
         explanation(gate=SyncGate(0, 9, False, 8, None, False)),
         (
-            "The last complete checkpoint came 5 seconds ago. All local changes are uploaded, and downloaded data "
+            "The last complete checkpoint arrived 5 seconds ago. All local changes are uploaded, and downloaded data "
             "is held back until checkpoint request number 9 comes back; "
             "the newest seen is number 8, the newest applied none."
         ),
@@ -186,47 +184,45 @@ CAUSES: dict[str, tuple[SyncExplanation, str]] = {
             SyncGate(0, None, True, None, None, False),
         ),
         (
-            "The stream is open, and its first complete checkpoint is awaited. "
+            "The stream is open, waiting for its first complete checkpoint. "
             "This device has never had a complete checkpoint. The last checkpoint request failed. It broke. "
-            "The next attempt is tried now. All local changes are uploaded, and downloaded data is held back until the "
-            "service confirms it; the checkpoint that does so was not requested yet."
+            "Retrying the checkpoint request now. All local changes are uploaded, and downloaded data is held back "
+            "until the service confirms them; the confirming checkpoint has not been requested yet."
         ),
     ),
     "token": (
         explanation(SyncStatus(wanted=True, connecting=True), token_expires_at=after(minutes=4)),
-        (
-            "The connection is being opened. This device has never had a complete checkpoint. "
-            "The token is valid for 4 minutes more."
-        ),
+        ("Connecting. This device has never had a complete checkpoint. The token is valid for another 4 minutes."),
     ),
     "streams": (
         explanation(streams_not_offered=("todo", "x"), stream_errors=(("lists", "no\nuser."),)),
         (
-            "All is synced; the last checkpoint came 5 seconds ago. The service does not offer these streams: todo, x. "
-            "Their names may be wrong, or its rules may be for whole databases, which send all data anyway. "
+            "Everything is synced; the last checkpoint arrived 5 seconds ago. "
+            "The service does not offer these streams: todo, x. "
+            "Their names may be wrong, or the service may use sync rules without streams, which send all data anyway. "
             "The service could not resolve the stream lists: no user."
         ),
     ),
     "buckets": (
         explanation(bucket_count=1001),
         (
-            "All is synced; the last checkpoint came 5 seconds ago. "
-            "This device holds 1,001 buckets; the service allows 1,000."
+            "Everything is synced; the last checkpoint arrived 5 seconds ago. "
+            "This device has 1,001 buckets; the service allows 1,000."
         ),
     ),
-    "few buckets": (explanation(bucket_count=899), "All is synced; the last checkpoint came 5 seconds ago."),
+    "few buckets": (explanation(bucket_count=899), "Everything is synced; the last checkpoint arrived 5 seconds ago."),
     "checksum": (
         explanation(checksum_failure=ChecksumError(("b[]",)), checksum_failed_at=before(minutes=1)),
         (
-            "All is synced; the last checkpoint came 5 seconds ago. "
+            "Everything is synced; the last checkpoint arrived 5 seconds ago. "
             "1 minute ago, downloaded data did not match its checksum and was downloaded again (b[])."
         ),
     ),
     "an earlier error": (
         explanation(service_error=ServiceError(429, None, "Slow down."), service_failed_at=before(seconds=0.5)),
         (
-            "All is synced; the last checkpoint came 5 seconds ago. The last error of the service was just now. "
-            "The service has too many connections or requests now and asked for time (the service said: Slow down. "
+            "Everything is synced; the last checkpoint arrived 5 seconds ago. The service's last error was just now. "
+            "The service has too many connections or requests and asked to wait (the service said: Slow down. "
             "(HTTP 429))."
         ),
     ),
@@ -237,26 +233,26 @@ CAUSES: dict[str, tuple[SyncExplanation, str]] = {
 def test_each_cause_has_its_sentences(cause: str) -> None:
     value, paragraph = CAUSES[cause]
     assert str(value) == paragraph
-    assert value.is_synced == paragraph.startswith("All is synced")
+    assert value.is_synced == paragraph.startswith("Everything is synced")
     assert " ".join(value.sentences) == paragraph
 
 
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (AuthError(401, "PSYNC_S2103", "JWT has expired"), "The service refused the token: JWT has expired"),
-        (ServiceError(500, "PSYNC_S2302", "No sync config"), "has not copied its source database yet"),
+        (AuthError(401, "PSYNC_S2103", "JWT has expired"), "The service rejected the token: JWT has expired"),
+        (ServiceError(500, "PSYNC_S2302", "No sync config"), "has not replicated its source database yet"),
         (ServiceError(500, "PSYNC_S2305", "Too many"), "more than 1,000 buckets"),
         (ServiceError(404, None, "Not found"), "There is no sync service at the endpoint"),
         (ServiceError(413, None, "Too large"), "too large for the service"),
-        (ServiceError(429, None, "Slow down"), "asked for time"),
-        (ServiceError(503, None, "Away"), "what stands before it, is in trouble"),
+        (ServiceError(429, None, "Slow down"), "asked to wait"),
+        (ServiceError(503, None, "Away"), "a proxy in front of it, has a problem"),
         (ServiceError(418, "X", "A teapot"), "A teapot (HTTP 418, X)"),
     ],
 )
 def test_errors_of_the_service_in_plain_words(error: ServiceError, words: str) -> None:
-    assert words in in_plain_words(error)
-    assert str(error).removesuffix(".") in in_plain_words(error)
+    assert words in describe_service_error(error)
+    assert str(error).removesuffix(".") in describe_service_error(error)
 
 
 async def refuse(_: PowerSyncDatabase) -> None:
@@ -282,8 +278,8 @@ def refusing(status: int, code: str | None, text: str) -> Callable[[Exchange], A
 @pytest.mark.parametrize(
     ("status", "code", "words"),
     [
-        (401, "PSYNC_S2101", "The service refused the token: nope"),
-        (500, "PSYNC_S2302", "has not copied its source database yet"),
+        (401, "PSYNC_S2101", "The service rejected the token: nope"),
+        (500, "PSYNC_S2302", "has not replicated its source database yet"),
         (500, "PSYNC_S2305", "more than 1,000 buckets"),
     ],
 )
@@ -291,24 +287,24 @@ async def test_a_service_that_refuses(status: int, code: str, words: str, databa
     async with scripted_service(refusing(status, code, "nope")) as server:
         await database.connect(ServiceConnector(server.url), PATIENT)
         await database.wait_for_status(lambda status: status.download_retry_at is not None, 10)
-        as_store_error = await database.explain_sync()
-        assert not as_store_error.is_synced
-        assert as_store_error.sentences[0].startswith("There is no connection.")
-        assert words in str(as_store_error)
-        assert "The next connection is tried" in str(as_store_error)
-        assert isinstance(as_store_error.service_error, ServiceError)
+        explanation_now = await database.explain_sync()
+        assert not explanation_now.is_synced
+        assert explanation_now.sentences[0].startswith("Not connected.")
+        assert words in str(explanation_now)
+        assert "Retrying the connection" in str(explanation_now)
+        assert isinstance(explanation_now.service_error, ServiceError)
         await database.disconnect()
-    # The reason stays known when nothing is wished for any more.
+    # The reason stays known after disconnect.
     assert words in str(await database.explain_sync())
 
 
-async def test_no_wish_and_no_service(database: PowerSyncDatabase) -> None:
-    assert str(await database.explain_sync()).startswith("No connection is wished for")
+async def test_not_connected_and_no_service(database: PowerSyncDatabase) -> None:
+    assert str(await database.explain_sync()).startswith("Not connected: connect() was not called")
     async with scripted_service(refusing(500, None, "")) as server:
         port = server.port
     await database.connect(ServiceConnector(f"http://127.0.0.1:{port}"), PATIENT)
     await database.wait_for_status(lambda status: status.download_retry_at is not None, 10)
-    assert "There is no connection. The sync service cannot be reached." in str(await database.explain_sync())
+    assert "Not connected. The sync service cannot be reached." in str(await database.explain_sync())
 
 
 async def test_a_synced_database_and_its_token(database: PowerSyncDatabase) -> None:
@@ -319,13 +315,13 @@ async def test_a_synced_database_and_its_token(database: PowerSyncDatabase) -> N
     async with stepwise(checkpoint(), COMPLETE) as service:
         await database.connect(ServiceConnector(service.url, tokens=tokens), QUICK)
         await database.wait_for_first_sync(10)
-        as_store_error = await database.explain_sync()
-        assert as_store_error.is_synced
-        assert str(as_store_error).startswith("All is synced; the last checkpoint came ")
-        assert as_store_error.token_expires_at is not None
-        assert 200 < (as_store_error.token_expires_at - datetime.now(UTC)).total_seconds() <= 300
-        assert as_store_error.seconds_since_last_line is not None
-        assert "secret" not in repr(as_store_error)
+        explanation_now = await database.explain_sync()
+        assert explanation_now.is_synced
+        assert str(explanation_now).startswith("Everything is synced; the last checkpoint arrived ")
+        assert explanation_now.token_expires_at is not None
+        assert 200 < (explanation_now.token_expires_at - datetime.now(UTC)).total_seconds() <= 300
+        assert explanation_now.seconds_since_last_line is not None
+        assert "secret" not in repr(explanation_now)
 
 
 @pytest.mark.parametrize(("upload", "words"), [(refuse, "no backend"), (stall, "without completing")])
@@ -336,13 +332,13 @@ async def test_changes_that_are_not_taken(upload: Any, words: str, database: Pow
         await database.execute("INSERT INTO lists(id, name) VALUES ('a', 'x')")
         await database.execute("INSERT INTO lists(id, name) VALUES ('b', 'x')")
         await database.wait_for_status(lambda status: status.upload_retry_at is not None, 10)
-        as_store_error = await database.explain_sync()
-        assert not as_store_error.is_synced
-        assert as_store_error.gate.queue_length == 2
-        assert as_store_error.queue_oldest_at is not None
-        for part in ("2 local changes wait for the backend, the oldest for", words, "The next attempt"):
-            assert part in str(as_store_error)
-        assert isinstance(as_store_error.status.upload_error, OSError | UploadStalledError)
+        explanation_now = await database.explain_sync()
+        assert not explanation_now.is_synced
+        assert explanation_now.gate.queue_length == 2
+        assert explanation_now.queue_oldest_at is not None
+        for part in ("2 local changes are waiting for the backend, the oldest for", words, "Retrying the upload"):
+            assert part in str(explanation_now)
+        assert isinstance(explanation_now.status.upload_error, OSError | UploadStalledError)
 
 
 async def test_a_gate_that_waits_for_the_service(database: PowerSyncDatabase) -> None:
@@ -353,10 +349,10 @@ async def test_a_gate_that_waits_for_the_service(database: PowerSyncDatabase) ->
         await database.execute("INSERT INTO lists(id, name) VALUES ('a', 'x')")
         await within(10, service.asked.wait())
         async with asyncio.timeout(10):
-            while (as_store_error := await database.explain_sync()).gate.target is None:
+            while (explanation_now := await database.explain_sync()).gate.target is None:
                 await asyncio.sleep(0.01)
-        assert "held back until checkpoint request number 1 comes back" in str(as_store_error)
-        assert not as_store_error.is_synced
+        assert "held back until checkpoint request number 1 comes back" in str(explanation_now)
+        assert not explanation_now.is_synced
         await service.send_confirmation(1)
         async with asyncio.timeout(10):
             while not (await database.explain_sync()).is_synced:
@@ -372,11 +368,11 @@ async def test_a_download_under_way_and_what_is_wrong_with_streams(database: Pow
         await database.wait_for_status(
             lambda s: s.download_progress is not None and s.download_progress.downloaded_operations == 1, 10
         )
-        as_store_error = await database.explain_sync()
-        assert as_store_error.streams_not_offered == ("todo",)
-        assert as_store_error.stream_errors == (("lists", "no such list"),)
+        explanation_now = await database.explain_sync()
+        assert explanation_now.streams_not_offered == ("todo",)
+        assert explanation_now.stream_errors == (("lists", "no such list"),)
         for part in ("1 of 2 operations", "does not offer these streams: todo", "resolve the stream lists: no such"):
-            assert part in str(as_store_error)
+            assert part in str(explanation_now)
 
 
 async def test_a_checksum_failure_stays_known(database: PowerSyncDatabase) -> None:
@@ -384,9 +380,9 @@ async def test_a_checksum_failure_stays_known(database: PowerSyncDatabase) -> No
     async with stepwise(checkpoint(wrong), data("b", [1]), COMPLETE) as service:
         await database.connect(ServiceConnector(service.url), PATIENT)
         await database.wait_for_status(lambda status: status.download_error is not None, 10)
-        as_store_error = await database.explain_sync()
-        assert as_store_error.checksum_failure is not None
-        assert "did not match its checksum and was downloaded again (b)" in str(as_store_error)
+        explanation_now = await database.explain_sync()
+        assert explanation_now.checksum_failure is not None
+        assert "did not match its checksum and was downloaded again (b)" in str(explanation_now)
 
 
 async def test_the_number_of_buckets(database: PowerSyncDatabase) -> None:
@@ -396,9 +392,9 @@ async def test_the_number_of_buckets(database: PowerSyncDatabase) -> None:
     async with stepwise(checkpoint(*buckets), *lines, COMPLETE) as service:
         await database.connect(ServiceConnector(service.url), QUICK)
         await database.wait_for_first_sync(20)
-        as_store_error = await database.explain_sync()
-        assert as_store_error.bucket_count == 950
-        assert "950 buckets; the service allows 1,000" in str(as_store_error)
+        explanation_now = await database.explain_sync()
+        assert explanation_now.bucket_count == 950
+        assert "950 buckets; the service allows 1,000" in str(explanation_now)
 
 
 async def test_a_closed_database_cannot_be_asked(database: PowerSyncDatabase) -> None:

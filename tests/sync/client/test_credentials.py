@@ -98,7 +98,7 @@ async def test_renewal_is_due_30_seconds_ahead_of_expiry() -> None:
     due = asyncio.create_task(cache.until_renewal_is_due())
     await asyncio.sleep(0)
     assert not due.done()
-    cache.ask_for_renewal()
+    cache.request_renewal()
     await within(10, due)
 
 
@@ -201,15 +201,15 @@ async def test_tokens_in_what_others_say_reach_no_log(
         await database.connect(connector, QUICK)
         await until(database, lambda status: status.upload_error is not None)
         status = await until(database, lambda status: isinstance(status.download_error, AuthError))
-        as_store_error = str(await database.explain_sync())
+        explanation = str(await database.explain_sync())
         while connector.fetched < 6:
             await asyncio.sleep(0.01)
         await database.disconnect()
     assert isinstance(status.download_error, AuthError)
     assert status.download_error.code == "Token [token]"
     assert "[token] is not known" in str(status.download_error)
-    assert "the backend does not take [token]" in as_store_error
-    assert signed not in as_store_error
+    assert "the backend does not take [token]" in explanation
+    assert signed not in explanation
     assert "[token] is not known" in caplog.text
     assert "the sign-in server answered [token] [token]" in caplog.text
     assert "the backend does not take [token]" in caplog.text

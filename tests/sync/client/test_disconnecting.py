@@ -178,5 +178,5 @@ async def test_a_connector_that_closes_or_clears_the_database_is_refused_but_a_t
         assert not tasks[0].cancelled()
         assert await database.get_all("SELECT id FROM lists") == []
         assert len(refused) >= 2
-        assert "inside the connector's own call" in refused[0]
+        assert "called from the connector" in refused[0]
         assert not database.status.wanted

@@ -48,7 +48,7 @@ async def test_time_that_the_service_asked_for_is_its_own(
     await database.flush(10)
     assert service.requests[STREAM] == 1
     assert database.status.download_retry_at == status.download_retry_at
-    assert "time was asked for" in str(await database.explain_sync())
+    assert "as requested by the service or the backend" in str(await database.explain_sync())
     await database.connect(connector, PATIENT)
     await database.wait_for_first_sync(10)
     assert service.requests[STREAM] == 2
@@ -134,7 +134,7 @@ async def test_what_keeps_synchronization_from_running_has_a_next_attempt(
         for _ in range(20):
             status = await database.wait_for_status(lambda status: status.download_retry_at is not None, 10)
             before = status.download_retry_at
-            assert "There is no connection." in str(await database.explain_sync())
+            assert "Not connected." in str(await database.explain_sync())
             await database.connect(connector, PATIENT)
             await database.wait_for_status(lambda status, before=before: status.download_retry_at != before, 10)
         await database.wait_for_status(lambda status: status.download_retry_at is not None, 10)

@@ -166,7 +166,7 @@ async def test_a_line_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(line_reader, "MAX_LINE_BYTES", 10)
     async with lines_of(chunks_of(b"a\n", b"x" * 11, b"y\n")) as lines:
         assert await anext(lines) == [b"a"]
-        with pytest.raises(ProtocolError, match="without an end"):
+        with pytest.raises(ProtocolError, match="that is too long"):
             await anext(lines)
 
 

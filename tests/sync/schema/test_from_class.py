@@ -189,7 +189,7 @@ class Plain:
 
 @pytest.mark.parametrize("model", [Plain, str, tuple, int])
 def test_a_class_without_fields_is_refused(model: type) -> None:
-    with pytest.raises(SchemaError, match=f"^{model.__name__} declares no table"):
+    with pytest.raises(SchemaError, match=f"^{model.__name__} cannot declare a table"):
         Table.from_model(model, name="t")
 
 

@@ -70,7 +70,7 @@ async def test_a_transaction_that_sqlite_ended_takes_no_more_statements(database
                 await transaction.execute("INSERT OR ROLLBACK INTO ps_data__lists(id) VALUES ('a')")
             await transaction.execute("INSERT INTO lists(id, name) VALUES ('b', 'x')")
 
-    with pytest.raises(DatabaseClosedError, match="rolled this transaction back"):
+    with pytest.raises(DatabaseClosedError, match="rolled back this transaction"):
         await write()
     assert await rows(database, "SELECT * FROM lists") == []
     assert await rows(database, "SELECT * FROM ps_crud") == []

@@ -24,7 +24,7 @@ async def test_the_number_of_readers_is_what_was_asked_for(tmp_path: Path, reade
         assert inside.idle_readers(database) == readers
         results = await within(10, asyncio.gather(*(rows(database, "SELECT 1") for _ in range(20))))
         assert results == [[[1]]] * 20
-    with pytest.raises(ValueError, match="at least one reader"):
+    with pytest.raises(ValueError, match="readers must be at least 1"):
         PowerSyncDatabase(tmp_path / "r.db", SCHEMA, readers=0)
 
 

@@ -188,7 +188,7 @@ DONE = "DELETE FROM ps_migration WHERE id >= 15"
 @pytest.mark.parametrize(
     ("down", "reason"),
     [
-        (None, "does not tell how"),
+        (None, "does not say how"),
         ("[{", "cannot be read"),
         ("{}", "left it in place"),
         ([1, 2], "cannot be read"),

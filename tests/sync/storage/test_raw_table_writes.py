@@ -191,7 +191,7 @@ async def test_triggers_need_a_table_and_a_schema(tmp_path: Path) -> None:
     bare = RawTable("bare", put=put, delete=PendingStatement("DELETE FROM x WHERE id = ?", [ID]))
     async with opened(tmp_path, ITEMS, bare) as database:
         for name, error, message in (
-            ("items", RawTableError, "make it first"),
+            ("items", RawTableError, "create it first"),
             ("bare", SchemaError, "has no schema"),
             ("other", SchemaError, "no raw table 'other'"),
         ):

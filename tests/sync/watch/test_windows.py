@@ -135,7 +135,7 @@ async def test_what_is_no_order_is_refused(database: PowerSyncDatabase) -> None:
     for order_by in ("", "name sideways", "name; DROP TABLE x"):
         with pytest.raises(ValueError, match="order"):
             database.watch_window(SQL, order_by=order_by, size=5)
-    with pytest.raises(ValueError, match="at least one row"):
+    with pytest.raises(ValueError, match="size must be at least 1"):
         database.watch_window(SQL, order_by="name", size=0)
     with pytest.raises(TypeError, match="in order"):
         database.watch_window(SQL, {"a": 1}, order_by="name", size=1)  # pyright: ignore[reportArgumentType]
