@@ -20,7 +20,7 @@ from tests.test_end_to_end import BackendProcess, Client, backend_process, is_se
 
 WRITES = int(os.environ.get("BACKEND_WRITES", "120"))
 KILLS = max(3, WRITES // 50)
-SECONDS = 60 + WRITES // 4
+SECONDS = 300 + WRITES
 
 
 async def write_at_random(client: Client, chance: random.Random, count: int, list_ids: list[str]) -> None:

@@ -97,19 +97,18 @@ def test_the_engine_example_runs(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        printed = ""
         try:
-            for line in process.stdout:
-                printed += line
-                if "to the backend: (CrudEntry(" in line:
-                    break
-            else:
-                pytest.fail(f"It printed {printed!r} and ended: {process.stderr.read()}")
+            assert process.stdout is not None
+            assert process.stderr is not None
+            output = ""
+            while not ("['Groceries']" in output and "to the backend: (CrudEntry(" in output):
+                line = process.stdout.readline()
+                assert line, process.stderr.read()
+                output += line
+            assert process.poll() is None
         finally:
             process.kill()
-    assert "['Groceries']" in printed
+        assert process.stderr.read() == ""
 
 
 def test_the_schema_example_prints_what_is_told() -> None:

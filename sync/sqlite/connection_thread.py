@@ -87,7 +87,7 @@ class ConnectionThread(aiosqlite.Connection):
         await run_to_completion(self._closing)
 
     async def _close(self) -> None:
-        if hasattr(self, "statements"):
+        if hasattr(self, "connection"):
             await self.run(self.connection.release)
         await super().close()
 

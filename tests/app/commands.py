@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 PROGRAM = str(Path(sys.executable).with_name("todo-tui"))
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 60.0
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.fuzz.targets import TARGETS
 
 _SLOW_SECONDS = 2.0
+"""Of the processor: what waits because the machine is busy is not slow."""
 
 
 def run(name: str, inputs: int, seed: int, scratch: Path) -> list[str]:
@@ -22,13 +23,13 @@ def run(name: str, inputs: int, seed: int, scratch: Path) -> list[str]:
     with TARGETS[name](scratch) as check:
         for number in range(inputs):
             chance = random.Random(f"{seed} {name} {number}")
-            began = time.perf_counter()
+            began = time.process_time()
             try:
                 check(chance)
             except Exception:  # noqa: BLE001 -- whatever it is, it is what is looked for
                 failed.append(f"{name} {number}: {traceback.format_exc(limit=-3)}")
-            if time.perf_counter() - began > _SLOW_SECONDS:
-                failed.append(f"{name} {number}: took {time.perf_counter() - began:.1f} s")
+            if time.process_time() - began > _SLOW_SECONDS:
+                failed.append(f"{name} {number}: computed for {time.process_time() - began:.1f} s")
     return failed
 
 

@@ -28,7 +28,7 @@ from tests.kit import inside
 from tests.sync.rig import SCHEMA
 
 _INPUTS_PER_FILE: Final = 300
-_SECONDS: Final = 5.0
+_SECONDS: Final = 30.0
 
 _PUBLISHED: Final = """
     SELECT 'lists', id, data FROM ps_data__lists UNION ALL SELECT 'todos', id, data FROM ps_data__todos

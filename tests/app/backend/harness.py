@@ -19,7 +19,7 @@ import httpx
 
 from app.backend import BackendConfig, serve
 
-WAIT_SECONDS = 10.0
+WAIT_SECONDS = 30.0
 
 # Below the ports that systems give to outgoing connections; each worker of the tests has a range of its own.
 _PORTS = itertools.cycle(range(20_000, 20_500))

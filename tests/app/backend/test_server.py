@@ -7,17 +7,20 @@ import os
 import signal
 import socket
 import sqlite3
-import statistics
 import subprocess
 import sys
 import threading
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
+import app.backend.http.server
 import httpx
 import pytest
+from blockbuster import blockbuster_ctx
 
+import app.connection.embedded_backend
 from app.backend import BackendConfig, BackendError, create_app, serve
 
 from .harness import Replica, User, delete, put, running, signed_in
@@ -30,6 +33,13 @@ config = BackendConfig(Path(sys.argv[1]), port=int(sys.argv[2]), open_to_all=Tru
 asyncio.run(serve(config, on_ready=lambda url: print(url, flush=True)))
 print("ended", flush=True)
 """
+
+
+def connections_of(url: str) -> list[asyncio.WriteTransport]:
+    """The backend's ends of its connections, for one that runs on this event loop."""
+    port = int(url.rpartition(":")[2])
+    transports = list(asyncio.get_running_loop()._transports.values())
+    return [each for each in transports if each.get_extra_info("sockname")[1] == port]
 
 
 async def test_the_probe_tells_who_it_is(config: BackendConfig, backend: str) -> None:
@@ -46,13 +56,11 @@ async def test_the_probe_tells_who_it_is(config: BackendConfig, backend: str) ->
 
 
 async def test_small_answers_are_sent_at_once(backend: str) -> None:
-    times: list[float] = []
+    """Nagle's algorithm would keep the end of an answer back until its beginning is acknowledged, 40 ms later."""
     async with httpx.AsyncClient(base_url=backend) as http:
-        for _ in range(80):
-            started = time.perf_counter()
-            await http.get("/probes/liveness")
-            times.append(time.perf_counter() - started)
-    assert statistics.median(times[40:]) < 0.03
+        await http.get("/probes/liveness")
+        (connection,) = connections_of(backend)
+        assert connection.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
 
 
 async def test_the_path_is_told_only_to_this_machine(config: BackendConfig) -> None:
@@ -213,36 +221,46 @@ async def test_a_file_that_is_not_ours_is_refused_and_left_alone(tmp_path: Path)
         assert connection.execute("SELECT name FROM sqlite_schema").fetchall() == [("t",)]
 
 
-async def test_stopping_ends_open_streams_cleanly_and_at_once(config: BackendConfig) -> None:
+async def test_stopping_ends_open_streams_cleanly_and_at_once(
+    config: BackendConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else would end them: no keepalive comes, no token expires, and the server has all patience."""
+    monkeypatch.setattr("app.backend.http.server._STOP_SECONDS", None)
     stop = asyncio.Event()
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    serving = asyncio.create_task(serve(config, stop=stop, on_ready=ready.set_result))
+    endless = replace(config, keepalive_seconds=1e6, token_seconds=86_400)
+    serving = asyncio.create_task(serve(endless, stop=stop, on_ready=ready.set_result))
     async with signed_in(await ready, "ann") as ann, ann.stream() as first, ann.stream() as second:
         await first.checkpoint()
         await second.checkpoint()
-        started = time.monotonic()
         stop.set()
         assert await first.rest() == []
         assert await second.rest() == []
-        assert time.monotonic() - started < 1
         await serving
-        assert time.monotonic() - started < 2
 
 
-async def test_a_peer_that_does_not_read_cannot_hold_up_the_end(config: BackendConfig) -> None:
+async def test_a_peer_that_does_not_read_cannot_hold_up_the_end(
+    config: BackendConfig, caplog: pytest.LogCaptureFixture
+) -> None:
     stop = asyncio.Event()
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(serve(config, stop=stop, on_ready=ready.set_result))
-    async with signed_in(await ready, "ann") as ann:
-        await ann.write(put("lists", "l", name="N"))
+    url = await ready
+    async with signed_in(url, "ann", receive_buffer=64 * 1024) as ann:
+        ann.http.headers["Accept-Encoding"] = "identity"
         for number in range(30):
             await ann.write(put("lists", f"l{number}", name="x" * 1_000_000))
         async with ann.stream() as lines:
             await lines.next()
-            started = time.monotonic()
+            before, stuck = -1, 0
+            while not 0 < stuck == before:
+                await asyncio.sleep(0.05)
+                before, stuck = stuck, sum(each.get_write_buffer_size() for each in connections_of(url))
             stop.set()
             await serving
-            assert time.monotonic() - started < 6
+    assert "timeout graceful shutdown exceeded" in caplog.text
+    # Whoever runs it as a child kills it if it takes longer.
+    assert app.backend.http.server._STOP_SECONDS < app.connection.embedded_backend._STOP_SECONDS
 
 
 async def test_cancelling_ends_cleanly_and_frees_the_port(config: BackendConfig) -> None:
@@ -350,20 +368,24 @@ async def test_importing_the_backend_loads_nothing_heavy() -> None:
 
 
 async def test_the_loop_is_never_blocked(ann: User) -> None:
+    """Neither by waiting for files and SQLite, nor by computing; the time of its thread, not that of the machine."""
     await ann.write(put("lists", "l", name="N"))
-    delays: list[float] = []
+    computed: list[float] = []
 
     async def tick() -> None:
         while True:
-            before = time.perf_counter()
+            before = time.thread_time()
             await asyncio.sleep(0.005)
-            delays.append(time.perf_counter() - before - 0.005)
+            computed.append(time.thread_time() - before)
 
-    ticking = asyncio.create_task(tick())
-    for start in range(0, 2000, 500):
-        await ann.write(*(put("todos", f"t{n}", description="D" * 500, list_id="l") for n in range(start, start + 500)))
-    await ann.write(delete("lists", "l"))
-    ticking.cancel()
-    delays.sort()
-    print(f"{len(delays)} ticks, 95 % below {delays[int(len(delays) * 0.95)] * 1000:.1f} ms")
-    assert delays[int(len(delays) * 0.95)] < 0.1
+    with blockbuster_ctx(app.backend):
+        ticking = asyncio.create_task(tick())
+        for start in range(0, 2000, 500):
+            await ann.write(
+                *(put("todos", f"t{n}", description="D" * 500, list_id="l") for n in range(start, start + 500))
+            )
+        await ann.write(delete("lists", "l"))
+        ticking.cancel()
+    computed.sort()
+    print(f"{len(computed)} ticks, 95 % below {computed[int(len(computed) * 0.95)] * 1000:.1f} ms")
+    assert computed[int(len(computed) * 0.95)] < 0.1

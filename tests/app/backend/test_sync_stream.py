@@ -1,18 +1,18 @@
-"""The sync stream: its lines, what moves in them, how fast, and how it ends."""
+"""The sync stream: its lines, what moves in them, what wakes it, and how it ends."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import random
-import statistics
-import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from app.backend import BackendConfig
 from app.backend.http.sync_stream import TokenClock
+from tests.kit.stopped_time import stopped_time
 
 from .harness import Replica, User, delete, patch, put, running, signed_in, subscription, todos_of
 
@@ -194,21 +194,17 @@ async def test_more_than_a_thousand_buckets_are_refused(ann: User) -> None:
     assert len(checkpoint["buckets"]) == 1000
 
 
-async def test_a_commit_reaches_another_client_within_100_ms(backend: str, ann: User) -> None:
+async def test_a_commit_reaches_another_client_by_itself(backend: str, ann: User) -> None:
+    """While time stands still: with a backend that polls, or delays what it has, it would never come."""
     await ann.write(put("lists", "l", name="N"))
-    times: list[float] = []
-    async with signed_in(backend, "ann") as other, other.stream(todos_of("l")) as lines:
-        replica = Replica()
-        await replica.take_checkpoint(lines)
-        for number in range(25):
-            await ann.write(put("todos", f"t{number}", description="D", list_id="l"))
-            committed = time.perf_counter()
+    with stopped_time():
+        async with signed_in(backend, "ann") as other, other.stream(todos_of("l")) as lines:
+            replica = Replica()
             await replica.take_checkpoint(lines)
-            times.append(time.perf_counter() - committed)
-            assert f"t{number}" in replica.rows("todos")
-    print(f"median {statistics.median(times) * 1000:.1f} ms, worst {max(times) * 1000:.1f} ms")
-    # Two outliers are the machine's; a backend that polls or delays has more.
-    assert sorted(times)[-3] < 0.1
+            for number in range(25):
+                await ann.write(put("todos", f"t{number}", description="D", list_id="l"))
+                await replica.take_checkpoint(lines)
+                assert f"t{number}" in replica.rows("todos")
 
 
 async def test_a_moved_todo_leaves_one_bucket_and_enters_the_other(ann: User) -> None:
@@ -380,60 +376,62 @@ async def test_buckets_that_only_the_client_knows_are_left_out(ann: User) -> Non
     assert len((await ann.synced(buckets=positions)).target) == 1
 
 
-async def test_keepalives_come_by_the_clock_and_the_token_ends_the_stream(config: BackendConfig) -> None:
-    short = BackendConfig(config.database, port=0, keepalive_seconds=0.2, token_seconds=3, open_to_all=True)
-    async with running(short) as url, signed_in(url, "ann") as ann:
-        replica = Replica()
-        started = time.monotonic()
-        async with ann.stream() as lines:
-            await replica.take_checkpoint(lines)
-            key, remaining = await lines.next()
-            assert 0.17 < time.monotonic() - started < 1
-            assert (key, remaining in (2, 3)) == ("token_expires_in", True)
-            await ann.write(put("lists", "l", name="N"))
-            while (line := await lines.next())[0] == "token_expires_in":
-                pass
-            assert line[0] == "checkpoint_diff"
-            rest = await lines.rest()
-            assert 1 < time.monotonic() - started < 4
-        told = [content for key, content in rest if key == "token_expires_in"]
-        assert told == sorted(told, reverse=True)
-        assert told.count(0) == 1
-        assert told[-1] == 0
-        assert 4 < len(told) < 18
-        # Less than a minute after its end a token is still taken, as the real service does it: the stream says it.
-        async with ann.stream() as lines:
-            assert [line for line in await lines.rest() if line[0] == "token_expires_in"][-1] == ("token_expires_in", 0)
+async def test_keepalives_come_by_the_clock_and_the_token_ends_the_stream(backend: str) -> None:
+    with stopped_time() as clock:
+        async with signed_in(backend, "ann") as ann:
+            async with ann.stream() as lines:
+                await lines.checkpoint()
+                # None comes before 18 of its 20 seconds are over, and one has come after 22 of them.
+                clock.move_on(17)
+                await ann.write(put("lists", "l", name="N"))
+                assert [key for key, _ in await lines.checkpoint()] == [
+                    "checkpoint_diff",
+                    "data",
+                    "checkpoint_complete",
+                ]
+                clock.move_on(6)
+                assert await lines.next() == ("token_expires_in", 277)
+                for passed in range(46, 277, 23):
+                    clock.move_on(23)
+                    assert await lines.next() == ("token_expires_in", 300 - passed)
+                clock.move_on(24)
+                assert await lines.rest() == [("token_expires_in", 0)]
+            # Less than a minute after its end a token is still taken, as the real service does it: the stream says it.
+            async with ann.stream() as lines:
+                assert await lines.rest() == [("token_expires_in", 0)]
 
 
-async def test_keepalives_come_and_the_token_ends_also_in_a_long_download(config: BackendConfig) -> None:
-    short = BackendConfig(config.database, port=0, keepalive_seconds=0.01, token_seconds=5, open_to_all=True)
-    async with running(config) as url, signed_in(url, "ann") as ann:
-        await ann.write(put("lists", "l", name="N"))
-        for start in range(0, 1500, 100):
-            await ann.write(
-                *(put("todos", f"t{n}", description="x" * 20_000, list_id="l") for n in range(start, start + 100))
-            )
-    async with running(short) as url, signed_in(url, "ann", receive_buffer=64 * 1024) as ann:
-        ann.http.headers["Accept-Encoding"] = "identity"
-        async with ann.stream(todos_of("l")) as lines:
-            # It comes while most of the 30 MB are still to come.
-            while (line := await lines.next())[0] != "token_expires_in":
-                assert line[0] in {"checkpoint", "data"}
-            # A client that reads so slowly that its token is over before it has all.
-            over = time.monotonic() + short.token_seconds
-            while time.monotonic() < over:
-                await asyncio.sleep(0.1)
-            rest = await lines.rest()
-        assert rest[-1] == ("token_expires_in", 0)
-        assert "checkpoint_complete" not in [key for key, _ in rest]
+async def test_keepalives_come_and_the_token_ends_also_in_a_long_download(backend: str, ann: User) -> None:
+    await ann.write(put("lists", "l", name="N"))
+    for start in range(0, 1500, 100):
+        await ann.write(
+            *(put("todos", f"t{n}", description="x" * 20_000, list_id="l") for n in range(start, start + 100))
+        )
+    with stopped_time() as clock:
+        async with signed_in(backend, "ann", receive_buffer=64 * 1024) as slow:
+            slow.http.headers["Accept-Encoding"] = "identity"
+            async with slow.stream(todos_of("l")) as lines:
+                assert (await lines.next())[0] == "checkpoint"
+                clock.move_on(23)
+                # It comes while most of the 30 MB are still to come.
+                while (line := await lines.next())[0] == "data":
+                    pass
+                assert line == ("token_expires_in", 277)
+                # A client that reads so slowly that its token is over before it has all.
+                clock.move_on(277)
+                rest = await lines.rest()
+            assert rest[-1] == ("token_expires_in", 0)
+            assert {key for key, _ in rest[:-1]} == {"data"}
 
 
 async def test_one_more_keepalive_comes_20_seconds_before_the_end(config: BackendConfig) -> None:
-    slow = BackendConfig(config.database, port=0, keepalive_seconds=300, token_seconds=22, open_to_all=True)
-    async with running(slow) as url, signed_in(url, "ann") as ann, ann.stream() as lines:
-        await lines.checkpoint()
-        assert await lines.next() == ("token_expires_in", 20)
+    silent = replace(config, keepalive_seconds=1000)
+    async with running(silent) as url:
+        with stopped_time() as clock:
+            async with signed_in(url, "ann") as ann, ann.stream() as lines:
+                await lines.checkpoint()
+                clock.move_on(280)
+                assert await lines.next() == ("token_expires_in", 20)
 
 
 def test_the_token_clock_over_a_whole_life() -> None:

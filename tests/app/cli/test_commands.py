@@ -233,9 +233,7 @@ def test_what_a_command_adds_appears_in_the_open_interface(run: Run, environment
     try:
         terminal.read_until(b"Milk")
         out(run("add", "Wholemeal bread", TODO_TUI_BACKEND_URL="http://127.0.0.1:9"))
-        started = time.monotonic()
         terminal.read_until(b"Wholemeal")
-        assert time.monotonic() - started < 10
     finally:
         terminal.close()
 

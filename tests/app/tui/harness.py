@@ -20,7 +20,7 @@ from app.tui.widgets.row_list import RowList
 from app.tui.widgets.todo_rows import TodoRows
 from tests.app.conftest import NOW
 
-WAIT_SECONDS = 20.0
+WAIT_SECONDS = 60.0
 
 
 @dataclass

@@ -21,6 +21,7 @@ from sync import (
 )
 from sync.client.credentials import CredentialsCache
 from tests.kit.service import Exchange, scripted_service
+from tests.kit.stopped_time import stopped_time
 from tests.sync.rig import QUICK, ServiceConnector, within
 
 EMPTY = {"checkpoint": {"last_op_id": "1", "buckets": [], "streams": []}}
@@ -112,10 +113,13 @@ async def test_credentials_that_seem_expired_from_the_start_are_not_renewed_in_a
 
 async def test_credentials_renew_by_their_own_expiry_while_the_stream_goes_on(database: PowerSyncDatabase) -> None:
     streams: list[str] = []
+    again = asyncio.Event()
     seen: list[SyncStatus] = []
 
     async def service(exchange: Exchange) -> None:
         streams.append(exchange.headers["authorization"])
+        if len(streams) > 1:
+            again.set()
         await hold(exchange)
 
     async def follow() -> None:
@@ -123,16 +127,18 @@ async def test_credentials_renew_by_their_own_expiry_while_the_stream_goes_on(da
             seen.append(status)
 
     async with scripted_service(service) as server, asyncio.TaskGroup() as group:
+        with stopped_time() as clock:
 
-        def give(number: int) -> PowerSyncCredentials:
-            expires_at = datetime.now(UTC) + timedelta(seconds=30.5 if number == 1 else 3000)
-            return PowerSyncCredentials(server.url, f"token-{number}", expires_at)
+            def give(number: int) -> PowerSyncCredentials:
+                expires_at = datetime.now(UTC) + timedelta(seconds=31 if number == 1 else 3000)
+                return PowerSyncCredentials(server.url, f"token-{number}", expires_at)
 
-        await database.connect(Source(give), QUICK)
-        await until(database, lambda status: status.connected and status.has_synced)
-        follower = group.create_task(follow())
-        while len(streams) < 2:
-            await asyncio.sleep(0.01)
+            await database.connect(Source(give), QUICK)
+            await until(database, lambda status: status.connected and status.has_synced)
+            follower = group.create_task(follow())
+            assert streams == ["Token token-1"]
+            clock.move_on(1)
+            await again.wait()
         follower.cancel()
     assert streams == ["Token token-1", "Token token-2"]
     assert all(status.connected for status in seen)

@@ -38,7 +38,7 @@ SCHEMAS = {
 }
 
 _OPTIONS = SyncOptions(retry_delay=1e-6, max_retry_delay=1e-6)
-_DEADLINE_SECONDS = 10
+_DEADLINE_SECONDS = 60
 
 
 class _Connector(BackendConnector):
