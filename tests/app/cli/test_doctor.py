@@ -237,7 +237,7 @@ async def main():
     async with PowerSyncDatabase(sys.argv[1], APP_SCHEMA) as database:
         print("ready", flush=True)
         if await asyncio.to_thread(sys.stdin.readline):
-            await Store(database, "1", connect).add_list("Late")
+            await Store(database, "1", connect).edit.add_list("Late")
 
 asyncio.run(main())
 """
