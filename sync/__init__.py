@@ -6,6 +6,8 @@ Everything public is exported here. The engine knows nothing of any particular a
 from sync.api.connector import BackendConnector
 from sync.api.database import PowerSyncDatabase
 from sync.api.explain import SyncExplanation
+from sync.api.inspection import FileInspection, inspect
+from sync.api.rescue import Rescued, rescue
 from sync.api.streams import SyncStream, SyncStreamSubscription
 from sync.api.transaction_connector import TransactionConnector
 from sync.api.upload_queue import CrudBatch, CrudTransaction, RejectedWrite
@@ -20,6 +22,7 @@ from sync.errors import (
     ConnectedError,
     ConnectorError,
     DatabaseClosedError,
+    DatabaseInUseError,
     DatabaseOpenError,
     NestedUseError,
     NetworkError,
@@ -28,6 +31,7 @@ from sync.errors import (
     PowerSyncError,
     ProtocolError,
     RawTableError,
+    RescueError,
     RowKeyError,
     RowTypeError,
     SchemaError,
@@ -42,6 +46,7 @@ from sync.errors import (
 from sync.schema.columns import Column, Index, IndexedColumn, TrackPreviousValues
 from sync.schema.raw_tables import PendingStatement, PendingStatementParameter, RawTable, RawTableSchema
 from sync.schema.tables import Schema, Table
+from sync.sqlite.openers import OpenProcess
 from sync.sqlite.sql_connection import Row
 from sync.sqlite.transaction import ReadTransaction, Transaction
 from sync.status.progress import ProgressWithOperations, SyncProgress
@@ -72,7 +77,9 @@ __all__ = [
     "CrudEntry",
     "CrudTransaction",
     "DatabaseClosedError",
+    "DatabaseInUseError",
     "DatabaseOpenError",
+    "FileInspection",
     "Hold",
     "Index",
     "IndexedColumn",
@@ -80,6 +87,7 @@ __all__ = [
     "NetworkError",
     "NoRowError",
     "NotConnectedError",
+    "OpenProcess",
     "PendingStatement",
     "PendingStatementParameter",
     "PowerSyncCredentials",
@@ -93,6 +101,8 @@ __all__ = [
     "ReadTransaction",
     "Rejected",
     "RejectedWrite",
+    "RescueError",
+    "Rescued",
     "Retry",
     "Row",
     "RowChanges",
@@ -127,5 +137,7 @@ __all__ = [
     "Watch",
     "WindowWatch",
     "WriteRejectedError",
+    "inspect",
+    "rescue",
     "verdict_for_status",
 ]

@@ -33,6 +33,22 @@ class DatabaseOpenError(PowerSyncError):
     """
 
 
+class DatabaseInUseError(DatabaseOpenError):
+    """Another process has the database open where it must not, or has it for itself alone. Nothing was changed.
+
+    Attributes:
+        processes: the numbers of these processes, as far as they are known.
+    """
+
+    def __init__(self, description: str, processes: tuple[int, ...] = ()) -> None:
+        self.processes = processes
+        super().__init__(description)
+
+
+class RescueError(PowerSyncError):
+    """A database file could not be rescued: a file cannot be read, written or moved. The old one is in its place."""
+
+
 class DatabaseClosedError(PowerSyncError):
     """The database is closed, or was closed while the call waited."""
 

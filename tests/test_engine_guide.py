@@ -22,6 +22,7 @@ PRINTED = [
     "0 ['Home', 'Work']\n[('Home', 'Zoo')] 1\nTrue\n['lists']\n",
     "4998 10000 ['4998', '4999', '5000', '5001', '5002']\nline 09000\n",
     "[('kept',)]\n[1]\n",
+    "False 1 1\n1 process has it open\n1 {'drafts': 1} {} damaged-\n",
 ]
 
 

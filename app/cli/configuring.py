@@ -1,6 +1,7 @@
 """The commands about todo-tui itself: its settings, its keys, completions for shells, and its health.
 
-Owns what they print. What is checked is `app.cli.doctor`'s.
+Owns what they print. What is checked is `app.cli.doctor`'s, how a database is
+repaired `app.cli.repair`'s.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from uuid import UUID
 import click
 
 from app.cli.context import ExitCode, settings_of
-from app.cli.output import print_json, print_note
+from app.cli.output import print_json
 from app.cli.setting_options import SETTING_OPTIONS
 from app.cli.todos import json_option
 
@@ -116,22 +117,26 @@ def completions(context: click.Context, shell: str) -> int:
 
 @click.command()
 @json_option
-@click.option(
-    "--repair", "repairs", is_flag=True, help="Set a new database in place of a damaged one; what waits is kept."
-)
+@click.option("--repair", "repairs", is_flag=True, help="Put a new database in place of a damaged one.")
+@click.option("--yes", is_flag=True, help="With --repair: do not ask, even if the database is not damaged.")
 @click.option("--bundle", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Write a report.")
 @click.pass_context
-def doctor(context: click.Context, *, as_json: bool, repairs: bool, bundle: Path | None) -> int:
+def doctor(context: click.Context, *, as_json: bool, repairs: bool, yes: bool, bundle: Path | None) -> int:
     """Look for what is wrong, change nothing, and say what to do. Exit code 1 if there is a problem.
 
-    --repair rescues the changes that wait, keeps the damaged files beside, and lets the lists come again from the
-    backend with the next sync. --bundle writes what was found, without names, texts, keys and addresses.
+    --repair puts a new database in place of the old one and carries over what only this device has: changes that wait
+    for upload, rejected changes, conflicts, the undo history, positions and the arrangement of views. The old files are
+    kept beside it; the lists are downloaded again with the next sync. It refuses while a todo-tui has the lists open,
+    and asks first if the database is not damaged. --bundle writes what was found into a file, without names, texts,
+    keys and addresses.
     """
     from app.cli.doctor import Finding, bundle_text, examine
 
     settings = settings_of(context)
     if repairs:
-        return _repair(context, settings.data_dir)
+        from app.cli.repair import repair
+
+        return repair(context, settings.data_dir / "todo.db", yes=yes)
     findings: list[Finding] = examine(settings)
     if bundle is not None:
         try:
@@ -141,29 +146,12 @@ def doctor(context: click.Context, *, as_json: bool, repairs: bool, bundle: Path
         except OSError as error:
             raise click.ClickException(f"{bundle} cannot be written: {error.strerror}.") from error
     if as_json:
-        print_json([{"what": each.what, "state": each.state, "told": each.told} for each in findings])
+        print_json([{"what": each.what, "state": each.state, "told": each.description} for each in findings])
     else:
         marks = {"ok": "✓", "warning": "!", "problem": "✗"}
         for each in findings:
-            click.echo(f"{marks[each.state]} {each.what}: {each.told}")
+            click.echo(f"{marks[each.state]} {each.what}: {each.description}")
     return ExitCode.FAILED if any(each.state == "problem" for each in findings) else ExitCode.OK
-
-
-def _repair(context: click.Context, data_dir: Path) -> int:
-    from datetime import UTC, datetime
-
-    from app.store.repair import repair
-    from app.system.user_error import UserError
-
-    os.umask(0o077)
-    try:
-        repaired = repair(data_dir, datetime.now(UTC))
-    except UserError as error:
-        raise click.ClickException(str(error)) from error
-    told = f"{repaired.rescued:,} changes were rescued and wait again; the damaged files are in {repaired.kept}."
-    print_note(context, told)
-    print_note(context, "The lists come again with the next sync: todo-tui sync.")
-    return ExitCode.OK
 
 
 @click.command()

@@ -1,7 +1,7 @@
 """What may be wrong with the data, the settings and the way to the backend.
 
-Owns the checks and what each advises. Changes nothing: files are opened for reading, and the backend is only asked
-whether it lives.
+Owns the checks and what each advises. Changes nothing: files are only read, and the backend is only asked whether it
+answers. What is in the database file is for `sync.inspect` to say.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import asyncio
 import sqlite3
 import stat
 from collections.abc import Callable, Generator
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from app.settings.settings import Settings
+    from sync import FileInspection, SyncGate
 
 _LEAST_SQLITE: Final = (3, 38, 0)
 _LARGE_WAL: Final = 64 * 1024 * 1024
@@ -26,7 +26,6 @@ _OLD_QUEUE_SECONDS: Final = 24 * 3600
 _CLOCK_SECONDS: Final = 30
 _TOKEN_SECONDS: Final = 60
 _SECONDS: Final = 5.0
-_MICROSECONDS: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +35,12 @@ class Finding:
     Attributes:
         what: what was looked at.
         state: how it is.
-        told: a sentence or a value; for a warning or a problem with what to do.
+        description: a sentence or a value; for a warning or a problem with what to do.
     """
 
     what: str
     state: Literal["ok", "warning", "problem"]
-    told: str
+    description: str
 
 
 def examine(settings: Settings) -> list[Finding]:
@@ -50,7 +49,6 @@ def examine(settings: Settings) -> list[Finding]:
     findings = [*_sqlite(), *_files(settings.data_dir)]
     checks: list[Callable[[], Generator[Finding]]] = [
         lambda: _database(database),
-        lambda: _holder(database),
         lambda: _owner(settings),
         lambda: _network(settings),
     ]
@@ -77,7 +75,7 @@ def bundle_text(findings: list[Finding], settings: Settings) -> str:
             lines.append(f"{package} {metadata.version(package)}")
         except metadata.PackageNotFoundError:
             lines.append(f"{package} is not installed")
-    lines += [f"{each.state}: {each.what}: {each.told}" for each in findings]
+    lines += [f"{each.state}: {each.what}: {each.description}" for each in findings]
     text = "\n".join(lines) + "\n"
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "…")
@@ -96,7 +94,7 @@ def _files(directory: Path) -> Generator[Finding]:
     import os
 
     if not directory.exists():
-        yield Finding("data directory", "ok", f"{directory} is not there yet; it is made at the first start.")
+        yield Finding("data directory", "ok", f"{directory} does not exist yet; the first start creates it.")
         return
     if not directory.is_dir() or not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
         yield Finding("data directory", "problem", f"{directory} cannot be used; choose another with --data-dir.")
@@ -113,83 +111,72 @@ def _files(directory: Path) -> Generator[Finding]:
 
 
 def _database(path: Path) -> Generator[Finding]:
-    if not path.exists():
+    from sync import inspect
+
+    found = inspect(path)
+    if not found.exists:
         yield Finding("database", "ok", "There is none yet.")
         return
-    try:
-        with closing(sqlite3.connect(f"file:{path.as_posix()}?mode=ro", uri=True, timeout=_SECONDS)) as connection:
-            connection.execute("PRAGMA query_only = ON")
-            yield from _content(connection)
-    except sqlite3.OperationalError as error:
-        yield Finding("database", "problem", f"{path} cannot be read now: {error}; end what holds it.")
-    except sqlite3.DatabaseError as error:
+    if found.unreadable is not None:
         yield Finding(
             "database",
             "problem",
-            f"{path} is damaged ({error}); quit all todo-tui and run todo-tui doctor --repair, "
-            "which keeps it and what waits.",
+            f"{path} cannot be read now ({found.unreadable}); close the program that uses it, and try again.",
         )
-    wal = path.with_name(f"{path.name}-wal")
-    size = wal.stat().st_size if wal.exists() else 0
-    if size > _LARGE_WAL:
-        yield Finding("log", "warning", f"The write-ahead log has {size:,} bytes; quit all todo-tui, then it shrinks.")
-    else:
-        yield Finding("log", "ok", f"{size:,} bytes")
-
-
-def _content(connection: sqlite3.Connection) -> Generator[Finding]:
-    (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if answer != "ok":
-        raise sqlite3.DatabaseError(answer)
-    yield Finding("database", "ok", "Its pages are whole.")
-    (version,) = connection.execute("SELECT max(id) FROM ps_migration").fetchone()
-    yield Finding("schema version", "ok", str(version))
-    (entries,) = connection.execute("SELECT count(*) FROM ps_crud").fetchone()
-    (oldest,) = connection.execute(
-        "SELECT (SELECT made_at FROM ps_crud_times WHERE id <= (SELECT min(id) FROM ps_crud) ORDER BY id DESC LIMIT 1)"
-    ).fetchone()
-    age = datetime.now(UTC).timestamp() - oldest / _MICROSECONDS if entries and oldest else 0
-    if age > _OLD_QUEUE_SECONDS:
-        days = int(age // 86_400)
+    elif found.is_damaged:
         yield Finding(
-            "queue", "warning", f"{entries:,} changes wait, the oldest for {days} days; run todo-tui sync and see why."
+            "database",
+            "problem",
+            f"{path} is damaged ({found.damage[0]}); quit all todo-tui and run todo-tui doctor --repair, which keeps "
+            "the old file and everything that only this device has.",
         )
     else:
-        yield Finding("queue", "ok", f"{entries:,} changes wait" if entries else "Nothing waits.")
-    yield _gate(connection, entries)
-    rejected = connection.execute(
-        "SELECT count(*) FROM sqlite_schema WHERE name = 'ps_rejected_transactions'"
-    ).fetchone()[0]
-    if rejected and (count := connection.execute("SELECT count(*) FROM ps_rejected_transactions").fetchone()[0]):
-        yield Finding("rejected", "warning", f"{count:,} changes were rejected; todo-tui rejected shows why.")
+        yield Finding("database", "ok", "Integrity check passed.")
+    if found.schema_version is not None:
+        yield Finding("schema version", "ok", str(found.schema_version))
+    yield from _waiting(found)
+    if found.log_size > _LARGE_WAL:
+        yield Finding(
+            "write-ahead log", "warning", f"{found.log_size:,} bytes; it shrinks when all todo-tui have been closed."
+        )
+    else:
+        yield Finding("write-ahead log", "ok", f"{found.log_size:,} bytes")
+    if found.open_in:
+        yield Finding("open in", "ok", ", ".join(str(process) for process in found.open_in))
+    if found.syncing_process is None:
+        yield Finding("syncing", "ok", "No process is syncing these lists now.")
+    else:
+        yield Finding("syncing", "ok", f"Process {found.syncing_process} syncs these lists.")
 
 
-def _gate(connection: sqlite3.Connection, waiting: int) -> Finding:
+def _waiting(found: FileInspection) -> Generator[Finding]:
+    """What waits for the backend, or for the user."""
+    entries, oldest = found.queue_length, found.queue_oldest_at
+    if entries is None and found.schema_version is not None:
+        yield Finding("queue", "problem", "The queue cannot be read.")
+    elif oldest is not None and (age := datetime.now(UTC) - oldest).total_seconds() > _OLD_QUEUE_SECONDS:
+        yield Finding(
+            "queue",
+            "warning",
+            f"{entries:,} changes wait for upload, the oldest for {age.days} days; run todo-tui sync to see why.",
+        )
+    elif entries is not None:
+        yield Finding("queue", "ok", f"{entries:,} changes wait for upload." if entries else "Nothing to upload.")
+    if (gate := found.gate) is not None:
+        yield Finding("gate", "ok", _gate(gate))
+    if found.rejected_writes:
+        yield Finding(
+            "rejected", "warning", f"{found.rejected_writes:,} changes were rejected; todo-tui rejected shows why."
+        )
+
+
+def _gate(gate: SyncGate) -> str:
     """Whether what others changed is shown: not while changes of one's own are on their way to the service and back."""
-    query = "SELECT CAST(value AS INTEGER) FROM ps_kv WHERE key = ?"
-    target, seen = (
-        (connection.execute(query, (f"{name}_checkpoint_request_id",)).fetchone() or (0,))[0]
-        for name in ("target", "last_seen")
-    )
-    if waiting:
-        return Finding("gate", "ok", "Closed: what others changed is shown once the changes that wait are uploaded.")
-    if target > seen:
-        return Finding("gate", "ok", "Closed: the service has yet to send back what was uploaded; see todo-tui status.")
-    return Finding("gate", "ok", "Open: what others change is shown as it comes.")
-
-
-def _holder(database: Path) -> Generator[Finding]:
-    """Who syncs: the process that holds the lock, whose id stands in the file."""
-    from filelock import FileLock, Timeout
-
-    lock = database.with_name(f"{database.name}-sync-lock")
-    if not lock.exists():
-        return
-    try:
-        with FileLock(lock, timeout=0):
-            yield Finding("syncing", "ok", "Nobody syncs these lists now.")
-    except Timeout:
-        yield Finding("syncing", "ok", f"Process {lock.read_text('utf-8').strip() or '?'} syncs these lists.")
+    if gate.queue_length:
+        return "Closed: what others changed is shown once the changes that wait are uploaded."
+    if not gate.is_open:
+        return "Closed: the service has yet to send back what was uploaded; see todo-tui status."
+    return "Open: what others change is shown as it comes."
 
 
 def _owner(settings: Settings) -> Generator[Finding]:
@@ -201,12 +188,12 @@ def _owner(settings: Settings) -> Generator[Finding]:
     except UserError as error:
         yield Finding("user and backend", "problem", str(error))
     else:
-        yield Finding("user and backend", "ok", f"The lists are those of user {user_id}.")
+        yield Finding("user and backend", "ok", f"The lists belong to user {user_id}.")
 
 
 def _network(settings: Settings) -> Generator[Finding]:
     if settings.backend_url is None:
-        yield Finding("backend", "ok", "The one inside todo-tui.")
+        yield Finding("backend", "ok", "The one built into todo-tui.")
         return
     import httpx
 
@@ -217,7 +204,7 @@ def _network(settings: Settings) -> Generator[Finding]:
             answer = httpx.get(f"{url}/probes/liveness", timeout=_SECONDS)
         except httpx.HTTPError as error:
             yield Finding(
-                what, "problem", f"{url} does not answer ({type(error).__name__}); look at the address and the network."
+                what, "problem", f"{url} does not answer ({type(error).__name__}); check the address and the network."
             )
             continue
         yield Finding(what, "ok", f"{url} answers.")
@@ -246,17 +233,17 @@ async def _token(settings: Settings, url: str) -> Finding:
     now, claims = datetime.now(UTC).timestamp(), credentials.claims()
     made, expires = claims.get("iat"), claims.get("exp")
     if isinstance(made, (int, float)) and made - now > _TOKEN_SECONDS:
-        return Finding("token", "problem", f"It begins to hold in {made - now:.0f} s by this clock; set the clock.")
+        return Finding("token", "problem", f"The token is not valid for another {made - now:.0f} s: check the clock.")
     if not isinstance(expires, (int, float)):
-        return Finding("token", "ok", "The backend gives one.")
+        return Finding("token", "ok", "The backend issues one.")
     left = expires - now
     if left <= 0:
         return Finding(
             "token",
             "problem",
-            f"It expired {-left:.0f} s ago by this clock; set the clock, or ask whoever runs the backend.",
+            f"It expired {-left:.0f} s ago: check the clock, or ask whoever runs the backend.",
         )
-    return Finding("token", "ok", f"It holds for {left:.0f} s.")
+    return Finding("token", "ok", f"Valid for another {left:.0f} s.")
 
 
 def _clock(what: str, sent: str) -> Generator[Finding]:
@@ -268,7 +255,7 @@ def _clock(what: str, sent: str) -> Generator[Finding]:
         yield Finding(
             "clock",
             "problem",
-            f"It is {abs(apart):.0f} seconds from that of the {what}; set it, or tokens are refused.",
+            f"It differs from the clock of the {what} by {abs(apart):.0f} seconds: set it, or tokens are refused.",
         )
     else:
-        yield Finding("clock", "ok", f"It agrees with that of the {what}.")
+        yield Finding("clock", "ok", f"It agrees with the clock of the {what}.")

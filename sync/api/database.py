@@ -85,6 +85,7 @@ class PowerSyncDatabase(LocalDatabase):
 
         Raises:
             DatabaseOpenError: the file cannot be used; it is left as it was.
+            DatabaseInUseError: another process rescues the file, and has not ended within 10 seconds.
         """
 
         await self._pool.open(check_version, lambda connection: prepare(connection, self.schema))
@@ -116,7 +117,7 @@ class PowerSyncDatabase(LocalDatabase):
         self._board.close()
         await self._pool.close()
         if delete and self.path != ":memory:":
-            await asyncio.to_thread(delete_database, self.path)
+            await asyncio.to_thread(delete_database, self._pool.path)
 
     async def __aenter__(self) -> Self:
         await self.open()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from sync.sqlite.cancellation import run_to_completion
+from sync.sqlite.openers import remove_stale_marks
 
 POLL_SECONDS = 1.0
 
@@ -67,8 +69,10 @@ def holder(database: str) -> int | None:
 def delete_database(database: str) -> None:
     """Remove a closed database file and what SQLite and this engine keep beside it. Blocks: call it in a thread."""
     path = os.path.realpath(database)
-    for file in (path, f"{path}-wal", f"{path}-shm", f"{path}-journal", f"{path}-sync-lock"):
+    for file in (path, f"{path}-wal", f"{path}-shm", f"{path}-journal", f"{path}-sync-lock", f"{path}-rescue-lock"):
         Path(file).unlink(missing_ok=True)
+    shutil.rmtree(f"{path}-rescue", ignore_errors=True)
+    remove_stale_marks(path)
 
 
 async def _acquire(lock: BaseFileLock) -> bool:

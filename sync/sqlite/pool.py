@@ -25,11 +25,11 @@ from sync.sqlite.cancellation import end_task, run_to_completion
 from sync.sqlite.connection_thread import (
     BUSY_TIMEOUT_SECONDS,
     ConnectionThread,
-    make_private_file,
     set_up_reader,
     set_up_writer,
     why_not_opened,
 )
+from sync.sqlite.openers import OpenMark
 from sync.sqlite.other_processes import watch_other_processes
 from sync.sqlite.row_recorder import RowRecorder
 from sync.sqlite.sql_connection import Parameters, Row, SqlConnection
@@ -62,6 +62,7 @@ class ConnectionPool:
         before_commit: run at the end of each write transaction, on the writer's thread.
 
     Attributes:
+        path: as it was given; once the file is open, its real path.
         changed_rows: the rows that this process changed, of tables that `record_rows` was asked for.
     """
 
@@ -75,8 +76,9 @@ class ConnectionPool:
     ) -> None:
         if readers < 1:
             raise ValueError(f"A database needs at least one reader, not {readers}.")
-        self.path = str(path)
-        self._in_memory = self.path == ":memory:"
+        self.path = self._name = str(path)
+        self._in_memory = self._name == ":memory:"
+        self._mark = OpenMark(self._name)
         self._reader_count = readers
         self._before_write = before_write
         self._before_commit = before_commit
@@ -92,7 +94,7 @@ class ConnectionPool:
         self._committed: deque[frozenset[str] | None] = deque()
         self._tasks: list[asyncio.Task[None]] = []
         self._wal_is_due = asyncio.Event()
-        self._wal = None if self._in_memory else WriteAheadLog(self.path, BUSY_TIMEOUT_SECONDS, self._wal_is_due.set)
+        self._wal: WriteAheadLog | None = None
         self._was_opened = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -103,6 +105,7 @@ class ConnectionPool:
 
         Raises:
             DatabaseOpenError: the file cannot be used and is left as it was, or this object was opened before.
+            DatabaseInUseError: another process has had the file for itself alone for several seconds.
         """
         if self._was_opened:
             raise DatabaseOpenError("This database object has been opened before; make a new one to open it again.")
@@ -110,7 +113,9 @@ class ConnectionPool:
         self._loop = asyncio.get_running_loop()
         try:
             if not self._in_memory:
-                await asyncio.to_thread(make_private_file, self.path)
+                await self._mark.put_up()
+                self.path = self._mark.path
+                self._wal = WriteAheadLog(self.path, BUSY_TIMEOUT_SECONDS, self._wal_is_due.set)
             self._writer = writer = ConnectionThread(self.path)
             await writer.open(set_up=check)
             await writer.run(lambda: self._in_transaction(prepare, hooks=False))
@@ -129,7 +134,7 @@ class ConnectionPool:
                     self._tasks.append(asyncio.create_task(task, name=f"sync: {name}"))
         except (OSError, sqlite3.Error) as error:
             await self.close()
-            raise DatabaseOpenError(why_not_opened(self.path, error)) from error
+            raise DatabaseOpenError(why_not_opened(self._name, error)) from error
         except BaseException:
             await self.close()
             raise
@@ -151,6 +156,7 @@ class ConnectionPool:
             for connection in (*readers, *spare, *self._leased, writer):
                 if connection is not None:
                     await connection.close()
+            await self._mark.take_down()
 
     def require_open(self) -> None:
         """Raises DatabaseClosedError if the database is not open."""

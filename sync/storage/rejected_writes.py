@@ -175,14 +175,14 @@ def retry(
     first = upload_queue.enqueue(connection, data, insert_only)
     connection.execute("INSERT INTO ps_retried_crud(id, attempts) VALUES (?, ?)", (first, attempts))
     shown = synced_tables(connection).difference(insert_only)
-    _show(connection, [decode_entry(0, None, text) for text in data], shown)
+    show(connection, [decode_entry(0, None, text) for text in data], shown)
     return True
 
 
 def put_back(connection: SqlConnection, entries: Sequence[CrudEntry], insert_only: Collection[str] = ()) -> None:
     """Put the entries of another file's queue at the end of this one's, as one transaction, and show their effect."""
     upload_queue.enqueue(connection, [encode_entry(entry) for entry in entries], insert_only)
-    _show(connection, entries, synced_tables(connection).difference(insert_only))
+    show(connection, entries, synced_tables(connection).difference(insert_only))
 
 
 def discard(connection: SqlConnection, rejected: int) -> bool:
@@ -192,8 +192,8 @@ def discard(connection: SqlConnection, rejected: int) -> bool:
     return bool(gone)
 
 
-def _show(connection: SqlConnection, entries: Iterable[CrudEntry], shown_tables: Collection[str]) -> None:
-    """Apply entries to the local rows, without queueing them once more."""
+def show(connection: SqlConnection, entries: Iterable[CrudEntry], shown_tables: Collection[str]) -> None:
+    """Apply entries to the local rows of these synced tables, without queueing them once more."""
     for entry in entries:
         if entry.table not in shown_tables:
             continue

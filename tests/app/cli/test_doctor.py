@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
 import re
 import sqlite3
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Generator
 from contextlib import closing, contextmanager
@@ -18,6 +21,8 @@ from threading import Thread
 
 import pytest
 
+from app.store.schema import APP_SCHEMA
+from sync import PowerSyncDatabase
 from tests.app.cli.test_cli import Terminal, backend_process, refused
 from tests.app.commands import PROGRAM, WAIT_SECONDS, Run, out
 
@@ -82,10 +87,10 @@ def lines_of(run: Run, **environment: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("claims", "told"),
     [
-        ({"iat": 0, "exp": 3600}, "ok: It holds for "),
-        ({"iat": -7200, "exp": -3600}, r"problem: It expired 3\d\d\d s ago by this clock; set the clock, or ask"),
-        ({"iat": 600, "exp": 4200}, r"problem: It begins to hold in (59|60)\d s by this clock; set the clock."),
-        ({}, "ok: The backend gives one."),
+        ({"iat": 0, "exp": 3600}, r"ok: Valid for another 3\d\d\d s\."),
+        ({"iat": -7200, "exp": -3600}, r"problem: It expired 3\d\d\d s ago: check the clock, or ask"),
+        ({"iat": 600, "exp": 4200}, r"problem: The token is not valid for another (59|60)\d s: check the clock\."),
+        ({}, r"ok: The backend issues one\."),
     ],
 )
 def test_the_token_is_looked_at(run: Run, claims: dict[str, float], told: str):
@@ -97,7 +102,7 @@ def test_the_token_is_looked_at(run: Run, claims: dict[str, float], told: str):
 def test_a_clock_that_is_wrong_and_a_backend_that_gives_no_token(run: Run, environment: dict[str, str], tmp_path: Path):
     with other_backend(token(), seconds_ahead=120) as url:
         clock = lines_of(run, TODO_TUI_BACKEND_URL=url)["clock"]
-        assert re.match(r"problem: It is 1[12]\d seconds from that of the backend; set it", clock)
+        assert re.match(r"problem: It differs from the clock of the backend by 1[12]\d seconds: set it", clock)
     with backend_process(environment, "--port", 0, "--database", tmp_path / "b.db") as (_, url):
         refusal = lines_of(run, TODO_TUI_BACKEND_URL=url)["token"]
         assert refusal.startswith("problem: The backend issued no token: ")
@@ -125,7 +130,7 @@ def test_the_lists_of_another_user_and_backend(run: Run, environment: dict[str, 
         other = lines_of(run, TODO_TUI_USER_ID="8", **named)["user and backend"]
         assert other.startswith("problem: ")
         assert "user 7" in other
-        assert lines_of(run, TODO_TUI_USER_ID="7", **named)["user and backend"] == "ok: The lists are those of user 7."
+        assert lines_of(run, TODO_TUI_USER_ID="7", **named)["user and backend"] == "ok: The lists belong to user 7."
 
 
 def test_files_of_another_account(run: Run, data_dir: Path):
@@ -172,7 +177,7 @@ def test_repairing_loses_nothing_that_waited(run: Run, environment: dict[str, st
         assert "todo-tui doctor --repair" in run("doctor", **named).stdout
         done = run("doctor", "--repair", **named)
         assert done.returncode == 0, done.stderr
-        assert "22 changes were rescued and wait again" in done.stderr
+        assert "Carried over: 22 changes that wait for upload, 0 rejected changes, 0 conflicts, " in done.stderr
         (kept,) = data_dir.glob("damaged-*")
         assert {path.name for path in kept.iterdir()} >= {"todo.db", "queue.json"}
         assert stat.S_IMODE((kept / "queue.json").stat().st_mode) == 0o600
@@ -196,10 +201,141 @@ def test_nothing_to_repair_and_what_is_in_use_is_left_alone(run: Run, environmen
         deadline = time.monotonic() + WAIT_SECONDS
         while not (data_dir / "todo.db-sync-lock").exists():
             assert time.monotonic() < deadline
-        assert "Another todo-tui syncs" in refused(run("doctor", "--repair"), 1)
+        assert f"is open in todo-tui (process {terminal.process.pid}). Quit all" in refused(
+            run("doctor", "--repair"), 1
+        )
         assert f"syncing: Process {terminal.process.pid} syncs these lists." in run("doctor").stdout
     finally:
         terminal.close()
+
+
+@contextmanager
+def paused(database: Path) -> Generator[subprocess.Popen[str]]:
+    """A program that has the lists open and does not sync; it adds one when it is told to, and ends."""
+    program = """
+import asyncio, sys
+from app.store import Store
+from app.store.schema import APP_SCHEMA
+from sync import PowerSyncDatabase
+
+async def connect():
+    pass
+
+async def main():
+    async with PowerSyncDatabase(sys.argv[1], APP_SCHEMA) as database:
+        print("ready", flush=True)
+        if await asyncio.to_thread(sys.stdin.readline):
+            await Store(database, "1", connect).add_list("Late")
+
+asyncio.run(main())
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(database)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_what_is_typed_in_a_todo_tui_that_does_not_sync_is_not_lost(run: Run, data_dir: Path):
+    out(run("add", "Milk"))
+    with paused(data_dir / "todo.db") as process:
+        damaged(data_dir)
+        for options in ((), ("--yes",)):
+            line = refused(run("doctor", "--repair", *options), 1)
+            assert f"is open in python (process {process.pid}). Quit all todo-tui" in line
+        assert lines_of(run)["open in"] == f"ok: python (process {process.pid})"
+        process.communicate("add\n", timeout=WAIT_SECONDS)
+        assert process.returncode == 0
+    assert not list(data_dir.glob("damaged-*"))
+    assert "Carried over: 3 changes that wait for upload," in run("doctor", "--repair").stderr
+    assert {each["name"] for each in json.loads(out(run("lists", "--json")))} == {"To-dos", "Late"}
+
+
+def test_a_file_that_is_synced_through_a_link_is_not_repaired(run: Run, environment: dict[str, str], tmp_path: Path):
+    for directory in ("real", "linked"):
+        (tmp_path / directory).mkdir()
+    (tmp_path / "linked" / "todo.db").symlink_to(tmp_path / "real" / "todo.db")
+    real, linked = ({"TODO_TUI_DATA_DIR": str(tmp_path / directory)} for directory in ("real", "linked"))
+    out(run("add", "Milk", **real))
+    for synced_by, repaired_by in ((real, linked), (linked, real)):
+        shown = Terminal({**environment, **synced_by}, PROGRAM)
+        try:
+            shown.read_until(b"Milk")
+            deadline = time.monotonic() + WAIT_SECONDS
+            while lines_of(run, **repaired_by)["syncing"] != f"ok: Process {shown.process.pid} syncs these lists.":
+                assert time.monotonic() < deadline
+                shown._read(0)
+            line = refused(run("doctor", "--repair", "--yes", **repaired_by), 1)
+            assert f"is open in todo-tui (process {shown.process.pid})" in line
+        finally:
+            shown.close()
+
+
+def test_repairing_keeps_all_that_is_only_on_this_device(run: Run, data_dir: Path):
+    out(run("add", "-", text="Milk\nBread\nButter"))
+    out(run("done", "Bread"))
+
+    async def arrange() -> None:
+        async with PowerSyncDatabase(data_dir / "todo.db", APP_SCHEMA) as database:
+            await database.execute("INSERT INTO todo_positions(id, position) SELECT id, '000000001' FROM todos LIMIT 2")
+            await database.execute("INSERT INTO arrangements(id, sort, shows_done) VALUES ('all', 'name', 1)")
+            transaction = await database.next_crud_transaction()
+            assert transaction is not None
+            await transaction.reject("The list is full.")
+            await database.execute(
+                "INSERT INTO ps_conflicts(row_type, row_id, column_name, mine, theirs, found_at)"
+                " VALUES ('lists', 'a', 'name', '1', '2', 1)"
+            )
+
+    def kept() -> dict[str, list[tuple[object, ...]]]:
+        tables = ("todo_positions", "arrangements", "undo_journal", "ps_rejected_crud", "ps_conflicts", "ps_crud")
+        with closing(sqlite3.connect(data_dir / "todo.db")) as connection:
+            return {table: connection.execute(f"SELECT * FROM {table} ORDER BY id").fetchall() for table in tables}
+
+    asyncio.run(arrange())
+    before = kept()
+    assert all(before.values())
+    damaged(data_dir)
+    done = run("doctor", "--repair")
+    assert done.returncode == 0, done.stderr
+    journal = len(before["undo_journal"])
+    assert (
+        f"1 conflict, {journal} entries of the undo history, 2 positions set by hand, 1 arrangement of" in done.stderr
+    )
+    assert " rejected change, " in done.stderr
+    assert kept() == before
+    out(run("undo"))
+    assert json.loads(out(run("rejected", "--json")))[0]["reason"] == "The list is full."
+
+
+def test_a_healthy_database_is_replaced_only_if_the_user_wants_it(
+    run: Run, environment: dict[str, str], data_dir: Path
+):
+    out(run("add", "Milk"))
+    before = (data_dir / "todo.db").read_bytes()
+    assert "is not damaged" in refused(run("doctor", "--repair"), 1)
+    for answer, code in ((b"n", 1), (b"y", 0)):
+        assert (data_dir / "todo.db").read_bytes() == before
+        asked = Terminal({**environment, "TODO_TUI_DATA_DIR": str(data_dir)}, PROGRAM, "doctor", "--repair")
+        try:
+            asked.read_until(b"[y/N]")
+            os.write(asked._master, answer + b"\r")
+            assert asked.read_to_end() == code
+        finally:
+            asked.close()
+    assert (data_dir / "todo.db").read_bytes() != before
+    assert run("doctor", "--repair", "--yes").returncode == 0
+    assert json.loads(out(run("status", "--json")))["waiting"] == 2
+    assert len(list(data_dir.glob("damaged-*"))) == 2
+
+
+def test_the_app_knows_nothing_of_the_inside_of_the_engines_file():
+    app = Path(__file__).parents[3] / "app"
+    assert not [path for path in app.rglob("*.py") if re.search(r"\bps_", path.read_text())]
 
 
 def test_the_bundle_names_nobody(run: Run, tmp_path: Path, data_dir: Path):
