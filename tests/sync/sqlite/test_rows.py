@@ -187,7 +187,7 @@ async def test_a_type_that_refuses_the_row_as_a_whole(database: PowerSyncDatabas
             if self.number <= 0:
                 raise ValueError("not positive")
 
-    with pytest.raises(RowTypeError, match="A row does not fit Positive: not positive"):
+    with pytest.raises(RowTypeError, match="A row does not match Positive: not positive"):
         await database.get("SELECT -1 AS number", row_type=Positive)
 
 

@@ -88,7 +88,7 @@ async def test_a_diff_applied_to_the_last_result_gives_the_next(database: PowerS
 
 async def test_a_key_that_does_not_tell_rows_apart_is_refused(database: PowerSyncDatabase) -> None:
     await database.execute_many("INSERT INTO lists(id, name) VALUES (uuid(), ?)", [["x"], ["x"]])
-    with pytest.raises(RowKeyError, match="'x' stands twice"):
+    with pytest.raises(RowKeyError, match="'x' occurs twice"):
         await step(database.watch_diff(SQL, key="name"))
     with pytest.raises(RowKeyError, match="no column 'missing'"):
         await step(database.watch_diff(SQL, key="missing"))

@@ -137,5 +137,5 @@ async def test_what_is_no_order_is_refused(database: PowerSyncDatabase) -> None:
             database.watch_window(SQL, order_by=order_by, size=5)
     with pytest.raises(ValueError, match="size must be at least 1"):
         database.watch_window(SQL, order_by="name", size=0)
-    with pytest.raises(TypeError, match="in order"):
+    with pytest.raises(TypeError, match="positional parameters"):
         database.watch_window(SQL, {"a": 1}, order_by="name", size=1)  # pyright: ignore[reportArgumentType]
