@@ -15,11 +15,11 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-import app.backend.http.server
 import httpx
 import pytest
 from blockbuster import blockbuster_ctx
 
+import app.backend.http.server
 import app.connection.embedded_backend
 from app.backend import BackendConfig, BackendError, create_app, serve
 

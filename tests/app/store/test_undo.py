@@ -12,7 +12,7 @@ import pytest
 from app import todo_text
 from app.store import Store, Undone
 from app.store.failures import StoreError
-from app.store.journal import KEPT_STEPS
+from app.store.journal import KEPT_STEPS, Journal, Step
 from app.store.schema import APP_SCHEMA
 from app.store.writes import MAX_ROWS
 from sync import PowerSyncDatabase
@@ -108,6 +108,7 @@ async def test_steps_are_undone_across_restarts(tmp_path: Path, store: Store, da
         other = Store(again, "user-1", database_connects, now=lambda: NOW)
         assert await other.edit.undo() == Undone("Deleted 3 to-dos")
         assert await content(again) == before
+        assert all(other.edit.wrote_lately(row_id) for row_id in ids)
 
 
 async def database_connects() -> None:
@@ -177,6 +178,63 @@ async def test_a_to_do_does_not_come_back_to_a_list_that_is_gone(store: Store, d
     await store.edit.delete_todos(ids[:1])
     await database.execute("DELETE FROM lists WHERE id = ?", [list_id])
     assert await store.edit.undo() == Undone("Deleted “Milk”", kept=1)
+
+
+@pytest.mark.parametrize("change", ["description = 'Theirs'", "completed = 1", "list_id = 'theirs'"])
+async def test_what_was_added_stays_if_others_changed_it_since(store: Store, database: PowerSyncDatabase, change: str):
+    list_id, _ = await filled(store)
+    todo_id = await store.edit.add_todo(list_id, "Eggs")
+    await database.execute(f"UPDATE todos SET {change} WHERE id = ?", [todo_id])
+    before = await content(database)
+    assert await store.edit.undo() == Undone("Added “Eggs”", kept=1)
+    assert await content(database) == before
+
+
+async def test_what_a_backend_writes_of_its_own_is_no_change_of_others(store: Store, database: PowerSyncDatabase):
+    _, ids = await filled(store)
+    before = await content(database)
+    await store.edit.set_completed(ids[:1], completed=True)
+    await database.execute("UPDATE todos SET completed_at = '2026-03-14 09:26:54+00' WHERE id = ?", [ids[0]])
+    assert await store.edit.undo() == Undone("Completed “Milk”")
+    assert await content(database) == before
+
+
+async def test_what_others_made_again_stays(store: Store, database: PowerSyncDatabase):
+    list_id, ids = await filled(store)
+    await store.edit.delete_todos(ids[:1])
+    sql = "INSERT INTO todos (id, list_id, description) VALUES (?, ?, 'Theirs')"
+    await database.execute(sql, [ids[0], list_id])
+    before = await content(database)
+    assert await store.edit.undo() == Undone("Deleted “Milk”", kept=1)
+    assert await content(database) == before
+
+
+async def test_a_to_do_is_not_moved_back_to_a_list_that_is_gone(store: Store, database: PowerSyncDatabase):
+    list_id, ids = await filled(store)
+    work = await store.edit.add_list("Work")
+    await store.edit.move_todos(ids[:1], work)
+    await database.execute("DELETE FROM lists WHERE id = ?", [list_id])
+    assert await store.edit.undo() == Undone("Moved “Milk”", kept=1)
+    assert [todo.id for todo in await todos_of(store, work)] == ids[:1]
+
+
+async def test_the_transactions_of_a_step_are_redone_in_their_order(database: PowerSyncDatabase):
+    journal, step = Journal(database, lambda _: None), Step("Made a list")
+    await journal.record(step, lambda recording: recording.insert("lists", [{"id": "l", "name": "Home"}]))
+    todo = {"id": "t", "list_id": "l", "description": "Milk"}
+    await journal.record(step, lambda recording: recording.insert("todos", [todo]))
+    made = await content(database)
+    assert await journal.undo() == await journal.redo() == Undone("Made a list")
+    assert await content(database) == made
+
+
+async def test_what_stays_is_counted_over_all_transactions_of_a_step(database: PowerSyncDatabase):
+    journal, step = Journal(database, lambda _: None), Step("Made lists")
+    for row_id in "ab":
+        row = {"id": row_id, "name": "Home"}
+        await journal.record(step, lambda recording, row=row: recording.insert("lists", [row]))
+    await database.execute("UPDATE lists SET name = 'Theirs'")
+    assert await journal.undo() == Undone("Made lists", kept=2)
 
 
 async def test_what_is_gone_already_is_no_step(store: Store):

@@ -119,6 +119,17 @@ async def test_the_age_of_the_oldest_entry_is_known_to_a_second(database: PowerS
     assert (await database.upload_queue_stats()).oldest_at is None
 
 
+async def test_the_age_is_known_though_the_clock_was_set_back(database: PowerSyncDatabase) -> None:
+    with time_machine.travel(datetime(2026, 3, 14, 9, 0, tzinfo=UTC), tick=False) as clock:
+        await database.execute(INSERT, ["a", "x"])
+        clock.shift(timedelta(hours=-1))
+        await database.execute(INSERT, ["b", "x"])
+        transaction = await database.next_crud_transaction()
+        assert transaction is not None
+        await transaction.complete()
+        assert (await database.upload_queue_stats()).oldest_at == datetime(2026, 3, 14, 8, 0, tzinfo=UTC)
+
+
 async def test_the_age_survives_a_restart(tmp_path, database: PowerSyncDatabase) -> None:
     await make(database, 1)
     first = (await database.upload_queue_stats()).oldest_at

@@ -277,6 +277,19 @@ async def test_a_request_that_was_under_way_is_too_early(database: PowerSyncData
         assert service.checkpoint_requests == [1, 2, 3]
 
 
+async def test_a_request_before_any_write_makes_the_one_under_way_too_early(database: PowerSyncDatabase) -> None:
+    async with stepwise(checkpoint(), COMPLETE) as service:
+        await database.connect(ServiceConnector(service.url), QUICK)
+        await database.wait_for_first_sync(10)
+        service.answering.clear()
+        requests = [await database.request_checkpoint()]
+        await within(10, service.asked.wait())
+        requests.append(await database.request_checkpoint())
+        service.answering.set()
+        await asyncio.gather(*(request.wait_for_sync(10) for request in requests))
+        assert service.checkpoint_requests == [1, 2]
+
+
 async def test_a_request_outlives_a_disconnection(database: PowerSyncDatabase) -> None:
     async with stepwise(checkpoint(), COMPLETE) as service:
         service.confirm = False
@@ -353,6 +366,7 @@ async def test_a_rejected_change_is_told_by_the_waits_for_it(database: PowerSync
         with pytest.raises(WriteRejectedError, match=r"rejected a change: No room\. It is kept"):
             await WHILE_WANTED[wait](database, 10)
         # It is told by the waits that began before it was, not by all that follow.
+        await WHILE_WANTED[wait](database, 10)
         await database.execute("INSERT INTO lists(id, name) VALUES ('c', 'x')")
         await WHILE_WANTED[wait](database, 10)
         await database.disconnect()

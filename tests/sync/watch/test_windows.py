@@ -49,6 +49,18 @@ async def test_scrolling_reads_the_neighbourhood_once(database: PowerSyncDatabas
     assert (await step(watch)).offset == 980
 
 
+async def test_a_result_shorter_than_the_window_is_read_once(database: PowerSyncDatabase) -> None:
+    await fill(database, 5)
+    watch = database.watch_window(SQL, ["me"], order_by="name", size=20, throttle=0)
+    first = await step(watch)
+    runs: list[str] = []
+    for reader in database._pool._readers:
+        await reader.set_trace_callback(runs.append)
+    watch.move(3)
+    assert (await step(watch)).rows == first.rows
+    assert runs == []
+
+
 async def test_a_window_stays_with_its_row(database: PowerSyncDatabase) -> None:
     await fill(database, 100)
     watch = database.watch_window(SQL, ["me"], order_by=["name", "id"], around="00050", size=5, throttle=0)
