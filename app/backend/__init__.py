@@ -1,7 +1,7 @@
 """The demo backend: the official Node demo's HTTP interface and a PowerSync-compatible sync service.
 
-One process, one SQLite file, one port. This module is its public face and must stay cheap to
-import: the web server and the cryptography load when `create_app` or `serve` is called.
+One process, one SQLite file, one port. This module is the public interface and must stay cheap to
+import: the web server and the cryptography are loaded when `create_app` or `serve` is called.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ __all__ = ["BackendConfig", "BackendError", "Limits", "create_app", "is_loopback
 
 
 def create_app(config: BackendConfig) -> Starlette:
-    """The backend as an ASGI application; its lifespan opens and closes the database.
+    """Return the backend as an ASGI application whose lifespan opens and closes the database.
 
-    Under a server other than `serve`, open sync streams end only when their token expires or
-    that server cancels them.
+    When it is run by another server than `serve`, open sync streams end only when their token
+    expires or the server cancels them.
 
-    Raises BackendError from the lifespan's start if the database cannot be opened.
+    On startup, the lifespan raises BackendError if the database cannot be opened.
     """
     from app.backend.http.server import build_app
     from app.backend.http.service import Service
@@ -40,12 +40,13 @@ async def serve(
 ) -> int | None:
     """Serve until `stop` is set, SIGINT or SIGTERM arrives, or the caller cancels.
 
-    `on_ready` is called once with the base URL when requests are answered. Open sync streams end
-    at once on the way out; the call returns within about four seconds even if a peer never reads.
-    Signals are handled only on the main thread. Cancelling shuts down just as cleanly and then
-    raises CancelledError; a second cancellation abandons the peers that are still connected.
+    `on_ready` is called once with the base URL when the server is ready to accept requests. On
+    shutdown, open sync streams end immediately, and the call returns within about four seconds
+    even if a client never reads. Signals are handled only on the main thread. Cancellation shuts
+    down just as cleanly and then raises CancelledError; a second cancellation abandons the clients
+    that are still connected.
 
-    Returns the number of the signal that ended it, if one did.
+    Returns the number of the signal that stopped the server, or None.
 
     Raises BackendError if the port is taken or the database cannot be opened.
     """

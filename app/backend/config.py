@@ -1,7 +1,7 @@
-"""What the demo backend is told when it starts, and the one error it stops with.
+"""The settings of the demo backend, and the error that keeps it from starting.
 
 Holds plain values only. Imports nothing heavy, so that the command line can read the
-defaults without paying for a web server.
+defaults without loading a web server.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Limits:
-    """How much may be asked for at once. What is over it is answered with 429, and when to come again."""
+    """Rate and connection limits. A request over a limit is answered with 429 and `Retry-After`."""
 
     streams: int = 5000
-    """Open sync streams in all."""
+    """Maximum number of open sync streams in total."""
     streams_per_user: int = 1000
-    """Open sync streams of one user."""
+    """Maximum number of open sync streams per user."""
     requests_per_second: float = 500.0
-    """Other requests of one address, on average."""
+    """Average rate of other requests per address."""
     request_burst: int = 2000
-    """Other requests of one address at once."""
+    """Maximum burst of other requests per address."""
     refused_per_second: float = 1.0
-    """Refused sign-ins of one address, on average: guessing keys is slow."""
+    """Average rate of refused sign-ins per address; low, to slow down guessing keys."""
     refused_burst: int = 20
-    """Refused sign-ins of one address at once."""
+    """Maximum burst of refused sign-ins per address."""
 
 
 @dataclass(frozen=True)
@@ -41,44 +41,44 @@ class BackendConfig:
     port: int = 6161
     """TCP port; 0 picks a free one."""
     keepalive_seconds: float = 20.0
-    """Mean time between two keepalive lines of a sync stream; each is up to 10 % early or late."""
+    """Mean interval between the keepalive lines of a sync stream, in seconds; varies by up to 10 % between streams."""
     token_seconds: int = 300
     """How long a token is valid, in seconds."""
     open_to_all: bool = False
-    """Whether anybody gets a token for any user, without a key, as from the official demo backend."""
+    """Whether to issue a token for any user to anyone, without a key, as the official demo backend does."""
     audience: str = "todo-tui"
-    """For whom tokens are."""
+    """The audience (`aud`) of tokens."""
     shared_secret: bytes | None = field(default=None, repr=False)
-    """Tokens signed with it (HS256) are taken too; for tests."""
+    """Secret for tokens signed with HS256, which are then accepted as well; for tests."""
     sync_port: int | None = None
-    """TCP port of the sync side; 0 picks a free one, None serves both sides on one."""
+    """TCP port of the sync API; 0 picks a free one, None serves both APIs on one port."""
     access_log: bool = False
-    """Whether each request is logged."""
+    """Whether to log each request."""
     limits: Limits = field(default_factory=Limits)
-    """How much one user, and all together, may ask for."""
+    """Rate and connection limits."""
     sync_config: Path | None = None
-    """The file that says who syncs what; None for the one that comes with todo-tui."""
+    """The file that defines who syncs what; None for the one shipped with todo-tui."""
     compact_seconds: float = 10.0
-    """How long after a commit the operation log is compacted."""
+    """Interval at which the operation log is compacted, in seconds, if anything was committed in the meantime."""
     postgres: str | None = field(default=None, repr=False)
-    """URL of a PostgreSQL database that keeps the rows instead of the file, for a PowerSync Service to replicate; the
-    file keeps the signing key and who may sign in. It may hold a password."""
+    """URL of a PostgreSQL database that stores the rows instead of the file, for a PowerSync Service to replicate. The
+    file still stores the signing key and who may sign in. The URL may contain a password."""
     powersync_url: str | None = None
-    """Where clients find the sync side, if that is not this backend."""
+    """URL of the sync service for clients, if it is not this backend."""
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`, an address or a name. Looks no name up."""
+    """Whether `host`, an address or a name, is reachable from this machine only. Does not use DNS."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
         pass
     try:
-        # Short for an IPv4 address, such as 127.1.
+        # An abbreviated IPv4 address, such as 127.1.
         return ip_address(socket.inet_aton(host)).is_loopback
     except (OSError, ValueError):
         return host.lower() == "localhost"
 
 
 class BackendError(Exception):
-    """The backend cannot start; the message is one sentence for the user: what, where, what to do."""
+    """The backend cannot start. The message is one sentence for the user: what failed, where, and what to do."""

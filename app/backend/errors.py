@@ -1,7 +1,7 @@
-"""Errors that a client sees: one exception, one JSON shape, the service's own.
+"""Errors that a client sees: one exception and one JSON shape, that of the PowerSync Service.
 
-Knows nothing of tables, buckets or tokens. The text of an error is one sentence of plain English
-and never carries a token, the content of a row, or a traceback.
+Knows nothing of tables, buckets or tokens. The message of an error is one sentence of plain
+English and never contains a token, row data, or a traceback.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ class RequestError(Exception):
     """A request that is answered with an HTTP error.
 
     `status` is the HTTP status, `code` a stable word or PSYNC_ code for programs, `name` the kind
-    of error, and `description` the sentence for people. `operation_index` counts from 0 the write of
-    the client's transaction that is at fault; `retry_after` says in how many seconds to come again.
+    of error, and `description` the message for people. `operation_index` is the zero-based index of
+    the write that failed within the client's transaction; `retry_after` is the number of seconds
+    after which to retry.
     """
 
     operation_index: int | None = None
@@ -38,7 +39,7 @@ class RequestError(Exception):
 
 
 class DatabaseTroubleError(Exception):
-    """A database other than the backend's own file cannot be used now; nothing was kept, and a repeat can succeed."""
+    """A database other than the backend's own file is unavailable; nothing was committed, and a retry can succeed."""
 
 
 def _render(refusal: RequestError, headers: dict[str, str] | None = None) -> Response:
@@ -54,7 +55,7 @@ def _render(refusal: RequestError, headers: dict[str, str] | None = None) -> Res
 
 
 def answer_to(error: RequestError) -> Response:
-    """The answer; a 401 also names the accepted scheme, a 429 the time to wait."""
+    """Return the response for `error`, with `WWW-Authenticate` on a 401 and `Retry-After` where it is set."""
     headers = {"WWW-Authenticate": "Bearer"} if error.status == HTTPStatus.UNAUTHORIZED else {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
@@ -62,13 +63,13 @@ def answer_to(error: RequestError) -> Response:
 
 
 async def answer_request_error(_request: Request, error: Exception) -> Response:
-    """Answer a RequestError."""
+    """Handle a RequestError."""
     assert isinstance(error, RequestError)
     return answer_to(error)
 
 
 async def answer_http_exception(_request: Request, error: Exception) -> Response:
-    """Answer what the router refuses: an unknown path (404) or a method it does not have (405)."""
+    """Handle the errors of the router: an unknown path (404) or a method that is not allowed (405)."""
     assert isinstance(error, HTTPException)
     code = "PSYNC_S2002" if error.status_code == HTTPStatus.NOT_FOUND else "not_allowed"
     refusal = RequestError(error.status_code, code, f"{error.detail}.", name="RouteError")
@@ -76,16 +77,18 @@ async def answer_http_exception(_request: Request, error: Exception) -> Response
 
 
 async def answer_database_error(_request: Request, error: Exception) -> Response:
-    """Answer trouble of the database with 503: input is checked before, so a retry can succeed."""
+    """Answer a database error with 503: the input has been validated by then, so a retry can succeed."""
     assert isinstance(error, (sqlite3.Error, DatabaseTroubleError))
-    _log.warning("The database refused a request: %s", error)
+    _log.warning("A request failed because of a database error: %s", error)
     refusal = RequestError(
-        503, "unavailable", "The database is busy or cannot be used now; try again soon.", name="DatabaseError"
+        503, "unavailable", "The database is busy or unavailable; try again shortly.", name="DatabaseError"
     )
     return _render(refusal, {"Retry-After": "1"})
 
 
 async def answer_unexpected(_request: Request, _error: Exception) -> Response:
-    """Answer a mistake of the backend itself; the server logs it, the client learns no details."""
-    refusal = RequestError(500, "PSYNC_S2001", "The backend made a mistake; its log says more.", name="InternalError")
+    """Answer an internal error with 500. The server logs it; the client gets no details."""
+    refusal = RequestError(
+        500, "PSYNC_S2001", "Internal error in the backend; see its log for details.", name="InternalError"
+    )
     return _render(refusal)

@@ -1,1 +1,1 @@
-"""The demo backend over HTTP: requests, answers and streams."""
+"""The demo backend over HTTP: requests, responses and streams."""

@@ -1,6 +1,6 @@
-"""One line of JSON for each request, when it ends.
+"""The access log: one line of JSON per request, written when the request ends.
 
-Owns what is in it: never a query, a header or a body, for tokens and keys are there.
+Decides what a line contains: never a query string, a header or a body, because those can contain tokens and keys.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ _log = logging.getLogger("app.backend.access")
 
 
 class AccessLog:
-    """ASGI middleware that logs at level INFO."""
+    """ASGI middleware that logs each request at level INFO."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on."""
+        """Run the application and log the request when it ends."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began = time.monotonic()
+        started = time.monotonic()
         client = scope.get("client")
-        # Of the path the printable part only, and not endless: it is anybody's.
+        # The path is untrusted input: limit its length, and replace characters that cannot be printed.
         path = "".join(character if character.isprintable() else "\ufffd" for character in scope["path"][:200])
         line: dict[str, Any] = {"client": client[0] if client else None, "method": scope["method"], "path": path}
         status, size = 0, 0
@@ -44,6 +44,6 @@ class AccessLog:
         try:
             await self._app(scope, receive, watch)
         finally:
-            milliseconds = round((time.monotonic() - began) * 1000, 1)
+            milliseconds = round((time.monotonic() - started) * 1000, 1)
             line |= {"status": status, "bytes": size, "ms": milliseconds}
             _log.info("%s", msgspec.json.encode(line).decode())

@@ -1,6 +1,6 @@
-"""Tokens: the signing key, issuing, and checking what a request carries.
+"""Tokens: the signing key, issuing tokens, and authenticating requests.
 
-Only this module sees the private key and token text; neither is ever logged or put in an error.
+Only this module sees the private key and the text of tokens; neither is ever logged or included in an error.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from app.backend.errors import RequestError
 
 AUDIENCE = "todo-tui"
 MAX_LIFETIME_SECONDS = 86_400
-"""A token that lives longer is refused, as the PowerSync Service does it."""
+"""Tokens with a longer lifetime are rejected, as they are by the PowerSync Service."""
 
 CLOCK_TOLERANCE_SECONDS = 60
-"""So long an expired token is still taken, and one that is not valid yet already."""
+"""Leeway for clock differences: how long before and after its period of validity a token is accepted."""
 
 _ALGORITHM = "RS256"
 _SHARED_ALGORITHM = "HS256"
@@ -40,20 +40,21 @@ _SCHEMES = ("token", "bearer")
 
 @dataclass(frozen=True)
 class Credentials:
-    """Whose request it is, and when the token ends (seconds since the epoch)."""
+    """The user who sent a request, and when their token expires (seconds since the epoch)."""
 
     user_id: str
     expires_at: float
 
 
 class Tokens:
-    """Issues and checks the tokens of one backend with its one RSA key.
+    """Issues and verifies the tokens of one backend with its RSA key.
 
     Args:
-        key: signs, and checks.
-        valid_seconds: how long a token lives.
-        audience: for whom tokens are.
-        shared_secret: tokens that another program has signed with it (HS256) are taken too; for tests.
+        key: the key that signs and verifies tokens.
+        valid_seconds: the lifetime of a token, in seconds.
+        audience: the audience (`aud`) of tokens.
+        shared_secret: a secret for tokens that another program signs with HS256, which are then accepted as well; for
+            tests.
     """
 
     def __init__(
@@ -73,45 +74,47 @@ class Tokens:
         )
 
     def issue(self, user_id: str) -> str:
-        """A token for `user_id`, valid from now."""
+        """Return a new token for `user_id`, valid from now on."""
         issued_at = int(time.time())
         claims = {"sub": user_id, "aud": self._audience, "iat": issued_at, "exp": issued_at + self._valid_seconds}
         return jwt.encode({"alg": _ALGORITHM, "kid": self._key.kid}, claims, self._key, algorithms=[_ALGORITHM])
 
     def public_keys(self) -> dict[str, Any]:
-        """The public half of the key as a JSON Web Key Set."""
+        """Return the public key as a JSON Web Key Set."""
         return {"keys": [self._key.as_dict(private=False)]}
 
     def authenticate(self, request: Request) -> Credentials:
-        """Who sent `request`, from its header `Authorization: Bearer …` or `Token …`.
+        """Return who sent `request`, according to its `Authorization: Bearer …` or `Token …` header.
 
-        Raises RequestError 401 with the service's code: PSYNC_S2106 no token, S2102 wrong signature or
-        key, S2103 expired, S2104 a lifetime of more than a day, S2105 wrong audience, S2101 anything
-        else that is wrong with it.
+        Raises RequestError 401 with the code that the PowerSync Service uses: PSYNC_S2106 no token,
+        S2102 wrong signature or key, S2103 expired, S2104 a lifetime of more than a day, S2105 wrong
+        audience, S2101 any other defect of the token.
         """
         scheme, _, token = request.headers.get("authorization", "").strip().partition(" ")
         if scheme.lower() not in _SCHEMES or not token.strip():
-            raise _refusal("PSYNC_S2106", "Send a token in the header Authorization, after Bearer or Token.")
+            raise _refusal(
+                "PSYNC_S2106", "Missing token: send an Authorization header with the scheme Bearer or Token."
+            )
         try:
-            # A token names its key, but its algorithm is never taken from it: only ours is accepted.
+            # The token may choose the key but not the algorithm: only our own is accepted.
             claims = self._decoded(token.strip())
             self._claims.validate(claims)
             lifetime = float(claims["exp"]) - float(claims["iat"])
         except (BadSignatureError, InvalidKeyIdError):
-            raise _refusal("PSYNC_S2102", "The token is not signed with a key of this backend.") from None
+            raise _refusal("PSYNC_S2102", "The token was not signed with a key of this backend.") from None
         except ExpiredTokenError:
             raise _refusal("PSYNC_S2103", "The token has expired; get a new one.") from None
         except (InvalidClaimError, MissingClaimError) as error:
             if error.claim == "aud":
-                raise _refusal("PSYNC_S2105", "The token is for another audience.") from None
-            raise _refusal("PSYNC_S2101", "The token has a missing or wrong claim.") from None
+                raise _refusal("PSYNC_S2105", "The token was issued for a different audience.") from None
+            raise _refusal("PSYNC_S2101", "The token has a missing or invalid claim.") from None
         except (JoseError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            # The parts of a token are anybody's JSON; joserfc takes their shape for granted.
+            # A token contains untrusted JSON, and joserfc does not check its shape.
             raise _refusal("PSYNC_S2101", "The token is not a JSON Web Token signed with RS256.") from None
         if not lifetime <= MAX_LIFETIME_SECONDS:
-            raise _refusal("PSYNC_S2104", f"A token may live at most {MAX_LIFETIME_SECONDS} seconds.")
+            raise _refusal("PSYNC_S2104", f"The lifetime of a token must not exceed {MAX_LIFETIME_SECONDS} seconds.")
         if not isinstance(claims["sub"], str) or not claims["sub"]:
-            raise _refusal("PSYNC_S2101", "The token has a missing or wrong claim.")
+            raise _refusal("PSYNC_S2101", "The token has a missing or invalid claim.")
         return Credentials(claims["sub"], float(claims["exp"]))
 
     def _decoded(self, token: str) -> dict[str, Any]:
@@ -126,7 +129,7 @@ def _refusal(code: str, description: str) -> RequestError:
 
 
 def load_key(connection: sqlite3.Connection) -> RSAKey:
-    """The signing key kept in the database, made at the first start."""
+    """Return the signing key stored in the database; create it on first use."""
     row = connection.execute("SELECT value FROM meta WHERE key = 'signing_key'").fetchone()
     if row is not None:
         return RSAKey.import_key(msgspec.json.decode(row[0]))

@@ -1,6 +1,6 @@
-"""Request bodies: read within a size and a deadline, decoded into typed values.
+"""Request bodies: read with a size limit and a deadline, and decoded into typed values.
 
-The only place that reads a request body. Knows nothing of what the bodies mean.
+The only module that reads a request body. Knows nothing about what the bodies mean.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ T = TypeVar("T")
 
 
 async def read_body(request: Request, limit: int = MEBIBYTE) -> bytes:
-    """The whole request body, of at most `limit` bytes, a whole number of mebibytes.
+    """Return the request body, of at most `limit` bytes, which must be a whole number of mebibytes.
 
-    Raises RequestError 413 if it is longer, 408 if it takes longer than 30 seconds, and 400 if the
-    client leaves in the middle of it.
+    Raises RequestError 413 if the body is larger, 408 if it takes longer than 30 seconds, and 400 if
+    the client disconnects before it is complete.
     """
     chunks: list[bytes] = []
     size = 0
@@ -37,19 +37,21 @@ async def read_body(request: Request, limit: int = MEBIBYTE) -> bytes:
                 elif size > _DRAINED_BYTES:
                     break
     except TimeoutError:
-        raise RequestError(408, "too_slow", "The request body took longer than 30 seconds.") from None
+        raise RequestError(408, "too_slow", "The request body was not received within 30 seconds.") from None
     except ClientDisconnect:
-        raise RequestError(400, "disconnected", "The client left before the request body was complete.") from None
-    # A client that is still sending would see a broken connection instead of the answer, so a
-    # body that is moderately too large is read to its end first.
+        raise RequestError(
+            400, "disconnected", "The client disconnected before the request body was complete."
+        ) from None
+    # A client that is still sending would see a broken connection instead of the response, so a
+    # body that is only moderately too large is read to the end first.
     if size > limit:
-        description = f"The request body is over {limit // MEBIBYTE} MiB; send it in smaller parts."
+        description = f"The request body is larger than {limit // MEBIBYTE} MiB; send it in smaller parts."
         raise RequestError(413, "too_large", description)
     return b"".join(chunks)
 
 
 def parse_json(body: bytes) -> Any:
-    """The JSON value of `body`. Raises RequestError 400 if it is not valid JSON in UTF-8."""
+    """Decode `body`. Raises RequestError 400 if it is not valid JSON in UTF-8."""
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -57,22 +59,22 @@ def parse_json(body: bytes) -> Any:
 
 
 def convert(value: Any, shape: type[T]) -> T:
-    """`value` as `shape`. Raises RequestError 400 that names the place of the first mismatch."""
+    """Convert `value` to `shape`. Raises RequestError 400 with the location of the first mismatch."""
     try:
         return msgspec.convert(value, shape)
     except msgspec.ValidationError as error:
-        raise RequestError(400, "invalid_request", f"The request body does not fit: {error}.") from error
+        raise RequestError(400, "invalid_request", f"Invalid request body: {error}.") from error
 
 
 async def read_json(request: Request, shape: type[T], limit: int = MEBIBYTE) -> T:
-    """The body of `request` as `shape`. Raises RequestError 400, 408 or 413 as the functions above do."""
+    """Return the JSON body of `request` as `shape`. Raises RequestError 400, 408 or 413 like the functions above."""
     return convert(parse_json(await read_body(request, limit)), shape)
 
 
 async def read_json_object_or_empty(request: Request, shape: type[T]) -> T:
-    """Like `read_json`, but a body that is no JSON object, or not application/json, counts as `{}`.
+    """Like `read_json`, but treat a body that is not a JSON object, or not application/json, as `{}`.
 
-    That is how the sync service treats the body of a stream request.
+    The PowerSync Service treats the body of a stream request in the same way.
     """
     body = await read_body(request)
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()

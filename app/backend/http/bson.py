@@ -1,7 +1,7 @@
-"""BSON as the PowerSync Service writes it: the lines of a stream, one document each.
+"""BSON as the PowerSync Service writes it: each line of a stream is one document.
 
-Only what such lines hold: documents, lists, texts, whole numbers, booleans and null. A number is what JavaScript makes
-of it, 32-bit where it fits and a double elsewhere, because clients are used to that. Pure.
+Supports only what such lines contain: documents, lists, strings, integers, booleans and null. Numbers are encoded as in
+JavaScript, as 32-bit integers where they fit and as doubles otherwise, because clients expect that. Pure functions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _INT32 = range(-(2**31), 2**31)
 _LENGTH = struct.Struct("<i")
 _DOUBLE = struct.Struct("<d")
 
-# The fields of an operation: kind and name.
+# The fields of an operation: type and name.
 _OP_ID = b"\x02op_id\0"
 _OP = b"\x02op\0"
 _OBJECT_TYPE = b"\x02object_type\0"
@@ -31,7 +31,7 @@ _NO_DATA = b"\x0adata\0"
 
 
 def encode(document: Mapping[str, Any]) -> bytes:
-    """`document` as BSON. Raises TypeError for a value of another kind, ValueError for a key with a NUL in it."""
+    """Encode `document` as BSON. Raises TypeError for an unsupported type, ValueError for a key that contains NUL."""
     return _document(document.items())
 
 
@@ -43,7 +43,7 @@ def _document(items: Iterable[tuple[str, Any]]) -> bytes:
 def _element(key: str, value: Any) -> bytes:
     name = key.encode()
     if b"\0" in name:
-        raise ValueError("a key in BSON cannot contain NUL")
+        raise ValueError("BSON keys must not contain NUL")
     name += b"\0"
     if isinstance(value, str):
         text = value.encode()
@@ -61,7 +61,7 @@ def _element(key: str, value: Any) -> bytes:
         if elements and isinstance(elements[0], Operation):
             return b"\x04" + name + _operations(elements)
         return b"\x04" + name + _document((str(index), element) for index, element in enumerate(elements))
-    raise TypeError(f"a {type(value).__name__} has no place in a line of a stream")
+    raise TypeError(f"cannot encode {type(value).__name__} as BSON")
 
 
 def _operations(operations: Sequence[Operation]) -> bytes:
@@ -70,7 +70,7 @@ def _operations(operations: Sequence[Operation]) -> bytes:
 
 
 def _operation(operation: Operation) -> bytes:
-    """An operation as a document: there are so many of them that a way of their own is worth it."""
+    """Encode an operation as a document: a fast path, because a stream consists mostly of operations."""
     checksum = operation.checksum
     number = _INT32_CHECKSUM + _LENGTH.pack(checksum) if checksum in _INT32 else _CHECKSUM + _DOUBLE.pack(checksum)
     body = (

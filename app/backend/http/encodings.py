@@ -1,7 +1,7 @@
-"""How the lines of a stream become bytes: NDJSON or BSON, plain, gzip or zstd, as the request asks.
+"""Content negotiation for streams: NDJSON or BSON, uncompressed, gzip or zstd, as requested by the client.
 
-Chooses as the PowerSync Service does: BSON only where it is preferred, zstd before gzip where both are offered. Knows
-nothing of what the lines say.
+The choice is that of the PowerSync Service: BSON only if the client prefers it, and zstd over gzip if it accepts both.
+Knows nothing about the content of the lines.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BSON = "application/vnd.powersync.bson-stream"
 
 Encode = Callable[[Mapping[str, Any]], bytes]
 
-# Each idle stream keeps a compressor: a small window makes thousands of them affordable.
+# Each idle stream keeps a compressor in memory; a small window makes thousands of them affordable.
 _WINDOW_LOG = 15
 _ZSTD_LEVEL = 1
 _GZIP_LEVEL = 5
@@ -31,14 +31,14 @@ _GZIP_MEMORY_LEVEL = 6
 
 @dataclass(frozen=True)
 class _Preference:
-    """One alternative of a header: its name, its weight, and how exactly it names something."""
+    """One entry of an Accept or Accept-Encoding header: its name, its weight, and its position."""
 
     name: str
     quality: float
     position: int
 
     def matches(self, name: str) -> int:
-        """How exactly it names `name`; 0 if not at all."""
+        """Return how specifically this entry matches `name`; 0 if it does not."""
         if self.name == name:
             return 3
         if self.name in {"*", "*/*"}:
@@ -49,7 +49,7 @@ class _Preference:
 def _preferences(header: str) -> list[_Preference]:
     found: list[_Preference] = []
     for position, part in enumerate(header.split(",")):
-        name, *parameters = (it.strip() for it in part.split(";"))
+        name, *parameters = (piece.strip() for piece in part.split(";"))
         quality = 1.0
         for parameter in parameters:
             key, _, value = parameter.partition("=")
@@ -63,37 +63,37 @@ def _preferences(header: str) -> list[_Preference]:
     return found
 
 
-def _weigh(preferences: list[_Preference], name: str) -> tuple[float, int, int]:
-    """Weight, exactness and negative position of what a header says of `name`: the greatest is preferred."""
-    fitting = [(it.matches(name), it) for it in preferences if it.matches(name)]
-    if not fitting:
+def _rank(preferences: list[_Preference], name: str) -> tuple[float, int, int]:
+    """Return weight, specificity and negative position of the entry for `name`; the highest rank is preferred."""
+    matching = [(entry.matches(name), entry) for entry in preferences if entry.matches(name)]
+    if not matching:
         return (0.0, 0, 0)
-    exactness, best = max(fitting, key=lambda pair: pair[0])
-    return (best.quality, exactness, -best.position)
+    specificity, best = max(matching, key=lambda pair: pair[0])
+    return (best.quality, specificity, -best.position)
 
 
 def media_type(accept: str | None) -> str:
-    """What to answer with to a header Accept: BSON if it is preferred, else NDJSON, whatever else is asked for."""
+    """Choose the media type for an Accept header: BSON if it is preferred, otherwise always NDJSON."""
     if accept is None:
         return NDJSON
     preferences = _preferences(accept)
-    bson_weight, json_weight = _weigh(preferences, BSON), _weigh(preferences, NDJSON)
-    return BSON if bson_weight[0] > 0 and bson_weight > json_weight else NDJSON
+    bson_rank, json_rank = _rank(preferences, BSON), _rank(preferences, NDJSON)
+    return BSON if bson_rank[0] > 0 and bson_rank > json_rank else NDJSON
 
 
 def content_encoding(accept_encoding: str | None) -> str | None:
-    """ "zstd", "gzip" or None for a header Accept-Encoding: what has the greatest weight; of equals, zstd."""
+    """Choose "zstd", "gzip" or None for an Accept-Encoding header: the highest weight wins, and zstd if equal."""
     if not accept_encoding:
         return None
     preferences = _preferences(accept_encoding)
-    weights = {name: _weigh(preferences, name)[0] for name in ("zstd", "gzip")}
-    identity = _weigh([it for it in preferences if it.name != "*"], "identity")[0]
+    weights = {name: _rank(preferences, name)[0] for name in ("zstd", "gzip")}
+    identity = _rank([entry for entry in preferences if entry.name != "*"], "identity")[0]
     best = max(weights, key=lambda name: weights[name])
     return best if weights[best] > 0 and weights[best] >= identity else None
 
 
 def encoder(kind: str, *, raw_data: bool) -> Encode:
-    """What makes bytes of a line. Without `raw_data`, NDJSON has rows as nested objects; BSON never has."""
+    """Return the function that encodes a line. Without `raw_data`, NDJSON has rows as nested objects; BSON never does."""
     if kind == BSON:
         return bson.encode
     return _ndjson if raw_data else _legacy_ndjson
@@ -117,14 +117,14 @@ def _nested(operation: Operation) -> Operation:
 
 
 class Compressor(Protocol):
-    """Compresses a stream in pieces, each of which can be read when it arrives."""
+    """Compresses a stream chunk by chunk; each chunk can be decompressed as soon as it arrives."""
 
     def __call__(self, chunk: bytes) -> bytes:
-        """The next piece."""
+        """Return the next chunk, compressed and flushed."""
         ...
 
     def end(self) -> bytes:
-        """What closes the stream."""
+        """Return the bytes that end the stream."""
         ...
 
 
@@ -160,7 +160,7 @@ class _Plain:
 
 
 def compressor(encoding: str | None) -> Compressor:
-    """A new compressor for an encoding that `content_encoding` chose."""
+    """Return a new compressor for `encoding`, as returned by `content_encoding`."""
     if encoding == "zstd":
         return _Zstd()
     return _Gzip() if encoding == "gzip" else _Plain()

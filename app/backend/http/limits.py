@@ -1,7 +1,7 @@
-"""How much may be asked for at once: streams, requests, and wrong sign-in keys.
+"""Limits on open streams, requests, and refused sign-ins.
 
-Owns the counting. A user is known by the token, so streams are counted where it has been checked; requests are counted
-by address, before anything else is done with them.
+Owns the counting. Streams are counted per user, once the token has been checked; requests are counted per address,
+before they are processed.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _UNCOUNTED = "/probes/"
 
 
 class Bucket:
-    """Tokens that come back with time: each request takes one."""
+    """A token bucket: each request takes a token, and tokens are refilled at a constant rate."""
 
     def __init__(self, per_second: float, burst: int, now: float) -> None:
         self._per_second = per_second
         self._burst = burst
         self._tokens = float(burst)
-        self._at = now
+        self._updated_at = now
 
     def wait(self, now: float) -> float:
-        """Seconds until there is a token; 0 if there is one."""
-        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_second)
-        self._at = now
+        """Return the seconds until a token is available; 0 if one is available now."""
+        self._tokens = min(self._burst, self._tokens + (now - self._updated_at) * self._per_second)
+        self._updated_at = now
         return 0.0 if self._tokens >= 1 else (1 - self._tokens) / self._per_second
 
     def take(self) -> None:
@@ -43,19 +43,19 @@ class Bucket:
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing was taken for a while."""
+        """Whether the bucket has been completely refilled, as of the last call of `wait`."""
         return self._tokens >= self._burst
 
 
 class _Buckets:
-    """A bucket for each address, of which the idle ones are forgotten."""
+    """A bucket per address; idle ones are discarded."""
 
     def __init__(self, per_second: float, burst: int) -> None:
         self._per_second = per_second
         self._burst = burst
         self._buckets: dict[str, Bucket] = {}
 
-    def of(self, address: str, now: float) -> Bucket:
+    def bucket_of(self, address: str, now: float) -> Bucket:
         if (known := self._buckets.get(address)) is not None:
             return known
         if len(self._buckets) >= _MAX_ADDRESSES:
@@ -65,7 +65,7 @@ class _Buckets:
 
 
 class RequestLimit:
-    """ASGI middleware that answers 429 to an address that asks too often, or guesses keys."""
+    """ASGI middleware that answers 429 to an address that sends too many requests or guesses keys."""
 
     def __init__(self, app: ASGIApp, limits: Limits, now: Callable[[], float] = time.monotonic) -> None:
         self._app = app
@@ -74,13 +74,13 @@ class RequestLimit:
         self._refused = _Buckets(limits.refused_per_second, limits.refused_burst)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer it."""
+        """Run the application, or reject the request."""
         if scope["type"] != "http" or scope["path"].startswith(_UNCOUNTED):
             await self._app(scope, receive, send)
             return
         client = scope.get("client")
         address, now = (client[0] if client else ""), self._now()
-        requests, refused = self._requests.of(address, now), self._refused.of(address, now)
+        requests, refused = self._requests.bucket_of(address, now), self._refused.bucket_of(address, now)
         if seconds := max(requests.wait(now), refused.wait(now)):
             await answer_to(too_many("Too many requests from your address", seconds))(scope, receive, send)
             return
@@ -95,7 +95,7 @@ class RequestLimit:
 
 
 class OpenStreams:
-    """Counts the open sync streams."""
+    """Counts and limits the open sync streams."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -103,15 +103,15 @@ class OpenStreams:
 
     @contextmanager
     def one_of(self, user_id: str) -> Generator[None]:
-        """Count one while the context lasts.
+        """Count a stream of this user as open until the context exits.
 
         Raises:
-            RequestError: 429, there are too many, of this user or in all.
+            RequestError: 429, too many streams are open, for this user or in total.
         """
         if self._of_user.total() >= self._limits.streams:
             raise too_many("Too many sync streams are open", 10)
         if self._of_user[user_id] >= self._limits.streams_per_user:
-            raise too_many("Too many sync streams of this user are open", 10)
+            raise too_many("Too many sync streams are open for this user", 10)
         self._of_user[user_id] += 1
         try:
             yield
@@ -122,8 +122,8 @@ class OpenStreams:
 
 
 def too_many(what: str, seconds: float) -> RequestError:
-    """The error that says what is too much, and when to come again."""
+    """Return the error 429 for `what`, to be retried after `seconds`."""
     wait = math.ceil(seconds)
-    error = RequestError(429, "PSYNC_S2304", f"{what}; come again in {wait} seconds.", name="LimitError")
+    error = RequestError(429, "PSYNC_S2304", f"{what}; try again in {wait} seconds.", name="LimitError")
     error.retry_after = wait
     return error
