@@ -93,7 +93,7 @@ def content_encoding(accept_encoding: str | None) -> str | None:
 
 
 def encoder(kind: str, *, raw_data: bool) -> Encode:
-    """Return the function that encodes a line. Without `raw_data`, NDJSON has rows as nested objects; BSON never does."""
+    """Return the function that encodes a line. Without `raw_data`, NDJSON (but not BSON) has rows as nested objects."""
     if kind == BSON:
         return bson.encode
     return _ndjson if raw_data else _legacy_ndjson

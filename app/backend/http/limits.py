@@ -99,7 +99,7 @@ class OpenStreams:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._of_user: Counter[str] = Counter()
+        self._open_per_user: Counter[str] = Counter()
 
     @contextmanager
     def one_of(self, user_id: str) -> Generator[None]:
@@ -108,17 +108,17 @@ class OpenStreams:
         Raises:
             RequestError: 429, too many streams are open, for this user or in total.
         """
-        if self._of_user.total() >= self._limits.streams:
+        if self._open_per_user.total() >= self._limits.streams:
             raise too_many("Too many sync streams are open", 10)
-        if self._of_user[user_id] >= self._limits.streams_per_user:
+        if self._open_per_user[user_id] >= self._limits.streams_per_user:
             raise too_many("Too many sync streams are open for this user", 10)
-        self._of_user[user_id] += 1
+        self._open_per_user[user_id] += 1
         try:
             yield
         finally:
-            self._of_user[user_id] -= 1
-            if not self._of_user[user_id]:
-                del self._of_user[user_id]
+            self._open_per_user[user_id] -= 1
+            if not self._open_per_user[user_id]:
+                del self._open_per_user[user_id]
 
 
 def too_many(what: str, seconds: float) -> RequestError:

@@ -1,6 +1,6 @@
-"""Who asks how the backend is: its probes, under the paths of the PowerSync Service.
+"""Health probes, at the same paths as those of the PowerSync Service.
 
-Owns what they tell to whom. They are answered on every port, without a token.
+Decides what a probe discloses, and to whom. Probes are served on every port and need no token.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Probes:
         self._service = service
 
     def routes(self) -> list[Route]:
-        """What to mount."""
+        """Return the routes."""
         return [
             Route("/probes/liveness", self.liveness, methods=["GET"]),
             Route("/probes/readiness", self.readiness, methods=["GET"]),
@@ -33,14 +33,14 @@ class Probes:
         ]
 
     async def readiness(self, _request: Request) -> Response:
-        """That the databases answer; otherwise 503, as all trouble of the database."""
+        """Report that the databases can be read; database errors are answered with 503, as everywhere."""
         opened = self._service.opened
         await opened.database.read(lambda connection: connection.execute("SELECT 1 FROM meta").fetchone())
         await opened.rows.check()
         return json_answer({"ready": True, "started": True})
 
     async def liveness(self, request: Request) -> Response:
-        """That the backend lives and which one it is; where its file is, only to this machine."""
+        """Report that the backend is running and its id; the path of its file only to clients on this machine."""
         answer = {
             "ready": True,
             "name": "todo-tui backend",
@@ -56,7 +56,7 @@ def _is_from_this_machine(request: Request) -> bool:
     if request.client is None or any(name in request.headers for name in _PROXY_HEADERS):
         return False
     if host_name(request.headers.get("host", "")) not in LOOPBACK_NAMES:
-        # A browser that a foreign page has sent here under a name of its own.
+        # DNS rebinding: the page of another site reaches this backend through a host name of its own.
         return False
     try:
         address = ipaddress.ip_address(request.client.host)

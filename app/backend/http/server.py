@@ -1,6 +1,6 @@
-"""The process around the application: its socket, the web server, signals, and a clean end.
+"""The process around the application: its sockets, the web server, signals, and a clean shutdown.
 
-Binds before it opens anything, so that a taken port leaves no trace. Knows no routes' meaning.
+Binds its ports before it opens any file, so that a port in use leaves nothing behind. Does not know what the routes do.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S10
 
 
 class Side(Enum):
-    """Which half of the backend an application is."""
+    """Which APIs of the backend an application serves."""
 
     BOTH = "both"
     WRITE = "write"
@@ -55,7 +55,7 @@ class Side(Enum):
 
 
 def build_app(service: Service, side: Side = Side.BOTH) -> Starlette:
-    """The routes over `service`, which the application's lifespan opens and closes."""
+    """Return the application for `service`, which its lifespan opens and closes."""
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
@@ -94,7 +94,7 @@ def _sync_routes(service: Service) -> list[Route]:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn that tells when it is ready, ends streams first, and does not raise signals again."""
+    """A uvicorn server that signals when it is ready, ends streams on shutdown, and does not re-raise signals."""
 
     def __init__(self, config: uvicorn.Config, changes: Changes) -> None:
         super().__init__(config)
@@ -107,7 +107,7 @@ class _Server(uvicorn.Server):
         self.ready.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        # uvicorn waits for the open connections, and a stream would keep one open for minutes.
+        # uvicorn waits for open connections, and a sync stream would keep one open for minutes.
         self._changes.close()
         await super().shutdown(sockets)
 
@@ -117,29 +117,29 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Stop at SIGINT and SIGTERM, and leave the caller's handlers as they were."""
+        """Stop on SIGINT and SIGTERM; restore the previous handlers afterwards."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         signals = (signal.SIGINT, signal.SIGTERM)
-        before = [signal.signal(number, self.handle_exit) for number in signals]
+        previous = [signal.signal(number, self.handle_exit) for number in signals]
         try:
             yield
         finally:
-            for number, handler in zip(signals, before, strict=True):
+            for number, handler in zip(signals, previous, strict=True):
                 signal.signal(number, handler)
 
 
 async def run(
     config: BackendConfig, *, stop: asyncio.Event | None, on_ready: Callable[[str], None] | None
 ) -> int | None:
-    """What `app.backend.serve` documents."""
+    """Serve as documented in `app.backend.serve`."""
     with ExitStack() as listening:
         listeners = [listening.enter_context(closing(await asyncio.to_thread(_bind, config.host, config.port)))]
         if config.sync_port is not None:
             sync_side = await asyncio.to_thread(_bind, config.host, config.sync_port)
             listeners.append(listening.enter_context(closing(sync_side)))
-        async with _only_server_of(config.database):
+        async with _exclusive_lock(config.database):
             service = Service(config)
             try:
                 await service.open()
@@ -150,10 +150,10 @@ async def run(
 
 
 @asynccontextmanager
-async def _only_server_of(database: Path) -> AsyncGenerator[None]:
-    """Hold the lock of a database file: streams learn of commits inside one process only.
+async def _exclusive_lock(database: Path) -> AsyncGenerator[None]:
+    """Hold the lock of a database file, because streams only notice commits of their own process.
 
-    Waits a moment, for a predecessor that is on its way out.
+    Waits a few seconds for a previous backend that is still shutting down.
     """
     lock = lock_of(database, timeout=_LOCK_SECONDS)
     acquiring = asyncio.create_task(asyncio.to_thread(_acquire, lock, database))
@@ -161,7 +161,7 @@ async def _only_server_of(database: Path) -> AsyncGenerator[None]:
         await asyncio.shield(acquiring)
         yield
     finally:
-        # The thread cannot be cancelled: what it may still acquire has to be released.
+        # The thread cannot be cancelled, so wait for it and release the lock that it may have acquired.
         await asyncio.gather(acquiring, return_exceptions=True)
         lock.release()
 
@@ -187,7 +187,7 @@ async def _serve(
     stop: asyncio.Event | None,
     on_ready: Callable[[str], None] | None,
 ) -> int | None:
-    """Serve both sides on the one listener, or each on its own, until one of the servers ends."""
+    """Serve both APIs on one listener, or each on its own, until one of the servers stops."""
     sides = [Side.BOTH] if len(listeners) == 1 else [Side.WRITE, Side.SYNC]
     if len(listeners) > 1:
         service.sync_port = listeners[1].getsockname()[1]
@@ -231,7 +231,7 @@ def _server(service: Service, side: Side) -> _Server:
             build_app(service, side),
             http="h11",
             ws="none",
-            lifespan="off",  # the service is opened and closed once, whatever serves it
+            lifespan="off",  # `run` opens and closes the service, once for all servers
             log_config=None,
             log_level="warning",
             access_log=False,
@@ -244,8 +244,8 @@ def _server(service: Service, side: Side) -> _Server:
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises BackendError that says what to do."""
-    # getaddrinfo silently takes a larger number modulo 65536.
+    """Return a listening socket. Raises BackendError if the port or the host cannot be used."""
+    # getaddrinfo silently reduces a larger number modulo 65536.
     if not 0 <= port <= _MAX_PORT:
         raise BackendError(f"Cannot listen on port {port}; choose a port from 0 to {_MAX_PORT}.")
     try:
@@ -256,24 +256,24 @@ def _bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         where = f"port {port} of {host or 'this machine'}"
         if error.errno == errno.EADDRINUSE:
-            reason = f"Another program already uses {where}; stop it or choose another port."
+            reason = f"Another program is already using {where}; stop it or choose another port."
         elif error.errno in (errno.EACCES, errno.EPERM):
-            reason = f"Not allowed to listen on {where}; choose a port above 1023."
+            reason = f"No permission to listen on {where}; choose a port above 1023."
         else:
             reason = f"Cannot listen on {where}: {error.strerror or error}; choose an address of this machine."
         raise BackendError(reason) from error
     except UnicodeError as error:
         raise BackendError(
-            f"Cannot listen on {host!r}: it is no host name; choose an address of this machine."
+            f"Cannot listen on {host!r}: it is not a valid host name; choose an address of this machine."
         ) from error
 
 
 def _listen(family: socket.AddressFamily, address: Any) -> socket.socket:
-    # Without the explicit protocol asyncio leaves Nagle's algorithm on, which costs 40 ms an answer.
+    # Without an explicit protocol, asyncio leaves Nagle's algorithm enabled, which costs 40 ms per response.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if os.name == "posix":
-            # A restart must not wait until the connections of its predecessor have timed out.
+            # A restart must not have to wait until the connections of the previous process have timed out.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(_BACKLOG)

@@ -1,7 +1,7 @@
-"""The opened backend: what the routes share, from the settings to the database.
+"""The running backend: the state that the routes share, from the settings to the database.
 
-Opens and closes, and keeps running what works beside the requests: the feed of the streams, the compaction of the
-operation log, and the watch on the sync config. Holds no rules of its own.
+Owns opening and closing, and the background tasks: the feed for the streams, the compaction of the operation log, and
+watching the sync config for changes. Contains no sync rules itself.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Opened:
-    """What exists while the database is open."""
+    """The objects that exist while the database is open."""
 
     database: Database
     tokens: auth.Tokens
@@ -56,13 +56,13 @@ class Opened:
 
 
 class Service:
-    """One backend; `open` and `close` may each be called again.
+    """One backend. It is safe to call `open` and `close` more than once.
 
     Attributes:
-        config: what it was told.
-        changes: wakes streams.
-        streams: counts the open ones.
-        sync_port: the port of the sync side, if it has one of its own.
+        config: the settings.
+        changes: notifies streams of commits.
+        streams: counts and limits the open streams.
+        sync_port: the port of the sync API, if it has its own.
     """
 
     def __init__(self, config: BackendConfig) -> None:
@@ -76,12 +76,12 @@ class Service:
 
     @property
     def opened(self) -> Opened:
-        """The open database and what belongs to it; only between `open` and `close`."""
+        """The open database and the objects that depend on it; available only between `open` and `close`."""
         assert self._opened is not None
         return self._opened
 
     def sync_url(self, base_url: URL) -> str:
-        """Where clients find the sync side, as they have found the backend itself at `base_url`."""
+        """Return the URL of the sync API for a client that reached the backend at `base_url`."""
         if self.config.powersync_url is not None:
             return self.config.powersync_url
         if self.sync_port is not None:
@@ -89,7 +89,7 @@ class Service:
         return str(base_url).rstrip("/")
 
     async def open(self) -> None:
-        """Open the database. Raises BackendError if it cannot be opened, or if the sync config is not understood."""
+        """Open the database. Raises BackendError if it cannot be opened or the sync config is invalid."""
         if self._opened is not None:
             return
         path = self.config.sync_config or sync_config.DEFAULT
@@ -100,7 +100,7 @@ class Service:
             local_key = await asyncio.to_thread(_local_key, self.config.database)
             backend_id, key = await database.write(_load_identity, user_id="")
             log = OperationLog(backend_id, rules)
-            await database.write(lambda connection: _adopt(connection, log, rules), user_id="")
+            await database.write(lambda connection: _apply_rules(connection, log, rules), user_id="")
             feed = Feed(database, log, self.changes)
             await feed.start()
             rows = SqliteRowDatabase(database, log) if self.config.postgres is None else await _postgres(self.config)
@@ -115,7 +115,7 @@ class Service:
         )
         sign_in = SignIn(local_key, open_to_all=self.config.open_to_all)
         self._opened = Opened(database, tokens, sign_in, rows, log, feed, backend_id)
-        self._following = _follow(feed)
+        self._following = _start_feed(feed)
         self._tasks = [asyncio.create_task(self._compact())]
         if self.config.sync_config is not None:
             self._tasks.append(asyncio.create_task(self._watch_sync_config(self.config.sync_config, seen)))
@@ -134,23 +134,23 @@ class Service:
             await opened.database.close()
 
     async def change_sync_config(self, rules: SyncRules) -> None:
-        """Fill the buckets anew by other rules and end all streams: their clients come back and get the new ones.
+        """Rebuild the buckets with `rules` and end all streams, so that clients reconnect and sync the new buckets.
 
-        Raises sqlite3.Error if the database is in trouble; the old rules hold on then.
+        Raises sqlite3.Error if the database cannot be written; the previous rules then stay in effect.
         """
         opened = self.opened
-        await opened.database.write(lambda connection: _adopt(connection, opened.log, rules), user_id="")
+        await opened.database.write(lambda connection: _apply_rules(connection, opened.log, rules), user_id="")
         feed = Feed(opened.database, opened.log, self.changes)
         await feed.start()
         if self._following is not None:
             self._following.cancel()
-        self._following = _follow(feed)
+        self._following = _start_feed(feed)
         self._opened = replace(opened, feed=feed)
-        # Last: whose stream ends finds the new feed when it comes back.
+        # Must come last: clients whose streams end here must find the new feed when they reconnect.
         opened.feed.end()
 
     async def _compact(self) -> None:
-        """Keep the operation log in proportion to the rows, a step and a transaction at a time."""
+        """Keep the size of the operation log in proportion to the rows, in small transactions."""
         database = self.opened.database
         compacted_to = -1
         while True:
@@ -161,12 +161,12 @@ class Service:
             try:
                 await compact(database, forget_lookups_to=last_op_id)
             except sqlite3.Error as error:
-                _log.warning("The operation log was not compacted: %s", error)
+                _log.warning("Failed to compact the operation log: %s", error)
                 continue
             compacted_to = last_op_id
 
     async def _watch_sync_config(self, path: Path, seen: tuple[int, ...]) -> None:
-        """Take in a sync config whose file has changed; one that is not understood changes nothing."""
+        """Reload the sync config when its file changes; an invalid one is logged and ignored."""
         while True:
             await asyncio.sleep(_CONFIG_SECONDS)
             stamp = _stamp(path)
@@ -176,18 +176,18 @@ class Service:
                 rules = await asyncio.to_thread(sync_config.load, path, _TABLES)
                 if rules != self.opened.log.rules:
                     await self.change_sync_config(rules)
-                    _log.warning("The sync config %s has changed: the buckets are filled anew.", path)
+                    _log.warning("The sync config %s has changed; the buckets were rebuilt.", path)
             except (BackendError, sqlite3.Error) as error:
-                _log.warning("The sync config stays as it was: %s", error)
+                _log.warning("Failed to reload the sync config; the previous one stays in effect: %s", error)
                 if isinstance(error, sqlite3.Error):
                     continue
             seen = stamp
 
 
 async def compact(database: Database, *, forget_lookups_to: int) -> None:
-    """Compact all buckets that are worth it, in small transactions between which others write.
+    """Compact all buckets for which it is worthwhile, in small transactions, so that other writers are not held up.
 
-    Raises sqlite3.Error if the database is in trouble. Cancelling leaves the rest for the next time.
+    Raises sqlite3.Error if the database cannot be written. If cancelled, the rest is left for the next call.
     """
     await database.write(lambda connection: compaction.forget_lookups(connection, forget_lookups_to), user_id="")
     position: compaction.Position | None = None
@@ -198,12 +198,12 @@ async def compact(database: Database, *, forget_lookups_to: int) -> None:
             return
 
 
-def _follow(feed: Feed) -> asyncio.Task[None]:
-    """Run the feed; if it fails by a mistake its streams end, instead of staying silent for ever."""
+def _start_feed(feed: Feed) -> asyncio.Task[None]:
+    """Start the feed; if it crashes, end its streams, which would otherwise never receive anything again."""
 
     def ended(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("The open streams end: what follows the log failed.", exc_info=error)
+            _log.error("Closing all open sync streams: the feed crashed (internal error).", exc_info=error)
             feed.end()
 
     task = asyncio.create_task(feed.run())
@@ -219,33 +219,33 @@ def _stamp(path: Path) -> tuple[int, ...]:
     return (found.st_mtime_ns, found.st_size, found.st_ino)
 
 
-def _adopt(connection: sqlite3.Connection, log: OperationLog, rules: SyncRules) -> None:
-    """Let the log go by `rules`, and fill it anew if it was filled by others."""
+def _apply_rules(connection: sqlite3.Connection, log: OperationLog, rules: SyncRules) -> None:
+    """Use `rules` for the log, and rebuild it if it was built with different rules."""
     row = connection.execute("SELECT value FROM meta WHERE key = 'sync_config'").fetchone()
-    generation, known = msgspec.json.decode(row[0], type=tuple[int, str]) if row else (0, "")
-    print_of_rules = sync_config.fingerprint(rules)
-    before = (log.rules, log.generation)
+    generation, stored_fingerprint = msgspec.json.decode(row[0], type=tuple[int, str]) if row else (0, "")
+    fingerprint = sync_config.fingerprint(rules)
+    previous = (log.rules, log.generation)
     try:
-        if known == print_of_rules:
+        if stored_fingerprint == fingerprint:
             log.adopt(rules, generation)
             return
         log.adopt(rules, generation + 1)
         oplog.rebuild(connection, log, _TABLES)
-        value = msgspec.json.encode((generation + 1, print_of_rules)).decode()
+        value = msgspec.json.encode((generation + 1, fingerprint)).decode()
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('sync_config', ?)", [value])
     except BaseException:
-        log.adopt(*before)
+        log.adopt(*previous)
         raise
 
 
 async def _postgres(config: BackendConfig) -> RowDatabase:
-    """Raises BackendError if PostgreSQL cannot be reached, or the driver is not installed."""
+    """Raises BackendError if PostgreSQL cannot be reached or the driver is not installed."""
     assert config.postgres is not None
     try:
         from app.backend.data.postgres import PostgresDatabase
     except ImportError as error:
         raise BackendError(
-            "PostgreSQL needs the extra postgres, which is not installed: pip install 'todo-tui[postgres]'."
+            "PostgreSQL support is not installed; install it with: pip install 'todo-tui[postgres]'."
         ) from error
     return await PostgresDatabase.open(config.postgres)
 
@@ -255,7 +255,9 @@ def _local_key(database: Path) -> SignInKey:
         return make_local_key(database)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise BackendError(f"Cannot make the sign-in key beside {database}: {reason}; check its directory.") from error
+        raise BackendError(
+            f"Cannot create the sign-in key next to {database}: {reason}; check its directory."
+        ) from error
 
 
 def _load_identity(connection: sqlite3.Connection) -> tuple[uuid.UUID, RSAKey]:
@@ -264,7 +266,7 @@ def _load_identity(connection: sqlite3.Connection) -> tuple[uuid.UUID, RSAKey]:
 
 
 def version() -> str:
-    """The version of the installed application, or "unknown" if it is not installed."""
+    """Return the version of the installed application, or "unknown" if it is not installed."""
     try:
         return metadata.version("todo-tui")
     except metadata.PackageNotFoundError:
