@@ -72,7 +72,7 @@ class Service:
         self.sync_port: int | None = None
         self._opened: Opened | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._following: asyncio.Task[None] | None = None
+        self._feed_task: asyncio.Task[None] | None = None
 
     @property
     def opened(self) -> Opened:
@@ -115,7 +115,7 @@ class Service:
         )
         sign_in = SignIn(local_key, open_to_all=self.config.open_to_all)
         self._opened = Opened(database, tokens, sign_in, rows, log, feed, backend_id)
-        self._following = _start_feed(feed)
+        self._feed_task = _start_feed(feed)
         self._tasks = [asyncio.create_task(self._compact())]
         if self.config.sync_config is not None:
             self._tasks.append(asyncio.create_task(self._watch_sync_config(self.config.sync_config, seen)))
@@ -126,7 +126,7 @@ class Service:
         opened, self._opened = self._opened, None
         if opened is not None:
             opened.feed.end()
-            tasks = [*self._tasks, *([self._following] if self._following else [])]
+            tasks = [*self._tasks, *([self._feed_task] if self._feed_task else [])]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -142,9 +142,9 @@ class Service:
         await opened.database.write(lambda connection: _apply_rules(connection, opened.log, rules), user_id="")
         feed = Feed(opened.database, opened.log, self.changes)
         await feed.start()
-        if self._following is not None:
-            self._following.cancel()
-        self._following = _start_feed(feed)
+        if self._feed_task is not None:
+            self._feed_task.cancel()
+        self._feed_task = _start_feed(feed)
         self._opened = replace(opened, feed=feed)
         # Must come last: clients whose streams end here must find the new feed when they reconnect.
         opened.feed.end()

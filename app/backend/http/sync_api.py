@@ -1,7 +1,7 @@
-"""The sync side: the PowerSync Service's HTTP interface, in front of `sync_stream` and `checkpoints`.
+"""The sync API: the HTTP interface of the PowerSync Service, on top of `sync_stream` and `checkpoints`.
 
-Decides what a stream does to its connection: deadlines for a peer that does not read, and a quick
-end when the backend stops. What the lines say is not known here.
+Owns how a stream uses its connection: the timeout for a client that does not read, and a prompt end
+when the backend stops. Knows nothing about the content of the lines.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ _log = logging.getLogger(__name__)
 
 
 class CheckpointRequest(msgspec.Struct):
-    """The id that a client wants to see as its write checkpoint; a decimal string above 0."""
+    """A request to raise the write checkpoint of a client to an id, a positive integer as a decimal string."""
 
     client_id: str
     checkpoint_request_id: Annotated[str, msgspec.Meta(pattern="^[0-9]{1,19}$")]
 
 
 class SyncApi:
-    """The routes of the sync service."""
+    """The routes of the sync API."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
 
     def routes(self) -> list[Route]:
-        """What to mount."""
+        """Return the routes."""
         return [
             Route("/sync/stream", self.stream, methods=["POST"]),
             Route("/write-checkpoint2.json", self.write_checkpoint, methods=["GET"]),
@@ -78,14 +78,14 @@ class SyncApi:
         with ExitStack() as watching:
             watching.enter_context(self._service.streams.one_of(credentials.user_id))
             watcher = watching.enter_context(feed.watch(credentials.user_id, body.client_id or ""))
-            # What is wrong with the request must be known before the answer begins.
+            # Errors must be raised before the response starts.
             await stream.first_look(watcher)
             watching = watching.pop_all()
         encoding = encodings.content_encoding(request.headers.get("accept-encoding"))
         return _LinesResponse(stream.chunks(watcher), watching, kind, encoding, self._service.changes)
 
     async def write_checkpoint(self, request: Request) -> Response:
-        """Count up the client's write checkpoint."""
+        """Increment the write checkpoint of the client."""
         user_id = self._service.opened.tokens.authenticate(request).user_id
         client_id = request.query_params.get("client_id", "")
 
@@ -96,31 +96,31 @@ class SyncApi:
         return json_answer({"data": {"write_checkpoint": str(value)}})
 
     async def checkpoint_request(self, request: Request) -> Response:
-        """Raise the client's write checkpoint to the id that it sends."""
+        """Raise the write checkpoint of the client to the requested id."""
         user_id = self._service.opened.tokens.authenticate(request).user_id
         body = await read_json(request, CheckpointRequest)
         text = body.checkpoint_request_id
-        wanted = (
+        requested = (
             int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(checkpoints.MAX_CHECKPOINT)) else 0
         )
-        if not 0 < wanted <= checkpoints.MAX_CHECKPOINT:
+        if not 0 < requested <= checkpoints.MAX_CHECKPOINT:
             description = f"checkpoint_request_id must be a decimal string from 1 to {checkpoints.MAX_CHECKPOINT}."
             raise RequestError(400, "invalid_request", description)
 
         def raise_to(connection: sqlite3.Connection) -> int:
-            return checkpoints.raise_to(connection, user_id, body.client_id, wanted)
+            return checkpoints.raise_to(connection, user_id, body.client_id, requested)
 
         value = await self._service.opened.database.write(raise_to, user_id=user_id)
         return json_answer({"data": {"checkpoint_request_id": str(value)}})
 
 
 class _LinesResponse(StreamingResponse):
-    """Sends lines until they end, the peer leaves or stops reading, or the backend stops."""
+    """Sends lines until they end, the client disconnects or stops reading, or the backend stops."""
 
     def __init__(
         self, chunks: AsyncGenerator[bytes], watching: ExitStack, kind: str, encoding: str | None, changes: Changes
     ) -> None:
-        # No proxy may hold back what is already there.
+        # Keep proxies from buffering lines.
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Vary": "Accept, Accept-Encoding"}
         if encoding is not None:
             headers["Content-Encoding"] = encoding
@@ -131,7 +131,7 @@ class _LinesResponse(StreamingResponse):
         self._changes = changes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the response. Cancelling closes the lines."""
+        """Send the response. Cancellation closes the generator of the lines."""
         del scope
         with self._watching:
             async with asyncio.TaskGroup() as tasks:
@@ -140,7 +140,7 @@ class _LinesResponse(StreamingResponse):
                 stopping = tasks.create_task(self._changes.wait_closed())
                 await asyncio.wait({sending, leaving, stopping}, return_when=asyncio.FIRST_COMPLETED)
                 if stopping.done() and not sending.done():
-                    # The lines end by themselves now, unless the peer does not take them.
+                    # The lines now end on their own, unless the client does not read them.
                     await asyncio.wait({sending, leaving}, timeout=_STOP_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                 for task in (sending, leaving, stopping):
                     task.cancel()
@@ -153,22 +153,22 @@ class _LinesResponse(StreamingResponse):
                     async with asyncio.timeout(_SEND_SECONDS):
                         await send({"type": "http.response.body", "body": self._compress(chunk), "more_body": True})
             except TimeoutError:
-                _log.warning("A sync stream ends: its client did not read for %d seconds.", _SEND_SECONDS)
+                _log.warning("Closing a sync stream: the client has not read anything for %d seconds.", _SEND_SECONDS)
                 return
             except sqlite3.Error as error:
-                _log.warning("A sync stream ends: the database cannot be read: %s", error)
+                _log.warning("Closing a sync stream: cannot read the database: %s", error)
             except RequestError as error:
-                _log.warning("A sync stream ends: %s", error)
+                _log.warning("Closing a sync stream: %s", error)
             await send({"type": "http.response.body", "body": self._compress.end(), "more_body": False})
 
 
 def sync_elsewhere(powersync_url: str | None) -> list[Route]:
-    """Routes of the sync side of a backend whose rows a PowerSync Service replicates: they say so."""
+    """Return routes that refer clients to the PowerSync Service that replicates the rows of this backend."""
     where = f"at {powersync_url}" if powersync_url else "by a PowerSync Service"
 
     async def refuse(_request: Request) -> Response:
         raise RequestError(
-            404, "PSYNC_S2002", f"This backend takes writes only; its lists are synced {where}.", name="RouteError"
+            404, "PSYNC_S2002", f"This backend only accepts writes; its lists are synced {where}.", name="RouteError"
         )
 
     paths = {"/sync/stream": ["POST"], "/write-checkpoint2.json": ["GET"], "/sync/checkpoint-request": ["POST"]}

@@ -1,7 +1,8 @@
-"""The life of one sync stream: a checkpoint, its data, and then every difference as it happens.
+"""A single sync stream: a checkpoint and its data, followed by every change as it happens.
 
-`difference` is the pure heart: what has changed between two checkpoints. `chunks` takes those from the feed or from the
-database, sends what changed, and sleeps until the feed wakes it. Knows no HTTP and no format of lines; writes nothing.
+`difference` is the core, a pure function: what has changed between two checkpoints. `chunks` gets checkpoints from the
+feed or the database, yields the changes, and waits until the feed notifies it. Knows nothing about HTTP or the encoding
+of lines, and never writes to the database.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ from app.backend.rules.streams import BucketDescription, SyncRequest, Target
 
 _WARNING_SECONDS = 20
 _CHUNK_BYTES = 64 * 1024
-# A download that has sent this much gives way to a newer checkpoint, as the service's does.
+# After this many operations, a download is interrupted by a newer checkpoint, as in the PowerSync Service.
 _YIELDING_OPS = 1000
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that a connection syncs, as of one op id."""
+    """Everything that a connection syncs, as of one op id."""
 
     last_op_id: int
     write_checkpoint: WriteCheckpoint
@@ -42,13 +43,13 @@ class Checkpoint:
     states: dict[str, BucketState]
 
     def described(self) -> dict[str, BucketDescription]:
-        """The buckets by name; of one that comes twice, the second."""
+        """Return the buckets by name; of two with the same name, the second."""
         return {bucket.name: bucket for bucket in self.buckets}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The line that announces a new checkpoint, the buckets whose data follows, and those that are gone."""
+    """The line that announces a new checkpoint, the buckets whose data follows, and the removed buckets."""
 
     line: dict[str, Any]
     buckets: tuple[BucketDescription, ...]
@@ -56,10 +57,10 @@ class Difference:
 
 
 class TokenClock:
-    """When a stream says how long its token still lasts.
+    """Schedules the lines that report the remaining lifetime of the token.
 
-    A line is due every `interval` seconds, once 20 seconds before the end, and at the end. Times
-    are seconds since the epoch.
+    A line is due every `interval` seconds, once 20 seconds before the token expires, and when it
+    expires. Times are in seconds since the epoch.
     """
 
     def __init__(self, expires_at: float, interval: float, *, now: float) -> None:
@@ -70,11 +71,11 @@ class TokenClock:
         self._warning = warning if warning > now else math.inf
 
     def due_in(self, now: float) -> float:
-        """Seconds until the next line is due, at least 0."""
+        """Return the seconds until the next line is due, at least 0."""
         return max(0.0, min(self._next, self._warning, self._expires_at) - now)
 
     def due(self, now: float) -> int | None:
-        """The whole seconds that the token still lasts if a line is due, else None; 0 is the last."""
+        """Return the remaining lifetime in whole seconds if a line is due, otherwise None; 0 means expired."""
         if now >= self._expires_at:
             return 0
         if now < min(self._next, self._warning):
@@ -87,10 +88,10 @@ class TokenClock:
 
 
 def difference(target: Target, before: Checkpoint | None, after: Checkpoint) -> Difference | None:
-    """What to announce when `after` follows `before`; None if nothing of this connection changed.
+    """Return what to announce when `after` follows `before`; None if nothing changed for this connection.
 
-    Without `before` it is a full checkpoint. A new request for a write checkpoint is a difference
-    of its own, even if its value stayed the same.
+    Without `before`, that is a full checkpoint. A new request for a write checkpoint counts as a
+    difference even if the value is unchanged.
     """
     content: dict[str, Any] = {"last_op_id": str(after.last_op_id)}
     if after.write_checkpoint.value is not None:
@@ -100,7 +101,7 @@ def difference(target: Target, before: Checkpoint | None, after: Checkpoint) -> 
         content["buckets"] = [_describe(bucket, after) for bucket in described.values()]
         content["streams"] = target.streams
         return Difference({"checkpoint": content}, after.buckets)
-    # Compaction may change the number of operations, but not what a client has.
+    # Compaction can change the number of operations, but not the data that a client has.
     changed = tuple(
         bucket
         for name, bucket in described.items()
@@ -138,7 +139,7 @@ def _data_line(page: Page) -> dict[str, Any]:
 
 
 class SyncStream:
-    """One connection of one client. `keepalive_seconds` is the mean time between two keepalive lines."""
+    """One connection of a client. `keepalive_seconds` is the mean interval between keepalive lines."""
 
     def __init__(
         self,
@@ -160,39 +161,39 @@ class SyncStream:
         self._client_id = request.client_id or ""
         self._expires_at = credentials.expires_at
         self._encode = encode
-        # Spread by 10 %, so that streams opened together do not speak together for ever.
-        spread = random.uniform(0.9, 1.1)  # noqa: S311 - guards nothing
-        self._clock = TokenClock(credentials.expires_at, keepalive_seconds * spread, now=time.time())
-        self._after = {position.name: int(position.after) for position in request.buckets or ()}
+        # Jitter of 10 %, so that streams opened at the same time do not send keepalives at the same time.
+        jitter = random.uniform(0.9, 1.1)  # noqa: S311 - not for security
+        self._clock = TokenClock(credentials.expires_at, keepalive_seconds * jitter, now=time.time())
+        self._positions = {position.name: int(position.after) for position in request.buckets or ()}
         self._announced: Checkpoint | None = None
         self._unsent: set[str] = set()
-        self._overtaking: Checkpoint | None = None
+        self._newer_checkpoint: Checkpoint | None = None
 
     async def first_look(self, watcher: Watcher) -> None:
-        """Look at the database for the first checkpoint.
+        """Read the first checkpoint from the database.
 
-        Raises RequestError if it has too many buckets, sqlite3.Error if the database cannot be read.
+        Raises RequestError if there are too many buckets, sqlite3.Error if the database cannot be read.
         """
         watcher.calls = self._target.lookup_calls
-        self._overtaking = await self._look(watcher)
+        self._newer_checkpoint = await self._look(watcher)
 
     async def chunks(self, watcher: Watcher) -> AsyncGenerator[bytes]:
-        """The stream's lines after `first_look`, one or more whole ones at a time.
+        """Yield the lines of the stream, one or more complete lines at a time. Call `first_look` before.
 
-        They end cleanly when the token expires, the sync config changes or the backend stops. Raises sqlite3.Error if
-        the database cannot be read, and RequestError if there are too many buckets now. May be closed or cancelled
-        anywhere.
+        Ends cleanly when the token expires, the sync config changes or the backend stops. Raises sqlite3.Error if the
+        database cannot be read, and RequestError if there are now too many buckets. Can safely be closed or cancelled
+        at any point.
         """
         while not self._feed.ended:
             if self._expires_at <= time.time():
                 yield self._encode({"token_expires_in": 0})
                 return
-            if self._overtaking is None:
+            if self._newer_checkpoint is None:
                 watcher.changed.clear()
                 checkpoint = await self._next(watcher)
             else:
-                # What has changed since that look is still to come: its wake is kept.
-                checkpoint, self._overtaking = self._overtaking, None
+                # Do not clear `changed`: it announces changes made since this checkpoint was read.
+                checkpoint, self._newer_checkpoint = self._newer_checkpoint, None
             found = difference(self._target, self._announced, checkpoint)
             if found is not None:
                 self._announced = checkpoint
@@ -207,7 +208,7 @@ class SyncStream:
                             yield line
             if (line := self._keepalive()) is not None:
                 yield line
-            elif self._overtaking is None:
+            elif self._newer_checkpoint is None:
                 try:
                     async with asyncio.timeout(self._clock.due_in(time.time())):
                         await watcher.changed.wait()
@@ -216,11 +217,11 @@ class SyncStream:
 
     def _keepalive(self) -> bytes | None:
         remaining = self._clock.due(time.time())
-        # The last one is said where the stream ends.
+        # The final line, with 0, is sent where the stream ends.
         return self._encode({"token_expires_in": remaining}) if remaining else None
 
     async def _next(self, watcher: Watcher) -> Checkpoint:
-        """The present checkpoint."""
+        """Return the current checkpoint."""
         if watcher.must_look or self._announced is None:
             return await self._look(watcher)
         states = self._announced.states
@@ -236,7 +237,7 @@ class SyncStream:
                 self._log.last_op_id(connection),
                 checkpoints.current(connection, self._user_id, self._client_id),
                 buckets,
-                # As the service has it: of two descriptions of a bucket the first gives its place.
+                # As in the PowerSync Service, the first of two descriptions of a bucket determines its position.
                 self._log.states(connection, dict.fromkeys(bucket.name for bucket in buckets)),
             )
 
@@ -244,87 +245,87 @@ class SyncStream:
         seen = await self._database.read(look)
         self._feed.end_look(watcher, seen.states, seen.last_op_id, seen.write_checkpoint)
         states = {
-            name: max(state, watcher.states.get(name, state), key=lambda it: it.last_op)
+            name: max(state, watcher.states.get(name, state), key=lambda candidate: candidate.last_op)
             for name, state in seen.states.items()
         }
         watcher.states.clear()
         return Checkpoint(watcher.last_op_id, watcher.write_checkpoint, seen.buckets, states)
 
     async def _deliver(self, found: Difference, checkpoint: Checkpoint, watcher: Watcher) -> AsyncGenerator[bytes]:
-        """The lines of one checkpoint; what is there at once goes out together."""
-        waiting: list[bytes] = []
+        """Yield the lines of one checkpoint; lines that are available without waiting are sent together."""
+        pending: list[bytes] = []
         async with aclosing(self._lines(found, checkpoint, watcher)) as lines:
             async for line in lines:
                 if line is not None:
-                    waiting.append(line)
-                if waiting and (line is None or sum(map(len, waiting)) > _CHUNK_BYTES):
-                    yield b"".join(waiting)
-                    waiting.clear()
-        if waiting:
-            yield b"".join(waiting)
+                    pending.append(line)
+                if pending and (line is None or sum(map(len, pending)) > _CHUNK_BYTES):
+                    yield b"".join(pending)
+                    pending.clear()
+        if pending:
+            yield b"".join(pending)
 
     async def _lines(self, found: Difference, checkpoint: Checkpoint, watcher: Watcher) -> AsyncGenerator[bytes | None]:
-        """The line that announces `checkpoint`, its data by priority, and that it is complete; None before a wait.
+        """Yield the lines that announce `checkpoint`, send its data by priority, and complete it; None before a wait.
 
-        It is not completed if a newer one overtakes it (`_overtaking`), or if operations that made earlier ones
-        superfluous belong to a newer one, which then follows.
+        The checkpoint is not completed if a newer one supersedes it (`_newer_checkpoint`), or if some of its operations
+        have been superseded by operations of a newer checkpoint, which then follows.
         """
         yield self._encode(found.line)
         last_op_id = str(checkpoint.last_op_id)
         ordered = self._to_send(found, checkpoint)
         sent = 0
         for priority, group in groupby(ordered, key=lambda bucket: bucket.priority):
-            is_whole = True
+            is_complete = True
             for bucket in group:
-                while self._after.get(bucket.name, 0) < checkpoint.states[bucket.name].last_op:
-                    page = self._page_at_hand(bucket.name, checkpoint)
+                while self._positions.get(bucket.name, 0) < checkpoint.states[bucket.name].last_op:
+                    page = self._cached_page(bucket.name, checkpoint)
                     if page is None:
                         yield None
-                        page = await self._page(bucket.name, checkpoint)
+                        page = await self._read_page(bucket.name, checkpoint)
                     if page is None:
-                        is_whole = False
+                        is_complete = False
                         break
-                    is_whole = is_whole and page.target_op <= checkpoint.last_op_id
-                    self._after[bucket.name] = page.next_after
+                    is_complete = is_complete and page.target_op <= checkpoint.last_op_id
+                    self._positions[bucket.name] = page.next_after
                     sent += len(page.operations)
                     line = page.encoded.get(self._encode)
                     if line is None:
                         line = page.encoded[self._encode] = self._encode(_data_line(page))
                     yield line
-                    if sent >= _YIELDING_OPS and watcher.changed.is_set() and await self._is_overtaken(watcher):
+                    if sent >= _YIELDING_OPS and watcher.changed.is_set() and await self._is_superseded(watcher):
                         return
                 else:
                     self._unsent.discard(bucket.name)
-            if not is_whole:
+            if not is_complete:
                 return
             if priority != ordered[-1].priority:
                 yield self._encode({"partial_checkpoint_complete": {"last_op_id": last_op_id, "priority": priority}})
         yield self._encode({"checkpoint_complete": {"last_op_id": last_op_id}})
 
     def _to_send(self, found: Difference, checkpoint: Checkpoint) -> list[BucketDescription]:
-        """The buckets whose data follows, highest priority first: what has changed, and what was not sent before."""
+        """Return the buckets to send, highest priority first: changed ones, and those not completely sent before."""
         for name in found.removed:
             self._unsent.discard(name)
-            self._after.pop(name, None)
+            self._positions.pop(name, None)
         changed = {bucket.name for bucket in found.buckets}
-        late = [bucket for name, bucket in checkpoint.described().items() if name in self._unsent - changed]
+        unsent = [bucket for name, bucket in checkpoint.described().items() if name in self._unsent - changed]
         self._unsent |= changed
-        return sorted((*found.buckets, *late), key=lambda bucket: bucket.priority)
+        return sorted((*found.buckets, *unsent), key=lambda bucket: bucket.priority)
 
-    async def _is_overtaken(self, watcher: Watcher) -> bool:
+    async def _is_superseded(self, watcher: Watcher) -> bool:
         watcher.changed.clear()
         checkpoint = await self._next(watcher)
         if difference(self._target, self._announced, checkpoint) is None:
             return False
-        self._overtaking = checkpoint
+        self._newer_checkpoint = checkpoint
         return True
 
-    def _page_at_hand(self, bucket: str, checkpoint: Checkpoint) -> Page | None:
-        after = self._after.get(bucket, 0)
+    def _cached_page(self, bucket: str, checkpoint: Checkpoint) -> Page | None:
+        after = self._positions.get(bucket, 0)
         return self._feed.page(bucket, after=after, up_to=checkpoint.states[bucket].last_op)
 
-    async def _page(self, bucket: str, checkpoint: Checkpoint) -> Page | None:
-        after = self._after.get(bucket, 0)
+    async def _read_page(self, bucket: str, checkpoint: Checkpoint) -> Page | None:
+        after = self._positions.get(bucket, 0)
 
         def read(connection: sqlite3.Connection) -> Page | None:
             return self._log.page(connection, bucket, after=after, up_to=checkpoint.last_op_id)

@@ -1,6 +1,6 @@
-"""The write side: the official Node demo's HTTP interface and PowerSync's reference write API, tokens and uploads.
+"""The write API: tokens and uploads, compatible with the official Node demo and PowerSync's reference write API.
 
-Turns requests into calls of `rows`, `checkpoints` and `auth`, and their results into answers.
+Translates requests into calls of `rows`, `checkpoints` and `auth`, and their results into responses.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from app.system.sign_in_keys import ANSWER_HEADER
 
 _log = logging.getLogger(__name__)
 
-# One transaction of a client is one body and cannot be parted: refused, it would hold up all that wait behind it.
+# A client sends a transaction in one body and cannot split it. If it were too large, it would block all later uploads.
 _DATA_BYTES = 16 * MEBIBYTE
 
 
 class CrudBatch(msgspec.Struct):
-    """Writes that are applied all or not at all."""
+    """Writes that are applied atomically."""
 
     batch: list[CrudEntry]
 
 
 class TransactionEntry(msgspec.Struct):
-    """One write of a transaction. What the row held before, and what the app noted, are not looked at."""
+    """One write of a transaction. The previous values and the metadata that clients may send are ignored."""
 
     op: Literal["PUT", "PATCH", "DELETE"]
     table: str
@@ -45,30 +45,30 @@ class TransactionEntry(msgspec.Struct):
 
 
 class ClientTransaction(msgspec.Struct):
-    """Writes that are applied all or not at all; `transaction_id` is the client's own."""
+    """Writes that are applied atomically. The `transaction_id` that clients send is ignored."""
 
     crud: list[TransactionEntry]
 
     def entries(self) -> list[CrudEntry]:
-        """The writes, as `rows` takes them."""
+        """Return the writes as the entries that `rows` expects."""
         return [CrudEntry(entry.op, entry.table, entry.id, entry.op_data) for entry in self.crud]
 
 
 class Transactions(msgspec.Struct):
-    """Transactions of a client, in order, each with an answer of its own."""
+    """Transactions of a client, in order; each gets its own result."""
 
     transactions: list[ClientTransaction]
 
 
 class SingleWrite(msgspec.Struct):
-    """One row, its `id` inside the data; the HTTP method says what to do with it."""
+    """A single write, with the `id` of the row in its data; the HTTP method determines the operation."""
 
     table: str
     data: dict[str, Any]
 
 
 class CheckpointBody(msgspec.Struct):
-    """Who asks for a write checkpoint, and for which of their clients."""
+    """A request for a write checkpoint: the user, and the client that it is for."""
 
     user_id: str
     client_id: str
@@ -76,7 +76,7 @@ class CheckpointBody(msgspec.Struct):
 
 _RETRYABLE_ERROR = {
     "status": "retryable_error",
-    "message": "The database is busy or cannot be used now; try again soon.",
+    "message": "The database is busy or unavailable; try again shortly.",
     "retry_after_ms": 1000,
 }
 
@@ -100,7 +100,7 @@ def _fatal_error(error: RequestError, entries: Sequence[CrudEntry]) -> dict[str,
 
 
 def json_answer(value: Any) -> Response:
-    """A 200 with `value` as JSON."""
+    """Return a 200 response with `value` as JSON."""
     return Response(msgspec.json.encode(value), media_type="application/json")
 
 
@@ -111,7 +111,7 @@ class WriteApi:
         self._service = service
 
     def routes(self) -> list[Route]:
-        """What to mount."""
+        """Return the routes."""
         return [
             Route("/api/auth/token", self.token, methods=["GET"]),
             Route("/api/auth/keys", self.keys, methods=["GET"]),
@@ -121,7 +121,7 @@ class WriteApi:
         ]
 
     async def token(self, request: Request) -> Response:
-        """A token for the user named in the query, or for the one whose sign-in key the request proves to have."""
+        """Issue a token for the user in the query, or for the user whose sign-in key the client proves to have."""
         opened = self._service.opened
         server = request.scope.get("server")
 
@@ -143,11 +143,11 @@ class WriteApi:
         return answer
 
     async def keys(self, _request: Request) -> Response:
-        """The keys with which tokens can be checked."""
+        """Return the public keys that verify tokens."""
         return json_answer(self._service.opened.tokens.public_keys())
 
     async def upload(self, request: Request) -> Response:
-        """Apply a batch of writes in one transaction, or several transactions with a result for each."""
+        """Apply a batch of writes in one transaction, or several transactions with one result each."""
         user_id = self._service.opened.tokens.authenticate(request).user_id
         body = parse_json(await read_body(request, _DATA_BYTES))
         if isinstance(body, dict) and "transactions" in body:
@@ -157,9 +157,9 @@ class WriteApi:
         return json_answer({"message": "Batch completed"})
 
     async def _results(self, user_id: str, transactions: list[list[CrudEntry]]) -> list[dict[str, Any]]:
-        """Apply transactions up to the first that is refused, and tell what became of each.
+        """Apply transactions up to the first that is rejected, and return a result for each.
 
-        All that are applied are committed together. If the database is in trouble none is.
+        The applied transactions are committed together. If the database fails, none of them is.
         """
 
         def apply(rows: Rows) -> list[dict[str, Any]]:
@@ -178,12 +178,12 @@ class WriteApi:
         try:
             results = await self._service.opened.rows.write_rows(apply, user_id=user_id)
         except (sqlite3.Error, DatabaseTroubleError) as error:
-            _log.warning("The database refused an upload: %s", error)
+            _log.warning("An upload failed because of a database error: %s", error)
             results = [_RETRYABLE_ERROR][: len(transactions)]
         return results + [{"status": "not_attempted"}] * (len(transactions) - len(results))
 
     async def single(self, request: Request) -> Response:
-        """Apply one write."""
+        """Apply a single write."""
         user_id = self._service.opened.tokens.authenticate(request).user_id
         body = await read_json(request, SingleWrite, _DATA_BYTES)
         op = HTTPMethod(request.method).value
@@ -192,7 +192,7 @@ class WriteApi:
         return json_answer({"message": f"{op} completed"})
 
     async def checkpoint(self, request: Request) -> Response:
-        """Count up the write checkpoint of one of the user's clients."""
+        """Increment the write checkpoint of one of the user's clients."""
         user_id = self._service.opened.tokens.authenticate(request).user_id
         body = await read_json(request, CheckpointBody)
         if body.user_id != user_id:
