@@ -146,7 +146,7 @@ class Database:
                 path.with_name(name).chmod(0o600)
         except sqlite3.OperationalError as error:
             raise BackendError(
-                f"Cannot use the database {path}: {error}; release it or choose another file."
+                f"Cannot use the database {path}: {error}; close the program that uses it or choose another file."
             ) from error
         except sqlite3.DatabaseError as error:
             raise BackendError(f"{path} is not a SQLite database; choose another file.") from error
