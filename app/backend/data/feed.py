@@ -234,7 +234,7 @@ class Feed:
 
 
 def _discard(watchers: dict[K, set[Watcher]], key: K, watcher: Watcher) -> None:
-    those = watchers.get(key, set())
-    those.discard(watcher)
-    if not those:
+    group = watchers.get(key, set())
+    group.discard(watcher)
+    if not group:
         watchers.pop(key, None)

@@ -196,7 +196,7 @@ class OperationLog:
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
             [bucket_key, op, table, row_id, subkey, checksum, data],
         ).lastrowid
-        # A REMOVE adds an operation that compaction can drop and supersedes one that was needed.
+        # Compaction can then drop two more operations: the REMOVE and the row's PUT.
         sooner = 2 if op == "REMOVE" else 0
         connection.execute(
             "UPDATE buckets SET checksum = (checksum + ?) % ?, count = count + 1, last_op = ?,"
