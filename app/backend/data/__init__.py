@@ -1,4 +1,4 @@
-"""The demo backend's data: rows, operation log, write checkpoints and users, in SQLite or PostgreSQL.
+"""The data of the demo backend: rows, operation log, write checkpoints and users, in SQLite or PostgreSQL.
 
 Must not know HTTP.
 """

@@ -1,7 +1,7 @@
-"""That something was committed: wakes who looks at the database for all streams, and tells all when the backend stops.
+"""Notifications of commits, for the task that reads the database on behalf of all streams, and of the shutdown.
 
-Lives on the event loop's thread; other threads reach it through `call_soon_threadsafe`. Carries no data: who wakes
-reads the database itself, so missed wakes cannot lose anything and many wakes cost one look.
+Not thread-safe: use it on the event loop's thread, and from other threads through `call_soon_threadsafe`. Carries no
+data: the woken task reads the database itself, so nothing can be lost and several notifications cost one read.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 
 class Changes:
-    """Which users' clients wrote, since it was last asked, and whether the backend stops."""
+    """The users whose clients wrote since the last call of `committed`, and whether the backend is stopping."""
 
     def __init__(self) -> None:
         self._users: set[str] = set()
@@ -21,33 +21,33 @@ class Changes:
 
     @property
     def closed(self) -> bool:
-        """Whether the backend is stopping; streams end when they see it."""
+        """Whether the backend is stopping; streams end when they see this."""
         return self._closed.is_set()
 
     def notify(self, user_id: str) -> None:
-        """A client of `user_id` has committed something."""
+        """Report that a client of `user_id` has committed something."""
         self._users.add(user_id)
         self._committed.set()
 
     async def committed(self) -> set[str]:
-        """Wait for a commit; the users of all since the last call. One task may wait."""
+        """Wait for a commit and return the users of all commits since the last call. Only one task may wait."""
         await self._committed.wait()
         self._committed.clear()
         users, self._users = self._users, set()
         return users
 
     def close(self) -> None:
-        """Tell every stream to end; streams that start later end at once. May be called again."""
+        """End all streams; streams that start later end immediately. Can be called more than once."""
         self._closed.set()
         for end in self._ends:
             end()
 
     def when_closed(self, end: Callable[[], None]) -> None:
-        """Let `close` call `end`, now if it was called before."""
+        """Register `end` to be called by `close`, or call it now if already closed."""
         self._ends.append(end)
         if self.closed:
             end()
 
     async def wait_closed(self) -> None:
-        """Return when `close` has been called."""
+        """Wait until `close` has been called."""
         await self._closed.wait()

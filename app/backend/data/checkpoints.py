@@ -1,7 +1,7 @@
-"""Write checkpoints: the counter per user and client that tells a client its uploads have arrived.
+"""Write checkpoints: a counter per user and client, by which clients see that their uploads have arrived.
 
-Owns the table `write_checkpoints`. All ways of asking share one counter. Plain SQL on a
-connection whose transaction the caller holds.
+Owns the table `write_checkpoints`. All endpoints that create write checkpoints share this counter. Plain SQL on a
+connection whose transaction belongs to the caller.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ MAX_CHECKPOINT = 2**63 - 1
 
 
 class WriteCheckpoint(NamedTuple):
-    """The counter's value, and how often it was asked for; (None, 0) if never."""
+    """The value of the counter, and how often a checkpoint was requested; (None, 0) if never."""
 
     value: int | None
     requests: int
 
 
 def current(connection: sqlite3.Connection, user_id: str, client_id: str) -> WriteCheckpoint:
-    """The client's present write checkpoint."""
+    """The client's current write checkpoint."""
     row = connection.execute(
         "SELECT checkpoint, requests FROM write_checkpoints WHERE user_id = ? AND client_id = ?",
         [user_id, client_id],
@@ -32,15 +32,15 @@ def current(connection: sqlite3.Connection, user_id: str, client_id: str) -> Wri
 
 
 def advance(connection: sqlite3.Connection, user_id: str, client_id: str) -> int:
-    """Count the client's write checkpoint up by one and return it."""
+    """Increment the client's write checkpoint and return it."""
     value = current(connection, user_id, client_id).value or 0
     return raise_to(connection, user_id, client_id, min(value + 1, MAX_CHECKPOINT))
 
 
 def raise_to(connection: sqlite3.Connection, user_id: str, client_id: str, checkpoint: int) -> int:
-    """Set the client's write checkpoint to `checkpoint` unless it is higher already, and return it.
+    """Raise the client's write checkpoint to `checkpoint`, unless it is already higher, and return it.
 
-    A request that changes nothing still counts: the client waits to see its checkpoint again.
+    A request that does not change the value is still counted, because the client waits for its checkpoint to be sent.
     """
     row = connection.execute(
         "INSERT INTO write_checkpoints VALUES (?, ?, ?, 1) ON CONFLICT DO UPDATE"
@@ -52,7 +52,7 @@ def raise_to(connection: sqlite3.Connection, user_id: str, client_id: str, check
 
 
 def of_users(connection: sqlite3.Connection, user_ids: Iterable[str]) -> dict[tuple[str, str], WriteCheckpoint]:
-    """The present write checkpoints of all clients of these users, by user and client."""
+    """The current write checkpoints of all clients of these users, by user and client."""
     rows = connection.execute(
         "SELECT user_id, client_id, checkpoint, requests FROM write_checkpoints"
         " WHERE user_id IN (SELECT value FROM json_each(?))",

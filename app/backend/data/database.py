@@ -1,8 +1,7 @@
-"""The backend's SQLite file: opening it safely, its schema, and whole transactions off the loop.
+"""The backend's SQLite file: opens it safely, creates its schema, and runs transactions outside the event loop.
 
-Owns the connections, one that writes and one that reads, each on a thread of its own. A caller
-hands over a plain function; it runs as one transaction, so that cancelling the caller never
-leaves half of it. What the statements mean is not known here.
+Owns two connections, a writer and a reader, each with its own thread. Callers pass a plain function, which runs as one
+transaction, so cancelling the caller never leaves a partial write. Must not know what the statements mean.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ T = TypeVar("T")
 
 
 class Database:
-    """An open database. Make one with `open`; `close` ends it and may be called again."""
+    """An open database. Create it with `open`; `close` can be called more than once."""
 
     def __init__(self, path: Path, changes: Changes) -> None:
         self._path = path
@@ -78,9 +77,9 @@ class Database:
 
     @classmethod
     async def open(cls, path: Path, changes: Changes) -> Database:
-        """Open the file at `path`, made with mode 0600 if missing, its directory with 0700.
+        """Open the file at `path`. If missing, it is created with mode 0600, and its directory with 0700.
 
-        Raises BackendError if that cannot be done or the file is not this backend's.
+        Raises BackendError if the file cannot be used or belongs to another program.
         """
         database = cls(path, changes)
         try:
@@ -91,20 +90,21 @@ class Database:
         return database
 
     async def close(self) -> None:
-        """Finish the running transactions and close the file."""
+        """Wait for running transactions and close the file."""
         await asyncio.to_thread(self._close)
 
     async def write(self, work: Callable[[sqlite3.Connection], T], *, user_id: str) -> T:
-        """Run `work` as one durable transaction and wake the streams of `user_id` if it changed anything.
+        """Run `work` as one durable transaction and notify the streams of `user_id` if it changed anything.
 
-        Whatever `work` raises rolls everything back and is raised here; sqlite3.OperationalError
-        also comes when another program holds the file for more than a second. Cancelling while it
-        runs lets it finish.
+        An exception raised by `work` rolls the transaction back and is propagated. Cancelling does not interrupt a
+        running transaction.
+
+        Raises sqlite3.OperationalError if another program locks the file for more than a second.
         """
         return await self._loop.run_in_executor(self._writer_thread, self._commit, work, user_id)
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work`, which must only read, on one consistent state of the database."""
+        """Run `work`, which must only read, on one consistent snapshot of the database."""
         return await self._loop.run_in_executor(self._reader_thread, self._snapshot, work)
 
     def _commit(self, work: Callable[[sqlite3.Connection], T], user_id: str) -> T:
@@ -140,12 +140,14 @@ class Database:
             _apply_schema(self._writer, path)
             self._reader = _connect(path)
             self._reader.execute("PRAGMA query_only = ON")
-            # The files beside the database exist once it has been read in WAL mode.
+            # The -wal and -shm files exist once the database has been read in WAL mode.
             self._reader.execute("SELECT 1 FROM meta").fetchone()
             for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
                 path.with_name(name).chmod(0o600)
         except sqlite3.OperationalError as error:
-            raise BackendError(f"Cannot use the database {path}: {error}; free it or choose another file.") from error
+            raise BackendError(
+                f"Cannot use the database {path}: {error}; close the program that uses it or choose another file."
+            ) from error
         except sqlite3.DatabaseError as error:
             raise BackendError(f"{path} is not a SQLite database; choose another file.") from error
         except OSError as error:
@@ -154,7 +156,7 @@ class Database:
     def _close(self) -> None:
         self._reader_thread.shutdown()
         self._writer_thread.shutdown()
-        # The writer goes last: the last one to close folds the write-ahead log into the file.
+        # The writer is closed last: the last connection to close moves the write-ahead log into the file.
         for connection in (self._reader, self._writer):
             if connection is not None:
                 connection.close()
@@ -167,9 +169,9 @@ def _unusable(path: Path, error: OSError) -> BackendError:
 
 
 def check_file(path: Path) -> None:
-    """Return if a database can be at `path`, as far as can be seen before it is made or opened.
+    """Check that `path` is free or a regular file, without creating or opening it.
 
-    Raises BackendError if something else is there.
+    Raises BackendError if it is something else.
     """
     if path.exists() and not path.is_file():
         raise BackendError(f"Cannot use the database {path}: it is not a regular file; choose another file.")
@@ -181,7 +183,7 @@ def _create_file(path: Path) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     except FileExistsError as error:
-        # An existing file is never opened here: closing it again would drop SQLite's own locks on it.
+        # Never open an existing file here: closing it would release SQLite's locks on it.
         if not path.is_file():
             raise _unusable(path, error) from error
     except OSError as error:
@@ -192,7 +194,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
-        # An acknowledged write must survive a power cut: the client deletes its own copy of it.
+        # An acknowledged write must survive a power failure, because the client deletes its own copy.
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA fullfsync = ON")
     except BaseException:
@@ -232,5 +234,5 @@ def _is_new(connection: sqlite3.Connection, path: Path) -> bool:
     if application != _APPLICATION_ID:
         raise BackendError(f"{path} belongs to another program; choose another file.")
     if version > _SCHEMA_VERSION:
-        raise BackendError(f"{path} was made by a newer version of the backend; update todo-tui.")
+        raise BackendError(f"{path} was created by a newer version of the backend; update todo-tui.")
     return False

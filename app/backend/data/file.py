@@ -1,6 +1,6 @@
-"""A backend's database file as other processes may look at it: which backend it is of, and whether it is served.
+"""A backend's database file as seen by other processes: which backend it belongs to, and whether it is being served.
 
-Owns the lock that goes with the file. Changes nothing in it, and is cheap to import.
+Owns the lock file beside the database. Never changes the database, and is cheap to import.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _MAX_STEPS = 100_000
 
 
 def lock_of(database: Path, *, timeout: float) -> BaseFileLock:
-    """The lock that the one backend holds that serves `database`; not acquired."""
+    """The lock that a backend holds while it serves `database`; returned without being acquired."""
     return FileLock(f"{database}-lock", mode=0o600, timeout=timeout, thread_local=False)
 
 
 def is_served(database: Path) -> bool:
-    """Whether some process serves `database` now, wherever it listens. May take a moment; run it in a thread."""
+    """Whether any process is serving `database`, on whatever address. Blocking; run it in a thread."""
     if not Path(f"{database}-lock").is_file():
         return False
     lock = lock_of(database, timeout=0)
@@ -36,13 +36,13 @@ def is_served(database: Path) -> bool:
 
 
 def backend_id_of(database: Path) -> str | None:
-    """The id kept in `database`, or None if that is no readable backend database. Run it in a thread."""
+    """The id stored in `database`, or None if it is not a readable backend database. Blocking; run it in a thread."""
     try:
-        # Only a regular file: opening anything else could wait for ever.
+        # Only open regular files: opening anything else could block forever.
         if not database.is_file():
             return None
         with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS)) as it:
-            # The file may be anybody's, and `meta` in it be a view that never ends.
+            # The file may come from anywhere, and its `meta` may be a view whose query never ends.
             it.set_progress_handler(lambda: 1, _MAX_STEPS)
             row = it.execute("SELECT value FROM meta WHERE key = 'backend_id'").fetchone()
     except (sqlite3.Error, OSError, ValueError):

@@ -1,9 +1,8 @@
-"""The operation log: every change of every bucket, in order, with running checksums.
+"""The operation log: every change to every bucket, in order, with running checksums.
 
-Owns the tables `buckets` and `bucket_ops`; besides it only `compaction`, which takes out of them what no client needs
-any more, knows them. All functions are plain SQL on a connection whose transaction the caller holds, so the log and the
-row that it records change together or not at all. Which buckets a row belongs to is not decided here, but by the rules
-of the sync config.
+Owns the tables `buckets` and `bucket_ops`. Only `compaction`, which removes what no client needs any more, may use them
+too. All functions run plain SQL on a connection whose transaction belongs to the caller, so the log and the recorded
+row change atomically. The rules of the sync config decide which buckets a row belongs to.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ SCHEMA = (
     ) STRICT
     """,
     "CREATE INDEX buckets_to_compact ON buckets (id) WHERE count >= compact_at",
-    # Bucket 0 has no name: its operations tell of lookups that would find something else now.
+    # Bucket 0 has no name: its operations record changed lookup results.
     """
     CREATE TABLE bucket_ops (
         op_id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -60,7 +59,7 @@ _LAST_OP_ID = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'bu
 
 @dataclass(frozen=True)
 class BucketState:
-    """Totals of one bucket: unsigned checksum, number of ops, id of the newest op (0: none)."""
+    """Totals of one bucket: unsigned checksum, number of ops, and id of the newest op (0 if there are none)."""
 
     checksum: int = 0
     count: int = 0
@@ -68,7 +67,7 @@ class BucketState:
 
     @property
     def signed_checksum(self) -> int:
-        """The checksum as a checkpoint carries it: signed 32-bit."""
+        """The checksum as sent in a checkpoint: signed 32-bit."""
         return self.checksum - _UINT32 if self.checksum >= _UINT32 // 2 else self.checksum
 
 
@@ -76,7 +75,7 @@ _EMPTY = BucketState()
 
 
 class Operation(msgspec.Struct, omit_defaults=True):
-    """One operation as a `data` line has it. MOVE and CLEAR have an id and a checksum only."""
+    """One operation as sent in a `data` line. MOVE and CLEAR only have an id and a checksum."""
 
     op_id: str
     op: str
@@ -89,10 +88,10 @@ class Operation(msgspec.Struct, omit_defaults=True):
 
 @dataclass(frozen=True)
 class Page:
-    """What one `data` line says of a bucket.
+    """The content of one `data` line for a bucket.
 
-    `target_op` is 0, or the newest of the operations that made some of these superfluous: what they did is in the
-    bucket only from there on.
+    `target_op` is the newest operation that superseded some of these, or 0 if there is none: the bucket is complete
+    only once the client has downloaded up to that operation.
     """
 
     bucket: str
@@ -102,14 +101,14 @@ class Page:
     has_more: bool
     target_op: int
     encoded: dict[Any, bytes] = field(default_factory=dict[Any, bytes])
-    """The line as those who send it have it, by what encodes it."""
+    """The encoded line, by encoder."""
 
 
 @dataclass(frozen=True)
 class Tail:
-    """What has come into the log: the new states of the buckets it is in, and what lookups find or find no more.
+    """New entries of the log: the new states of their buckets, and the lookup results that were added or removed.
 
-    `operations` is by bucket, or None if they were too many.
+    `operations` are grouped by bucket, or None if there are too many.
     """
 
     last_op_id: int
@@ -119,7 +118,7 @@ class Tail:
 
 
 class OperationLog:
-    """Appends to and reads from the log of one backend, by the rules of one sync config."""
+    """Appends to and reads from the log of one backend, using the rules of one sync config."""
 
     def __init__(self, backend_id: uuid.UUID, rules: SyncRules) -> None:
         self._namespace = backend_id
@@ -127,11 +126,11 @@ class OperationLog:
         self.adopt(rules, 0)
 
     def adopt(self, rules: SyncRules, generation: int) -> None:
-        """Go by `rules`, which are the `generation`-th of this backend, from now on."""
+        """Use `rules` from now on; `generation` counts the sync configs that this backend has used."""
         self.rules = rules
         self.generation = generation
         self.prefix = f"{self._namespace.hex[:16]}.{generation}"
-        """What the names of all buckets start with: of no other backend, and of no other sync config."""
+        """The prefix of all bucket names, unique to this backend and sync config."""
 
     def record(
         self,
@@ -140,10 +139,10 @@ class OperationLog:
         before: Mapping[str, Any] | None,
         after: Mapping[str, Any] | None,
     ) -> None:
-        """Record that a row of `table` was `before` and is `after`, all its columns with `id` first; None is no row.
+        """Record that a row of `table` has changed from `before` to `after`; None means that there is no row.
 
-        Only to be called when it has changed, in the transaction that changes it. A row that leaves a bucket is removed
-        there; one that is new to the bucket or has changed in it is put there.
+        Both have all columns, with `id` first. Call this only if the row has changed, in the transaction that changes
+        it. A row that leaves a bucket gets a REMOVE there; a row that is new to a bucket or changed in it gets a PUT.
         """
         entered = self.rules.buckets_of(table, after) if after else ()
         left = self.rules.buckets_of(table, before) if before else ()
@@ -161,17 +160,17 @@ class OperationLog:
                 _append_lookup(connection, entry)
             if before is None:
                 for entry in found:
-                    self._forget_past(connection, entry)
+                    self._compact_buckets_behind(connection, entry)
 
     def name_of(self, bucket: str) -> str:
-        """The whole name of a bucket of the rules."""
+        """The full name of a bucket of the rules, with the prefix."""
         return f"{self.prefix}#{bucket}"
 
-    def _forget_past(self, connection: sqlite3.Connection, entry: LookupEntry) -> None:
-        """Drop the past of all buckets behind a row that is new.
+    def _compact_buckets_behind(self, connection: sqlite3.Connection, entry: LookupEntry) -> None:
+        """Drop the history of all buckets that a new row gives access to.
 
-        There may have been a row like it that was somebody else's, and what was in its buckets is not for whoever
-        gets to them now.
+        An earlier row like it may have belonged to somebody else, and the users who get access now must not see what
+        was in these buckets before.
         """
         for querier, position in self.rules.buckets_behind(entry):
             start = self.name_of(querier.source.name)
@@ -197,7 +196,7 @@ class OperationLog:
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
             [bucket_key, op, table, row_id, subkey, checksum, data],
         ).lastrowid
-        # A row less is one operation more that nobody needs, and one that was needed.
+        # Compaction can then drop two more operations: the REMOVE and the row's PUT.
         sooner = 2 if op == "REMOVE" else 0
         connection.execute(
             "UPDATE buckets SET checksum = (checksum + ?) % ?, count = count + 1, last_op = ?,"
@@ -206,12 +205,12 @@ class OperationLog:
         )
 
     def last_op_id(self, connection: sqlite3.Connection) -> int:
-        """The id of the newest op of all buckets, 0 before the first."""
+        """The id of the newest op of all buckets, or 0 if there are none."""
         (last,) = connection.execute(_LAST_OP_ID).fetchone()
         return int(last)
 
     def states(self, connection: sqlite3.Connection, names: Iterable[str]) -> dict[str, BucketState]:
-        """The totals of the named buckets; one that never held an op has all zeros."""
+        """The totals of the named buckets, all zeros for a bucket without ops."""
         wanted = list(names)
         rows = connection.execute(
             "SELECT name, checksum, count, last_op FROM buckets WHERE name IN (SELECT value FROM json_each(?))",
@@ -221,9 +220,9 @@ class OperationLog:
         return {name: found.get(name, _EMPTY) for name in wanted}
 
     def page(self, connection: sqlite3.Connection, bucket: str, *, after: int, up_to: int) -> Page | None:
-        """What the next `data` line of `bucket` says: ops `after` < id ≤ `up_to`; None if there are none.
+        """The content of the next `data` line for `bucket`: ops with `after` < id ≤ `up_to`; None if there are none.
 
-        It has at most 1,000 ops and, beyond its first op, at most about 1 MiB of data.
+        Contains at most 1,000 ops and, not counting the first one, at most about 1 MiB of data.
         """
         rows = connection.execute(
             f"SELECT {_COLUMNS}, target_op FROM bucket_ops"
@@ -246,9 +245,9 @@ class OperationLog:
         return Page(bucket, after, operations, next_after, has_more, target_op) if operations else None
 
     def tail(self, connection: sqlite3.Connection, *, after: int, limit: int) -> Tail:
-        """What has come into the log `after` an op id: of all buckets, and of the lookups.
+        """The entries of all buckets and lookups that were added to the log since the op id `after`.
 
-        The operations are left out if they are more than `limit`.
+        The operations are omitted if there are more than `limit`.
         """
         last = self.last_op_id(connection)
         names = dict(
@@ -275,7 +274,7 @@ class OperationLog:
         return Tail(last, self.states(connection, names.values()), operations, lookups)
 
     def look_up(self, connection: sqlite3.Connection, call: LookupCall) -> list[Value]:
-        """The values that a lookup finds, each once; one more than a connection may have buckets at most."""
+        """The distinct values that a lookup finds, at most one more than the limit of buckets per connection."""
         lookup = call.lookup
         if None in call.parameters:
             return []
@@ -283,7 +282,7 @@ class OperationLog:
         conditions += [f"{column} = ?" for column, _ in (*lookup.conditions, *lookup.constants)]
         values: list[Value] = [*call.parameters, *(value for _, value in lookup.constants)]
         if call.among is not None:
-            # Bound one by one: SQLite's functions for JSON end a text at a NUL.
+            # Bound one by one, because SQLite's JSON functions truncate strings at a NUL.
             conditions.append(f"{lookup.column} IN ({', '.join('?' * len(call.among))})")
             values += call.among
         found = connection.execute(
@@ -294,7 +293,7 @@ class OperationLog:
 
 
 def upgrade(connection: sqlite3.Connection) -> None:
-    """Replace the tables of the first version, empty; op ids go on counting."""
+    """Replace the tables of the first schema version with empty ones; op ids continue."""
     last_op_id = connection.execute(_LAST_OP_ID).fetchone()
     connection.execute("DROP TABLE bucket_ops")
     connection.execute("DROP TABLE buckets")
@@ -304,9 +303,9 @@ def upgrade(connection: sqlite3.Connection) -> None:
 
 
 def rebuild(connection: sqlite3.Connection, log: OperationLog, tables: Mapping[str, Sequence[str]]) -> None:
-    """Start the log anew with what the rows of `tables` (with their columns) put into it; op ids go on counting.
+    """Rebuild the log from the rows of `tables`, which maps each table to its columns; op ids continue.
 
-    Also makes the indexes that the lookups of the log's rules need.
+    Also creates the indexes that the lookups of the log's rules need.
     """
     connection.execute("DELETE FROM bucket_ops")
     connection.execute("DELETE FROM buckets")

@@ -1,8 +1,8 @@
 """The rows in PostgreSQL, in the tables of the official PowerSync demos, for a PowerSync Service to replicate.
 
-Owns the connections, the SQL of PostgreSQL, how its types become the texts and numbers of a `Row`, and which of its
-errors are the client's and which may pass. Must not know what a write means: that is `rows`'. The URL may hold a
-password; neither it nor what the driver says of it is logged.
+Owns the connections, the SQL for PostgreSQL, the conversion of its types to the values of a `Row`, and the distinction
+between errors caused by the client and transient ones. Must not know what a write means; that belongs to `rows`. The
+URL may contain a password, so neither the URL nor the driver's messages about it are logged.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from app.backend.rules.tables import LISTS, TODOS, Column, Row, Table, Value
 T = TypeVar("T")
 
 CONNECTIONS: Final = 4
-"""How many transactions run at once."""
+"""How many transactions can run concurrently."""
 
 _CONNECT_SECONDS: Final = 5
 _STATEMENT_MILLISECONDS: Final = 10_000
 _ATTEMPTS: Final = 4
-"""How often a transaction is run that others get in the way of."""
+"""How often a transaction is attempted if it conflicts with others."""
 
 _TABLES: Final = (
     """
@@ -70,9 +70,9 @@ _TABLES: Final = (
     """,
 )
 PUBLICATION: Final = "powersync"
-"""The publication that a PowerSync Service follows, by its own default."""
+"""The publication that a PowerSync Service replicates by default."""
 
-_MAY_PASS: Final = (
+_TRANSIENT: Final = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
     psycopg.InternalError,
@@ -80,16 +80,16 @@ _MAY_PASS: Final = (
     sql_errors.UndefinedTable,
     sql_errors.UndefinedColumn,
 )
-"""Trouble that is not the client's: a repeat succeeds once it is over, or once the operator has mended it."""
+"""Errors that the client did not cause: a retry succeeds once the problem is over or the operator has fixed it."""
 
-_SAID_BY_SERVER: Final = re.compile(r"FATAL: +(.*)")
+_SERVER_MESSAGE: Final = re.compile(r"FATAL: +(.*)")
 
-_IN_THE_WAY: Final = (sql_errors.SerializationFailure, sql_errors.DeadlockDetected, sql_errors.UniqueViolation)
-"""Two transactions were in each other's way. Two that insert the same row are, too: afterwards one of them updates."""
+_CONFLICTS: Final = (sql_errors.SerializationFailure, sql_errors.DeadlockDetected, sql_errors.UniqueViolation)
+"""Conflicts between transactions, including two that insert the same row: when retried, one of them updates it."""
 
 
 class PostgresDatabase:
-    """Connections to one database, each used by one transaction at a time. Make one with `open`."""
+    """Connections to one database, each used by one transaction at a time. Create it with `open`."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -99,13 +99,13 @@ class PostgresDatabase:
 
     @classmethod
     async def open(cls, url: str) -> PostgresDatabase:
-        """Connect, and look whether the tables are there.
+        """Connect, and check that the tables exist.
 
-        Raises BackendError if that cannot be done; its sentence does not hold the URL.
+        Raises BackendError if the database cannot be used; the message does not contain the URL.
         """
         database = cls(url)
         try:
-            await database._in_thread(database._look_at_tables)
+            await database._in_thread(database._check_tables)
         except BaseException as error:
             await database.close()
             if isinstance(error, DatabaseTroubleError):
@@ -113,12 +113,12 @@ class PostgresDatabase:
             raise
         return database
 
-    async def write_rows(self, work: Callable[[Rows], T], *, user_id: str) -> T:  # noqa: ARG002 -- nobody listens here
-        """See `RowDatabase.write_rows`. Transactions that get in each other's way are run again."""
+    async def write_rows(self, work: Callable[[Rows], T], *, user_id: str) -> T:  # noqa: ARG002 -- there are no streams to notify
+        """See `RowDatabase.write_rows`. Conflicting transactions are retried."""
         return await self._in_thread(lambda connection: work(PostgresRows(connection)))
 
     async def advance_checkpoint(self, user_id: str, client_id: str) -> int:
-        """See `RowDatabase.advance_checkpoint`; kept in the table that the official Node demo uses."""
+        """See `RowDatabase.advance_checkpoint`. Uses the same table as the official Node demo."""
 
         def advance(connection: psycopg.Connection[Any]) -> int:
             row = connection.execute(
@@ -137,7 +137,7 @@ class PostgresDatabase:
         await self._in_thread(lambda connection: connection.execute("SELECT 1 FROM lists LIMIT 1").fetchone())
 
     async def close(self) -> None:
-        """Finish the running transactions and close the connections."""
+        """Wait for running transactions and close the connections."""
         await asyncio.to_thread(self._close)
 
     async def _in_thread(self, work: Callable[[psycopg.Connection[Any]], T]) -> T:
@@ -147,17 +147,17 @@ class PostgresDatabase:
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 return self._attempt(work)
-            except _IN_THE_WAY as error:
+            except _CONFLICTS as error:
                 if attempt == _ATTEMPTS:
-                    raise DatabaseTroubleError("too many transactions are in each other's way") from error
+                    raise DatabaseTroubleError("too many conflicting transactions") from error
             except psycopg.errors.AdminShutdown as error:
                 raise DatabaseTroubleError("it is shutting down") from error
-            except _MAY_PASS as error:
+            except _TRANSIENT as error:
                 raise DatabaseTroubleError(_reason(error)) from None
             except psycopg.Error as error:
-                # What PostgreSQL itself will not take, however often it is sent.
+                # PostgreSQL would reject this value however often it is sent.
                 detail = (error.diag.message_primary or type(error).__name__).rstrip(".")
-                raise RequestError(400, "refused_value", f"The database refused a value: {detail}.") from None
+                raise RequestError(400, "refused_value", f"The database rejected a value: {detail}.") from None
         raise AssertionError
 
     def _attempt(self, work: Callable[[psycopg.Connection[Any]], T]) -> T:
@@ -166,9 +166,9 @@ class PostgresDatabase:
             with connection.transaction():
                 result = work(connection)
         except BaseException:
-            self._give_back(connection)
+            self._release(connection)
             raise
-        self._give_back(connection)
+        self._release(connection)
         return result
 
     def _connection(self) -> psycopg.Connection[Any]:
@@ -178,20 +178,20 @@ class PostgresDatabase:
             except queue.Empty:
                 return _connect(self._url)
             try:
-                # A server that was restarted has dropped the connections of before.
+                # A server that was restarted has closed the old connections.
                 connection.execute("SELECT 1")
             except psycopg.Error:
                 connection.close()
             else:
                 return connection
 
-    def _give_back(self, connection: psycopg.Connection[Any]) -> None:
+    def _release(self, connection: psycopg.Connection[Any]) -> None:
         if connection.closed or connection.broken:
             connection.close()
         else:
             self._idle.put(connection)
 
-    def _look_at_tables(self, connection: psycopg.Connection[Any]) -> None:
+    def _check_tables(self, connection: psycopg.Connection[Any]) -> None:
         for table in (LISTS, TODOS):
             names = sql.SQL(", ").join(map(sql.Identifier, table.row_names()))
             connection.execute(sql.SQL("SELECT {} FROM {} LIMIT 0").format(names, sql.Identifier(table.name)))
@@ -208,8 +208,8 @@ class PostgresDatabase:
 class PostgresRows:
     """The rows inside one transaction; see `Rows`.
 
-    A row that was looked at stays as it is until the transaction ends: nobody takes a list away, or gives it to another
-    user, between the look at its owner and the write.
+    A fetched row is locked until the transaction ends, so nobody can delete a list, or give it to another user, between
+    the check of its owner and the write.
     """
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
@@ -239,7 +239,7 @@ class PostgresRows:
 
     def store(self, table: Table, before: Row | None, after: Row) -> None:
         if before is None:
-            columns = [name for name in after if after[name] is not None]  # the others have their defaults
+            columns = [name for name in after if after[name] is not None]  # the others get their defaults
         else:
             columns = [name for name in after if after[name] != before[name]]
         values = [_stored(after[name], table, name) for name in columns]
@@ -275,9 +275,9 @@ class PostgresRows:
 
 
 def initialize(url: str) -> list[str]:
-    """Make the tables and the publication that are missing, and return what the operator should know, in sentences.
+    """Create the missing tables and the publication, and return warnings for the operator, one sentence each.
 
-    Raises BackendError if that cannot be done; its sentence does not hold the URL.
+    Raises BackendError if they cannot be created; the message does not contain the URL.
     """
     try:
         with _connect(url) as connection:
@@ -290,9 +290,9 @@ def initialize(url: str) -> list[str]:
                     )
             row = connection.execute("SHOW wal_level").fetchone()
     except psycopg.Error as error:
-        raise BackendError(f"Cannot make the tables in the PostgreSQL database: {_reason(error)}.") from None
+        raise BackendError(f"Cannot create the tables in the PostgreSQL database: {_reason(error)}.") from None
     if row is not None and row[0] != "logical":
-        return [f"A PowerSync Service needs wal_level = logical in PostgreSQL's settings; it is {row[0]} now."]
+        return [f"A PowerSync Service requires PostgreSQL's setting wal_level = logical; it is currently {row[0]}."]
     return []
 
 
@@ -310,15 +310,15 @@ def _connect(url: str) -> psycopg.Connection[Any]:
 
 
 def _reason(error: psycopg.Error) -> str:
-    """Why, in PostgreSQL's words if the server said them; the driver's own may hold the address and the user."""
+    """The reason, from the server's message if there is one; the driver's own may contain the address and the user."""
     if isinstance(error, sql_errors.UndefinedTable | sql_errors.UndefinedColumn):
-        return "its tables are missing; make them with todo-tui backend --init-database"
+        return "its tables are missing; create them with todo-tui backend --init-database"
     if error.diag.message_primary:
         return error.diag.message_primary.rstrip(".")
-    if said := _SAID_BY_SERVER.search(str(error)):
-        return said[1].rstrip(".")
+    if match := _SERVER_MESSAGE.search(str(error)):
+        return match[1].rstrip(".")
     if isinstance(error, psycopg.OperationalError):
-        return "it cannot be reached, or refuses the user and password that were given"
+        return "it cannot be reached, or it rejects the user name and password"
     return type(error).__name__
 
 
@@ -367,7 +367,9 @@ def _canonical(column: Column, table: Table, value: Value) -> Value:
         case _:
             if "\0" in text:
                 raise RequestError(
-                    400, "wrong_type", f"{table.name}.{column.name} has a NUL, which PostgreSQL cannot store."
+                    400,
+                    "wrong_type",
+                    f"{table.name}.{column.name} contains a NUL character, which PostgreSQL cannot store.",
                 )
             return value
 

@@ -1,8 +1,8 @@
-"""What a client's writes do to the rows.
+"""Applies a client's writes to the rows.
 
-The rules of ownership and of lost lists are here, the same for every database: the rows are reached through `Rows`,
-whose transaction the caller holds. A RequestError raised in the middle undoes the whole of it. No SQL but SQLite's
-`SqliteRows`, where every value is bound and every identifier comes from `tables`.
+Owns the rules about ownership and deleted lists, which are the same for every database. The rows are accessed through
+`Rows`, whose transaction belongs to the caller; a RequestError rolls it back. The only SQL is in `SqliteRows`, where
+all values are bound and all identifiers come from `tables`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from app.backend.rules.tables import LISTS, TODOS, Row, Table, now, table_named
 
 
 class CrudEntry(msgspec.Struct):
-    """One write of a client."""
+    """One write by a client."""
 
     op: Literal["PUT", "PATCH", "DELETE"]
     table: str
@@ -31,25 +31,25 @@ class CrudEntry(msgspec.Struct):
 
 
 class Rows(Protocol):
-    """The rows of one database inside one transaction. A `Row` holds texts, 0 or 1 for a boolean, and None."""
+    """The rows of one database within a transaction. The values of a `Row` are str, 0 or 1 for a boolean, or None."""
 
     def canonical_id(self, text: str) -> str:
-        """The one spelling in which this database gives an id back; what is none stays as it is."""
+        """The canonical form in which this database returns an id; invalid ids are returned unchanged."""
         ...
 
     def canonical(self, table: Table, row_id: str, values: Row) -> Row:
-        """`values` in the spelling in which this database gives them back.
+        """`values` in the canonical form in which this database returns them.
 
-        Raises RequestError 400 for an id or a value that it cannot store.
+        Raises RequestError 400 for an id or a value that cannot be stored.
         """
         ...
 
     def fetch(self, table: Table, row_id: str) -> Row | None:
-        """The row, or None if there is none."""
+        """The row with this id, or None if it does not exist."""
         ...
 
     def store(self, table: Table, before: Row | None, after: Row) -> None:
-        """Insert `after`, or replace `before` by it."""
+        """Insert `after`, or replace `before` with it."""
         ...
 
     def delete(self, table: Table, row: Row) -> None:
@@ -61,7 +61,7 @@ class Rows(Protocol):
         ...
 
     def savepoint(self) -> AbstractContextManager[None]:
-        """A block that is undone alone if it raises."""
+        """A block whose changes alone are rolled back if it raises."""
         ...
 
 
@@ -69,32 +69,32 @@ T = TypeVar("T")
 
 
 class RowDatabase(Protocol):
-    """Where the rows are kept."""
+    """A database that stores the rows."""
 
     async def write_rows(self, work: Callable[[Rows], T], *, user_id: str) -> T:
-        """Run `work` as one durable transaction. Whatever it raises rolls everything back and is raised here.
+        """Run `work` as one durable transaction. An exception that it raises rolls back and is propagated.
 
-        Cancelling while it runs lets it finish.
+        Cancelling does not interrupt a running transaction.
 
-        Raises sqlite3.Error or DatabaseTroubleError if the database cannot be used now.
+        Raises sqlite3.Error or DatabaseTroubleError if the database is currently unavailable.
         """
         ...
 
     async def advance_checkpoint(self, user_id: str, client_id: str) -> int:
-        """Count a client's write checkpoint up by one and return it. Raises as `write_rows`."""
+        """Increment a client's write checkpoint and return it. Raises the same errors as `write_rows`."""
         ...
 
     async def check(self) -> None:
-        """Return if the database answers. Raises as `write_rows`."""
+        """Check that the database responds. Raises the same errors as `write_rows`."""
         ...
 
     async def close(self) -> None:
-        """Let go of it."""
+        """Release the resources that this object owns."""
         ...
 
 
 class SqliteRowDatabase:
-    """The rows in the backend's own file, which others open and close."""
+    """The rows in the backend's own file; the caller opens and closes the file."""
 
     def __init__(self, database: Database, log: OperationLog) -> None:
         self._database = database
@@ -109,14 +109,14 @@ class SqliteRowDatabase:
         )
 
     async def check(self) -> None:
-        """The file is checked by whoever opened it."""
+        """Nothing to do: the owner of the file checks it."""
 
     async def close(self) -> None:
-        """The file is closed by whoever opened it."""
+        """Nothing to do: the owner of the file closes it."""
 
 
 class SqliteRows:
-    """Rows of the backend's own file; each change is recorded in the operation log."""
+    """The rows in the backend's own file; every change is recorded in the operation log."""
 
     def __init__(self, connection: sqlite3.Connection, log: OperationLog) -> None:
         self._connection = connection
@@ -125,7 +125,7 @@ class SqliteRows:
     def canonical_id(self, text: str) -> str:
         return text
 
-    def canonical(self, table: Table, row_id: str, values: Row) -> Row:  # noqa: ARG002 - every text can be stored
+    def canonical(self, table: Table, row_id: str, values: Row) -> Row:  # noqa: ARG002 - any text can be stored
         return values
 
     def fetch(self, table: Table, row_id: str) -> Row | None:
@@ -162,7 +162,7 @@ class SqliteRows:
         try:
             yield
         except BaseException:
-            # Some errors of SQLite have rolled the whole transaction back already.
+            # After some SQLite errors, the whole transaction has already been rolled back.
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK TO client_transaction")
             raise
@@ -172,7 +172,7 @@ class SqliteRows:
 
 
 class RowWriter:
-    """Applies the writes of one user that come in one request; `request` has all of them."""
+    """Applies the writes in one request of a user; `request` contains all of them."""
 
     def __init__(self, rows: Rows, request: Iterable[CrudEntry], *, user_id: str) -> None:
         self._rows = rows
@@ -185,13 +185,13 @@ class RowWriter:
         }
 
     def apply(self, entries: Sequence[CrudEntry]) -> None:
-        """Apply the next `entries` of the request. Applying the same ones again changes nothing and logs nothing.
+        """Apply the next `entries` of the request. Applying the same entries again changes and logs nothing.
 
-        PUT inserts a row or updates the columns that it names; PATCH updates the columns that it
-        names; PATCH and DELETE of a missing row succeed. Deleting a list deletes its to-dos.
+        PUT inserts a row or updates the given columns; PATCH updates the given columns; PATCH and DELETE of a missing
+        row succeed. Deleting a list deletes its to-dos.
 
-        Raises RequestError 400 for what does not fit the tables, 403 for a row of another user, 409
-        for a to-do in a list that does not exist.
+        Raises RequestError 400 for a write that does not match the tables, 403 for a row of another user, and 409 for
+        a to-do in a list that does not exist.
         """
         for index, entry in enumerate(entries):
             self._position += 1
@@ -248,13 +248,14 @@ class RowWriter:
             self._rows.store(TODOS, before, after)
 
     def _list_for(self, entry: CrudEntry, wanted: str, old_list: str | None) -> str | None:
-        """The list that a to-do is stored in after `entry` asked for `wanted`; None if nothing is stored.
+        """The list in which to store a to-do whose `entry` requests the list `wanted`; None if nothing is stored.
 
-        The deletion of a list wins over to-dos that arrive late: they are refused, and the client that wrote them
-        learns of it. But a request whose answer was lost comes again, and then the list may be missing because of that
-        very request: a to-do that it deletes further on, alone or with its list, is not refused.
+        Deleting a list takes precedence over to-dos that arrive later: they are rejected, so the client that wrote them
+        is informed. However, a client repeats a request whose response was lost, and the list may be missing because
+        of that very request. A to-do that is deleted later in the request, alone or with its list, is therefore not
+        rejected.
 
-        Raises RequestError 409 if the list does not exist, 403 if it is another user's.
+        Raises RequestError 409 if the list does not exist, 403 if it belongs to another user.
         """
         owner = self._owner(wanted)
         if owner is None:
@@ -271,7 +272,7 @@ class RowWriter:
         return wanted
 
     def _merge(self, table: Table, entry: CrudEntry, before: Row | None, values: Row) -> Row | None:
-        """The row as it is after a PUT or PATCH; None if a PATCH finds no row."""
+        """The row after a PUT or PATCH; None for a PATCH of a missing row."""
         if entry.op == "PATCH":
             if before is None:
                 return None
@@ -287,11 +288,11 @@ class RowWriter:
         empty: Row = dict.fromkeys(table.row_names())
         return {**(before or empty), **values, "id": entry.id}
 
-    def _delete_list(self, the_list: Row) -> None:
-        # The to-dos first: elsewhere they may refer to the list.
-        for todo in self._rows.todos_of(str(the_list["id"])):
+    def _delete_list(self, row: Row) -> None:
+        # Delete the to-dos first: in another database they may reference the list.
+        for todo in self._rows.todos_of(str(row["id"])):
             self._rows.delete(TODOS, todo)
-        self._rows.delete(LISTS, the_list)
+        self._rows.delete(LISTS, row)
 
     def _owner(self, list_id: str) -> str | None:
         found = self._rows.fetch(LISTS, list_id)

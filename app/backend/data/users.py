@@ -1,7 +1,8 @@
-"""Who may sign in: users, their keys, and the check of what a request for a token proves.
+"""Who may sign in: users, their keys, and the authentication of token requests.
 
-Owns the table `users` and the rule who gets a token for whom. Works on a connection whose transaction the caller holds;
-the proofs themselves are `proof`'s, the tokens `auth`'s. Keys are neither logged nor put into an error.
+Owns the table `users` and the rule that decides who gets a token for which user. Uses a connection whose transaction
+belongs to the caller. `sign_in_keys` implements the proofs, and `auth` the tokens. Keys must not appear in logs or
+errors.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from app.system.sign_in_keys import LOCAL_NAME, NAME, Proof, SignInKey
 MAX_USER_ID = 255
 
 _PROOF_SECONDS = 300
-"""How far the clocks of both sides may be apart."""
+"""The maximum difference between the clocks of client and backend."""
 
 _MAX_NONCES = 100_000
 
@@ -34,9 +35,9 @@ class User:
     """A name that may sign in.
 
     Attributes:
-        name: which key it is.
-        user_id: whose lists it opens.
-        made_at: seconds since the epoch.
+        name: the name of the key.
+        user_id: the user whose lists it gives access to.
+        made_at: when it was added, in seconds since the epoch.
     """
 
     name: str
@@ -45,20 +46,22 @@ class User:
 
 
 def create_table(connection: sqlite3.Connection) -> None:
-    """Make the table if it is not there."""
+    """Create the table if it does not exist."""
     connection.execute(SCHEMA)
 
 
 def add(connection: sqlite3.Connection, name: str, user_id: str, secret: str) -> None:
-    """Let a name sign in with a new secret.
+    """Add a name that may sign in with a new secret.
 
     Raises:
-        ValueError: the name is none, or is taken; the message is one sentence.
+        ValueError: the name is invalid or already taken; the message is one sentence.
     """
     if not NAME.fullmatch(name) or name == LOCAL_NAME:
-        raise ValueError(f"A name has 1 to 40 letters, digits, dots, dashes and underscores, and is not {LOCAL_NAME}.")
+        raise ValueError(
+            f"A name must have 1 to 40 letters, digits, dots, dashes and underscores, and must not be {LOCAL_NAME}."
+        )
     if connection.execute("SELECT 1 FROM users WHERE name = ?", [name]).fetchone():
-        raise ValueError(f"There is a user {name} already; remove it first, or choose another name.")
+        raise ValueError(f"The user {name} already exists; remove it first, or choose another name.")
     connection.execute(
         "INSERT INTO users(name, user_id, key, made_at) VALUES (?, ?, ?, ?)",
         [name, user_id, sign_in_keys.key_of(secret), int(time.time())],
@@ -66,22 +69,22 @@ def add(connection: sqlite3.Connection, name: str, user_id: str, secret: str) ->
 
 
 def remove(connection: sqlite3.Connection, name: str) -> bool:
-    """Let a name sign in no more; tokens that it has go on for their few minutes. Returns whether there was one."""
+    """Stop a name from signing in; its tokens remain valid until they expire. Returns whether the name existed."""
     return connection.execute("DELETE FROM users WHERE name = ?", [name]).rowcount == 1
 
 
 def listed(connection: sqlite3.Connection) -> list[User]:
-    """Who may sign in, by name."""
+    """All users who may sign in, sorted by name."""
     return [User(*row) for row in connection.execute("SELECT name, user_id, made_at FROM users ORDER BY name")]
 
 
 class SignIn:
-    """Decides who gets a token for whom.
+    """Decides who gets a token for which user.
 
     Args:
-        local_key: signs in as any user: whoever can read it can read the database as well.
-        open_to_all: whether a request without a key is answered too, as the official demo does it.
-        now: the clock, in seconds since the epoch.
+        local_key: a key that can sign in as any user; anyone who can read it can also read the database.
+        open_to_all: whether to accept requests without a key, as the official demo does.
+        now: returns the current time in seconds since the epoch.
     """
 
     def __init__(self, local_key: SignInKey, *, open_to_all: bool, now: Callable[[], float] = time.time) -> None:
@@ -93,51 +96,53 @@ class SignIn:
     def user_of(
         self, connection: sqlite3.Connection, authorization: str, user_id: str, host: str, port: int | None
     ) -> tuple[str, Callable[[str], str] | None]:
-        """Whose token a request may have, and what proves to it that the answer comes from here (None: not asked for).
+        """The user to issue a token for, and a function that proves to the client that the answer is from this backend.
+
+        The function is None if the client did not request a proof.
 
         Args:
-            connection: to read users.
-            authorization: the request's header.
-            user_id: the user that is asked for; empty for the key's own.
-            host: the request's header Host.
-            port: the port on which the request came.
+            connection: used to read users.
+            authorization: the Authorization header of the request.
+            user_id: the requested user; empty for the user of the key.
+            host: the Host header of the request.
+            port: the port that received the request.
 
         Raises:
-            RequestError: 401 without a key or with a wrong one; 403 for another user than the key's; 400 for no user.
+            RequestError: 401 if the key is missing or wrong; 403 if it belongs to another user; 400 without a user.
         """
         if len(user_id) > MAX_USER_ID:
-            raise RequestError(400, "missing_field", f"A user_id has at most {MAX_USER_ID} characters.")
+            raise RequestError(400, "missing_field", f"A user_id must not be longer than {MAX_USER_ID} characters.")
         if authorization:
-            name, key, answer = self._known_by(connection, authorization, user_id, host, port)
+            name, key, answer = self._authenticate(connection, authorization, user_id, host, port)
             if name == LOCAL_NAME:
-                return self._named(user_id), answer
-            return self._own(connection, name, key, user_id), answer
+                return self._require_user_id(user_id), answer
+            return self._user_of_key(connection, name, key, user_id), answer
         if not self._open_to_all:
-            raise _refusal(
-                "This backend wants a sign-in key: whoever runs it makes one with `todo-tui backend user add NAME`, "
-                "and `todo-tui login` takes it."
+            raise _unauthorized(
+                "This backend requires a sign-in key: its operator creates one with `todo-tui backend user add NAME`, "
+                "and `todo-tui login` stores it."
             )
-        return self._named(user_id), None
+        return self._require_user_id(user_id), None
 
-    def _known_by(
+    def _authenticate(
         self, connection: sqlite3.Connection, authorization: str, user_id: str, host: str, port: int | None
     ) -> tuple[str, bytes, Callable[[str], str] | None]:
-        """Name and key of who asks, and how to answer."""
+        """The name and key that authenticate the request, and the function that proves the answer."""
         if (shown := sign_in_keys.parse_proof(authorization)) is not None:
             key = self._key_of(connection, shown.name)
             if key is None or not sign_in_keys.is_proven(shown, key, user_id, host):
-                raise _refusal("The sign-in key is not known here, or not any more.")
+                raise _unauthorized("The sign-in key is unknown or has been removed.")
             if shown.name == LOCAL_NAME and not _is_port_of(host, port):
-                raise _refusal("The key of this machine is of use only at this backend's own port.")
-            self._only_once(shown)
+                raise _unauthorized("The local key of this machine is only accepted on this backend's own port.")
+            self._check_replay(shown)
             return shown.name, key, lambda token: sign_in_keys.answer(key, shown.nonce, token)
         scheme, _, text = authorization.partition(" ")
         given = sign_in_keys.parse_key(text)
         if scheme.lower() != "key" or given is None or given.name == LOCAL_NAME:
-            raise _refusal("The header Authorization holds no sign-in key.")
+            raise _unauthorized("The Authorization header does not contain a sign-in key.")
         key = self._key_of(connection, given.name)
         if key is None or not hmac.compare_digest(key, given.key):
-            raise _refusal("The sign-in key is not known here, or not any more.")
+            raise _unauthorized("The sign-in key is unknown or has been removed.")
         return given.name, key, None
 
     def _key_of(self, connection: sqlite3.Connection, name: str) -> bytes | None:
@@ -146,31 +151,31 @@ class SignIn:
         row = connection.execute("SELECT key FROM users WHERE name = ?", [name]).fetchone()
         return None if row is None else bytes(row[0])
 
-    def _own(self, connection: sqlite3.Connection, name: str, key: bytes, user_id: str) -> str:
+    def _user_of_key(self, connection: sqlite3.Connection, name: str, key: bytes, user_id: str) -> str:
         row = connection.execute("SELECT user_id FROM users WHERE name = ? AND key = ?", [name, key]).fetchone()
         if row is None:
-            raise _refusal("The sign-in key is not known here, or not any more.")
+            raise _unauthorized("The sign-in key is unknown or has been removed.")
         if user_id and user_id != row[0]:
-            raise RequestError(403, "forbidden", "The sign-in key is that of another user.", name="OwnershipError")
+            raise RequestError(403, "forbidden", "The sign-in key belongs to another user.", name="OwnershipError")
         return str(row[0])
 
-    def _only_once(self, shown: Proof) -> None:
-        """Raises RequestError if a proof is too old, from the future, or was used before."""
+    def _check_replay(self, shown: Proof) -> None:
+        """Reject a proof that is too old, from the future, or already used. Raises RequestError."""
         now = int(self._now())
         if abs(now - shown.made_at) > _PROOF_SECONDS:
-            raise _refusal(
-                f"The clocks of both machines are {abs(now - shown.made_at)} seconds apart; set them right to sign in."
+            raise _unauthorized(
+                f"The clocks of the two machines differ by {abs(now - shown.made_at)} seconds; correct them to sign in."
             )
         if len(self._seen) >= _MAX_NONCES:
             self._seen = {nonce: until for nonce, until in self._seen.items() if until >= now}
         if shown.nonce in self._seen or len(self._seen) >= _MAX_NONCES:
-            raise _refusal("This proof of the sign-in key was used before.")
+            raise _unauthorized("This proof of the sign-in key has already been used.")
         self._seen[shown.nonce] = shown.made_at + _PROOF_SECONDS
 
     @staticmethod
-    def _named(user_id: str) -> str:
+    def _require_user_id(user_id: str) -> str:
         if not user_id:
-            description = f"Name the user in the query as user_id, with 1 to {MAX_USER_ID} characters."
+            description = f"The query parameter user_id is required and must have 1 to {MAX_USER_ID} characters."
             raise RequestError(400, "missing_field", description)
         return user_id
 
@@ -179,5 +184,5 @@ def _is_port_of(host: str, port: int | None) -> bool:
     return port is None or host.rpartition(":")[2] == str(port)
 
 
-def _refusal(description: str) -> RequestError:
+def _unauthorized(description: str) -> RequestError:
     return RequestError(401, "sign_in", description, name="AuthorizationError")

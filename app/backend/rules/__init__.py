@@ -1,3 +1,4 @@
-"""Who gets which rows: the sync config, and the tables that clients may write. Pure values; no I/O but reading the
-config.
+"""Which rows each client syncs (the sync config) and which tables clients may write.
+
+Pure values; the only I/O is reading the sync config.
 """

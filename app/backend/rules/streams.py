@@ -1,10 +1,11 @@
-"""The streams of a sync config as values: which buckets a row belongs to, and which a request asks for.
+"""The streams of a sync config as values: which buckets a row belongs to, and which buckets a request selects.
 
-Both directions live here, so that they cannot drift apart. Pure; no SQL, no HTTP, no YAML: `sync_config` makes
-these values, `oplog` asks for the buckets of a row, and `sync_stream` for those of a request.
+Both directions live here so that they cannot drift apart. Pure values, without SQL, HTTP or YAML: `sync_config`
+creates them, `oplog` uses them to find the buckets of a row, and `sync_stream` to find the buckets of a request.
 
-The shapes follow PowerSync's Sync Streams. What a query compares with values of the request becomes the parameters of
-a bucket; a comparison with other rows (`IN (SELECT …)`) is a lookup, made when a client asks and again when it changes.
+The model follows PowerSync's Sync Streams. The values of the request that a query compares columns with become the
+parameters of a bucket. A comparison with other rows (`IN (SELECT …)`) is a lookup, which is evaluated when a client
+connects and again whenever its result changes.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ Value = str | int | float | None
 
 
 class Subscription(msgspec.Struct):
-    """One explicit stream subscription of a request; all three keys are needed."""
+    """One explicit stream subscription in a request; all three keys are required."""
 
     stream: str
     parameters: dict[str, Any] | None
@@ -34,21 +35,21 @@ class Subscription(msgspec.Struct):
 
 
 class StreamSelection(msgspec.Struct):
-    """The streams that a request selects."""
+    """The streams selected by a request."""
 
     include_defaults: bool = True
     subscriptions: list[Subscription] = []
 
 
 class BucketPosition(msgspec.Struct):
-    """How far the client has a bucket: the op id after which to go on."""
+    """How much of a bucket the client already has: the op id to continue after."""
 
     name: str
     after: Annotated[str, msgspec.Meta(pattern="^[0-9]{1,19}$")]
 
 
 class SyncRequest(msgspec.Struct):
-    """The body of a stream request; keys that this backend does not need are ignored."""
+    """The body of a stream request; unknown keys are ignored."""
 
     buckets: list[BucketPosition] | None = None
     client_id: str | None = None
@@ -58,19 +59,19 @@ class SyncRequest(msgspec.Struct):
 
 @dataclass(frozen=True)
 class UserId:
-    """The user whose token the request carries: `auth.user_id()`."""
+    """The user that the request's token was issued to: `auth.user_id()`."""
 
 
 @dataclass(frozen=True)
 class StreamParameter:
-    """A value that the subscription gives: `subscription.parameter('name')`."""
+    """A parameter of the subscription: `subscription.parameter('name')`."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class ListParameter:
-    """Each of the values of a list that the subscription gives: `IN subscription.parameter('name')`."""
+    """Any value of a list parameter of the subscription: `IN subscription.parameter('name')`."""
 
     name: str
 
@@ -90,14 +91,14 @@ class Lookup:
 
 @dataclass(frozen=True)
 class RowQuery:
-    """Rows of a table, parted by the values of `columns`; only those whose `constants` hold."""
+    """The rows of a table that match `constants`, partitioned by the values of `columns`."""
 
     table: str
     columns: tuple[str, ...]
     constants: tuple[tuple[str, Value], ...]
 
     def parameters_of(self, row: Mapping[str, Any]) -> tuple[Value, ...] | None:
-        """The values that part `row` from others; None if the query does not have it."""
+        """The bucket parameters of `row`, or None if the query does not match it."""
         if any(row[column] != value for column, value in self.constants):
             return None
         values = tuple(row[column] for column in self.columns)
@@ -107,32 +108,32 @@ class RowQuery:
 
 @dataclass(frozen=True)
 class BucketSource:
-    """Queries whose rows share buckets; `name` is what the names of its buckets begin with."""
+    """Queries whose rows share buckets; `name` is the prefix of the bucket names."""
 
     name: str
     queries: tuple[RowQuery, ...]
 
     def bucket(self, parameters: Iterable[Value]) -> str:
-        """The name of the bucket with these parameters."""
+        """The name of the bucket for these parameters."""
         return f"{self.name}{encode(tuple(parameters))}"
 
 
 @dataclass(frozen=True)
 class Querier:
-    """How a stream asks for the buckets of `source`: for each parameter, what must all hold."""
+    """How a stream selects buckets of `source`: the operands that each bucket parameter must match, all at once."""
 
     source: BucketSource
     operands: tuple[tuple[Scalar | ListParameter | Lookup, ...], ...]
 
     @property
     def is_dynamic(self) -> bool:
-        """Whether other rows decide which buckets these are."""
+        """Whether the selected buckets depend on other rows."""
         return any(isinstance(operand, Lookup) for parameter in self.operands for operand in parameter)
 
 
 @dataclass(frozen=True)
 class Stream:
-    """A stream that clients can subscribe to, or that all have who do not refuse the default ones."""
+    """A stream that clients can subscribe to; default streams are included unless the client opts out."""
 
     name: str
     is_default: bool
@@ -141,7 +142,7 @@ class Stream:
 
 
 class LookupEntry(NamedTuple):
-    """That a lookup (its number) finds `value` for `parameters`; both as JSON."""
+    """One result of a lookup, given by its number: `value` for `parameters`, both as JSON."""
 
     lookup: int
     parameters: str
@@ -149,13 +150,13 @@ class LookupEntry(NamedTuple):
 
 
 def encode(value: Any) -> str:
-    """`value` as the JSON text that names of buckets and of lookups are made of."""
+    """`value` as JSON text, as used in the names of buckets and in lookup entries."""
     return msgspec.json.encode(value).decode()
 
 
 @dataclass(frozen=True)
 class SyncRules:
-    """All streams of a sync config, and what a row means to them."""
+    """All streams of a sync config, with the buckets and lookup results that a row belongs to."""
 
     streams: tuple[Stream, ...]
     sources: tuple[BucketSource, ...] = field(init=False)
@@ -168,7 +169,7 @@ class SyncRules:
         object.__setattr__(self, "lookups", tuple(dict.fromkeys(it for it in operands if isinstance(it, Lookup))))
 
     def buckets_of(self, table: str, row: Mapping[str, Any]) -> tuple[str, ...]:
-        """The names, without a prefix, of all buckets that `row` of `table` belongs to."""
+        """The names, without prefix, of all buckets that `row` of `table` belongs to."""
         found: dict[str, None] = {}
         for source in self.sources:
             for query in source.queries:
@@ -178,7 +179,7 @@ class SyncRules:
         return tuple(found)
 
     def lookup_entries_of(self, table: str, row: Mapping[str, Any]) -> frozenset[LookupEntry]:
-        """What lookups find in `row` of `table`. As in SQL, null equals nothing."""
+        """The lookup results that `row` of `table` contributes. As in SQL, null equals nothing."""
         found: set[LookupEntry] = set()
         for number, lookup in enumerate(self.lookups):
             if lookup.table != table or any(row[column] != value for column, value in lookup.constants):
@@ -190,7 +191,7 @@ class SyncRules:
         return frozenset(found)
 
     def buckets_behind(self, entry: LookupEntry) -> list[tuple[Querier, int]]:
-        """The queriers that get to buckets through `entry`, and which parameter of these is its value."""
+        """The queriers that use `entry` to select buckets, each with the position of the parameter it provides."""
         lookup = self.lookups[entry.lookup]
         return [
             (querier, position)
@@ -203,7 +204,7 @@ class SyncRules:
 
 @dataclass(frozen=True)
 class BucketDescription:
-    """A bucket of a connection: priority (0 first) and the subscriptions that it serves."""
+    """A bucket of a connection: its priority (0 first) and the subscriptions that include it."""
 
     name: str
     priority: int
@@ -212,7 +213,7 @@ class BucketDescription:
 
 @dataclass(frozen=True)
 class LookupCall:
-    """A lookup with the values of a request; only results that are `among` these matter, if given."""
+    """A lookup with the values of a request; if `among` is given, only these results matter."""
 
     number: int
     lookup: Lookup
@@ -220,7 +221,7 @@ class LookupCall:
     among: tuple[Value, ...] | None
 
     def is_changed_by(self, entry: LookupEntry) -> bool:
-        """Whether the result may be another when `entry` has come or gone."""
+        """Whether adding or removing `entry` may change the result."""
         if entry.lookup != self.number or entry.parameters != encode(self.parameters):
             return False
         return self.among is None or entry.value in {encode(value) for value in self.among}
@@ -230,8 +231,8 @@ RunLookup = Callable[[LookupCall], list[Value]]
 
 
 @dataclass(frozen=True)
-class _Wish:
-    """One subscription to one querier of a stream."""
+class _BucketRequest:
+    """One subscription, applied to one querier of a stream."""
 
     querier: Querier
     priority: int
@@ -241,62 +242,65 @@ class _Wish:
 
 
 class Target:
-    """What a connection syncs: the streams, and the buckets, which may change when other rows do."""
+    """What a connection syncs: its streams and its buckets, which may change as other rows change."""
 
-    def __init__(self, rules: SyncRules, streams: list[dict[str, Any]], wishes: list[_Wish], prefix: str) -> None:
+    def __init__(
+        self, rules: SyncRules, streams: list[dict[str, Any]], requests: list[_BucketRequest], prefix: str
+    ) -> None:
         self.streams = tuple(streams)
         self._rules = rules
         self._prefix = prefix
-        self._dynamic = [wish for wish in wishes if wish.querier.is_dynamic]
-        self._static = self._describe([wish for wish in wishes if not wish.querier.is_dynamic], _no_lookup)
+        self._dynamic = [request for request in requests if request.querier.is_dynamic]
+        self._static = self._describe([request for request in requests if not request.querier.is_dynamic], _no_lookup)
 
     @property
     def lookup_calls(self) -> list[LookupCall]:
         """The lookups on which the buckets depend."""
         calls: list[LookupCall] = []
 
-        def note(call: LookupCall) -> list[Value]:
+        def collect(call: LookupCall) -> list[Value]:
             calls.append(call)
             return []
 
-        self._describe(self._dynamic, note)
+        self._describe(self._dynamic, collect)
         return calls
 
     def buckets(self, run: RunLookup) -> tuple[BucketDescription, ...]:
-        """The present buckets in the order of their streams, with `run` for lookups.
+        """The current buckets, in the order of their streams; `run` evaluates lookups.
 
-        One that is asked for with and without a lookup comes twice, as the service has it: the second one counts.
+        A bucket that is selected both with and without a lookup is listed twice, as in the PowerSync Service; the
+        second one counts.
 
-        Raises RequestError 500 PSYNC_S2305 for more than 1,000 buckets, as the service does.
+        Raises RequestError 500 PSYNC_S2305 for more than 1,000 buckets, as the PowerSync Service does.
         """
         found = (*self._static, *self._describe(self._dynamic, run)) if self._dynamic else self._static
         _check_number(len({bucket.name for bucket in found}))
         return found
 
-    def _describe(self, wishes: list[_Wish], run: RunLookup) -> tuple[BucketDescription, ...]:
+    def _describe(self, requests: list[_BucketRequest], run: RunLookup) -> tuple[BucketDescription, ...]:
         found: dict[str, BucketDescription] = {}
-        for wish in wishes:
-            for parameters in _parameter_sets(self._rules, wish, run):
-                name = f"{self._prefix}#{wish.querier.source.bucket(parameters)}"
-                bucket = found.get(name) or BucketDescription(name, wish.priority, ())
-                served = (*bucket.subscriptions, wish.subscription)
-                found[name] = BucketDescription(name, min(bucket.priority, wish.priority), served)
+        for request in requests:
+            for parameters in _parameter_sets(self._rules, request, run):
+                name = f"{self._prefix}#{request.querier.source.bucket(parameters)}"
+                bucket = found.get(name) or BucketDescription(name, request.priority, ())
+                served = (*bucket.subscriptions, request.subscription)
+                found[name] = BucketDescription(name, min(bucket.priority, request.priority), served)
             _check_number(len(found))
         return tuple(found.values())
 
 
 def _no_lookup(_call: LookupCall) -> list[Value]:
-    raise AssertionError("a static bucket needs no lookup")
+    raise AssertionError("a static bucket does not use lookups")
 
 
 def _check_number(buckets: int) -> None:
     if buckets > MAX_BUCKETS:
-        description = f"Too many buckets on one connection: {buckets}, at most {MAX_BUCKETS}."
+        description = f"Too many buckets on one connection: {buckets}; the limit is {MAX_BUCKETS}."
         raise RequestError(500, "PSYNC_S2305", description, name="ServiceError")
 
 
 def _comparable(value: Any) -> Value:
-    """A value of a request as SQL would compare it with a column."""
+    """A value of a request in the form in which SQL compares it with a column."""
     if isinstance(value, bool):
         return int(value)
     if isinstance(value, float) and math.isfinite(value) and value.is_integer():
@@ -306,25 +310,25 @@ def _comparable(value: Any) -> Value:
     return encode(value)
 
 
-def _scalar(operand: Scalar, wish: _Wish) -> Value:
-    return wish.user_id if isinstance(operand, UserId) else _comparable(wish.values.get(operand.name))
+def _scalar(operand: Scalar, request: _BucketRequest) -> Value:
+    return request.user_id if isinstance(operand, UserId) else _comparable(request.values.get(operand.name))
 
 
-def _parameter_sets(rules: SyncRules, wish: _Wish, run: RunLookup) -> list[tuple[Value, ...]]:
-    """The parameters of all buckets that `wish` asks for."""
+def _parameter_sets(rules: SyncRules, request: _BucketRequest, run: RunLookup) -> list[tuple[Value, ...]]:
+    """The parameters of all buckets that `request` selects."""
     candidates: list[tuple[Value, ...]] = []
-    for parameter in wish.querier.operands:
-        # What the request itself says goes first, so that a lookup need only tell which of that is there.
+    for parameter in request.querier.operands:
+        # Values from the request come first, so that lookups only have to check these.
         values: tuple[Value, ...] | None = None
         for operand in sorted(parameter, key=lambda it: isinstance(it, Lookup)):
             if isinstance(operand, Lookup):
-                given = tuple(_scalar(condition, wish) for _, condition in operand.conditions)
+                given = tuple(_scalar(condition, request) for _, condition in operand.conditions)
                 found = tuple(run(LookupCall(rules.lookups.index(operand), operand, given, values)))
             elif isinstance(operand, ListParameter):
-                elements = [_comparable(value) for value in wish.values[operand.name]]
+                elements = [_comparable(value) for value in request.values[operand.name]]
                 found = tuple(dict.fromkeys(value for value in elements if value is not None))
             else:
-                found = (_scalar(operand, wish),)
+                found = (_scalar(operand, request),)
             values = found if values is None else tuple(value for value in values if value in found)
         candidates.append(values or ())
     _check_number(math.prod(len(values) for values in candidates))
@@ -340,32 +344,32 @@ def _error_of(querier: Querier, values: Mapping[str, Any]) -> str | None:
 
 
 def resolve(rules: SyncRules, request: SyncRequest, *, prefix: str, user_id: str) -> Target:
-    """What `request` selects for `user_id`; unknown streams are left out.
+    """The streams and buckets that `request` selects for `user_id`; unknown streams are ignored.
 
-    Raises RequestError 500 PSYNC_S2305 for more than 1,000 buckets, as the service does.
+    Raises RequestError 500 PSYNC_S2305 for more than 1,000 buckets, as the PowerSync Service does.
     """
     selection = request.streams or StreamSelection()
     streams: list[dict[str, Any]] = []
-    wishes: list[_Wish] = []
+    requests: list[_BucketRequest] = []
     for stream in rules.streams:
-        # A subscription to a default stream stands before the default one.
-        asked: list[tuple[dict[str, int | str], int | None, Mapping[str, Any]]] = [
+        # An explicit subscription to a default stream comes before the default subscription.
+        subscriptions: list[tuple[dict[str, int | str], int | None, Mapping[str, Any]]] = [
             ({"sub": index}, subscription.override_priority, subscription.parameters or {})
             for index, subscription in enumerate(selection.subscriptions)
             if subscription.stream == stream.name
         ]
         if stream.is_default and selection.include_defaults:
-            asked.append(({"default": len(streams)}, None, {}))
-        if not asked:
+            subscriptions.append(({"default": len(streams)}, None, {}))
+        if not subscriptions:
             continue
         errors: list[dict[str, Any]] = []
-        for source, priority, values in asked:
+        for source, priority, values in subscriptions:
             problems = [_error_of(querier, values) for querier in stream.queriers]
             errors += [{"subscription": source.get("sub", "default"), "message": it} for it in problems if it]
-            wishes += [
-                _Wish(querier, stream.priority if priority is None else priority, source, values, user_id)
+            requests += [
+                _BucketRequest(querier, stream.priority if priority is None else priority, source, values, user_id)
                 for querier, problem in zip(stream.queriers, problems, strict=True)
                 if problem is None
             ]
         streams.append({"name": stream.name, "is_default": stream.is_default, "errors": errors})
-    return Target(rules, streams, wishes, prefix)
+    return Target(rules, streams, requests, prefix)

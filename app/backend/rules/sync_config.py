@@ -1,7 +1,7 @@
-"""The sync config: PowerSync's YAML, as far as this backend understands it, read into the rules of `streams`.
+"""The sync config: reads the part of PowerSync's YAML format that this backend supports into the rules of `streams`.
 
-Knows the keys and their meaning; the queries are read by `sync_query`. All that is not understood is refused with a
-sentence that names file and line: a rule that is silently ignored could show somebody what is not theirs.
+Knows the keys and their meaning; `sync_query` parses the queries. Everything else is rejected with an error message
+that names the file and line, because silently ignoring a rule could show somebody data that is not theirs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class SyncConfigError(Exception):
-    """What is not understood in a sync config: a sentence, and the line."""
+    """The sync config has an error; the message is one sentence, and `line` counts from 1."""
 
     def __init__(self, message: str, line: int) -> None:
         super().__init__(message)
@@ -36,18 +36,19 @@ class SyncConfigError(Exception):
 
 
 def load(path: Path, tables: Tables) -> SyncRules:
-    """The rules in the file at `path`, for `tables` with their columns.
+    """Read the rules from the file at `path`; `tables` maps each table to its columns.
 
-    Raises BackendError that names the file, the line and what is allowed.
+    Raises BackendError if the file cannot be read or has an error; the message names the file, the line and the
+    supported alternatives.
     """
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise BackendError(f"The sync config {path} is over 1 MiB; it cannot be one.")
+            raise BackendError(f"The sync config {path} is larger than 1 MiB.")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise BackendError(f"Cannot read the sync config {path}: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
-        raise BackendError(f"The sync config {path} is not text in UTF-8.") from error
+        raise BackendError(f"The sync config {path} is not valid UTF-8 text.") from error
     try:
         return parse(text, tables)
     except SyncConfigError as problem:
@@ -55,16 +56,16 @@ def load(path: Path, tables: Tables) -> SyncRules:
 
 
 def parse(text: str, tables: Tables) -> SyncRules:
-    """The rules in the text of a sync config. Raises SyncConfigError if it is not understood."""
+    """Parse the text of a sync config. Raises SyncConfigError if it has an error or uses an unsupported feature."""
     try:
         root = yaml.SafeLoader(text).get_single_node()
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise SyncConfigError(
-            f"This is not YAML: {error.problem or error.context or 'it cannot be read'}.", line
+            f"This is not valid YAML: {error.problem or error.context or 'it cannot be read'}.", line
         ) from None
     except (yaml.YAMLError, RecursionError):
-        raise SyncConfigError("This is not YAML.", 1) from None
+        raise SyncConfigError("This is not valid YAML.", 1) from None
     if root is None:
         raise SyncConfigError("The sync config is empty; it needs streams or bucket_definitions.", 1)
     keys = _mapping(root, ("config", "streams", "bucket_definitions"))
@@ -74,7 +75,7 @@ def parse(text: str, tables: Tables) -> SyncRules:
             raise SyncConfigError("edition must be 1, 2 or 3.", _line(edition))
     present = [name for name in ("streams", "bucket_definitions") if name in keys]
     if len(present) != 1:
-        raise SyncConfigError("A sync config has either streams or bucket_definitions.", _line(root))
+        raise SyncConfigError("A sync config must have either streams or bucket_definitions.", _line(root))
     compiler = _Compiler(tables)
     definitions = _mapping(keys[present[0]], None)
     make = compiler.stream if present == ["streams"] else compiler.bucket_definition
@@ -82,12 +83,12 @@ def parse(text: str, tables: Tables) -> SyncRules:
 
 
 def fingerprint(rules: SyncRules) -> str:
-    """What tells these rules from others: buckets that were filled by other rules are of no use."""
+    """Identifies these rules: buckets that were filled by other rules cannot be reused."""
     return hashlib.sha256(repr(rules.streams).encode()).hexdigest()
 
 
 class _Compiler:
-    """Makes streams of definitions; those that sync the same rows share their buckets."""
+    """Turns definitions into streams; streams that sync the same rows share their buckets."""
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
@@ -102,7 +103,7 @@ class _Compiler:
         for each in nodes:
             query = self._query(each, data_query)
             if any(isinstance(operand, BucketParameter) for operands in query.operands for operand in operands):
-                raise SyncConfigError("bucket.… belongs to bucket_definitions; streams do without it.", _line(each))
+                raise SyncConfigError("bucket.… can only be used in bucket_definitions, not in streams.", _line(each))
             variants.setdefault(query.operands, []).append(query)
         queriers = [
             Querier(self._source(f"{name}|{index}", queries), _operands(queries[0]))
@@ -121,16 +122,17 @@ class _Compiler:
         names = list(found[0]) if found else []
         for each, operands in zip(nodes, found, strict=True):
             if set(operands) != set(names):
-                raise SyncConfigError(f"All parameter queries of {name} must give the same names.", _line(each))
+                raise SyncConfigError(f"All parameter queries of {name} must define the same parameters.", _line(each))
         queries: list[RowQuery] = []
         for each in _sequence(keys["data"]):
             query = self._query(each, data_query)
             columns = dict(zip((it for it in query.operands), query.rows.columns, strict=True))
             wanted = {(BucketParameter(it),): it for it in names}
             if set(columns) != set(wanted):
-                needed = ", ".join(f"bucket.{it}" for it in names) or "no parameters"
+                needed = ", ".join(f"bucket.{it}" for it in names) or "none"
                 raise SyncConfigError(
-                    f"Each data query of {name} must compare a column with each of: {needed}.", _line(each)
+                    f"Each data query of {name} must compare a column with each of its bucket parameters: {needed}.",
+                    _line(each),
                 )
             ordered = tuple(columns[operands] for operands in wanted)
             queries.append(RowQuery(query.rows.table, ordered, query.rows.constants))
@@ -162,7 +164,7 @@ def _priority(keys: dict[str, yaml.Node]) -> int:
         return _DEFAULT_PRIORITY
     priority = _scalar(keys["priority"], int)
     if not 0 <= priority <= _DEFAULT_PRIORITY:
-        raise SyncConfigError("priority must be a whole number from 0 to 3.", _line(keys["priority"]))
+        raise SyncConfigError("priority must be an integer from 0 to 3.", _line(keys["priority"]))
     return priority
 
 
@@ -171,23 +173,23 @@ def _line(node: yaml.Node) -> int:
 
 
 def _mapping(node: yaml.Node, allowed: tuple[str, ...] | None) -> dict[str, yaml.Node]:
-    """The keys of a mapping; only those that are `allowed`, or any names if None."""
+    """The values of a mapping by key. Only `allowed` keys are accepted; None accepts all."""
     if not isinstance(node, yaml.MappingNode):
-        raise SyncConfigError("A mapping of keys to values is expected here.", _line(node))
+        raise SyncConfigError("Expected a mapping of keys to values.", _line(node))
     found: dict[str, yaml.Node] = {}
     for key, value in node.value:
         name = _scalar(key, str)
         if allowed is not None and name not in allowed:
-            raise SyncConfigError(f"{name!r} is not understood here; allowed are {', '.join(allowed)}.", _line(key))
+            raise SyncConfigError(f"Unsupported key {name!r}; expected one of: {', '.join(allowed)}.", _line(key))
         if name in found:
-            raise SyncConfigError(f"{name!r} is here twice.", _line(key))
+            raise SyncConfigError(f"Duplicate key {name!r}.", _line(key))
         found[name] = value
     return found
 
 
 def _sequence(node: yaml.Node) -> list[yaml.Node]:
     if not isinstance(node, yaml.SequenceNode) or not node.value:
-        raise SyncConfigError("A list with at least one query is expected here.", _line(node))
+        raise SyncConfigError("Expected a list with at least one query.", _line(node))
     return list(node.value)
 
 
@@ -200,6 +202,6 @@ def _scalar(node: yaml.Node, kind: type[T]) -> T:
     if isinstance(node, yaml.ScalarNode):
         value = cast("object", yaml.SafeLoader("").construct_object(node))  # pyright: ignore[reportUnknownMemberType]
     if type(value) is not kind:
-        wanted = {str: "a text", int: "a whole number", bool: "true or false"}[kind]  # type: ignore[index]
-        raise SyncConfigError(f"{wanted.capitalize()} is expected here.", _line(node))
+        wanted = {str: "a string", int: "an integer", bool: "true or false"}[kind]  # type: ignore[index]
+        raise SyncConfigError(f"Expected {wanted}.", _line(node))
     return value

@@ -1,13 +1,13 @@
-"""The SQL of a sync config: the few shapes of a query that this backend understands, and nothing else.
+"""The SQL of a sync config: parses the few forms of queries that this backend supports, and nothing else.
 
-Reads text into values of `streams`. Knows tables only by what it is told of them, and nothing of YAML. All that is not
-understood is refused with a sentence that says what is; no text of a query ever reaches a database.
+Turns text into values of `streams`. Knows only the tables passed to it, and must not know YAML. Everything else is
+rejected with an error message that lists the supported alternatives; the text of a query never reaches a database.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,14 +20,14 @@ _TOKEN = re.compile(
     r"|(?P<number>-?[0-9]+)|(?P<sign>==|[=*().,;])|(?P<other>\S))"
 )
 _USER_IDS = {"auth.user_id()", "request.user_id()", "token_parameters.user_id"}
-_CONDITIONS = (
-    "auth.user_id(), subscription.parameter('name'), a text, a whole number or true and false after =,"
-    " and subscription.parameter('name') or (SELECT column FROM table WHERE …) after IN"
+_SUPPORTED = (
+    "supported values are auth.user_id(), subscription.parameter('name'), a string, an integer, true and false after =,"
+    " and subscription.parameter('name') and (SELECT column FROM table WHERE …) after IN"
 )
 
 
 class QueryError(Exception):
-    """A query that is not understood: a sentence, and at which character of the query."""
+    """A query is invalid or not supported; the message is one sentence, `position` the offset in the query."""
 
     def __init__(self, message: str, position: int) -> None:
         super().__init__(message)
@@ -45,7 +45,7 @@ Operand = Scalar | ListParameter | Lookup | BucketParameter
 
 @dataclass(frozen=True)
 class DataQuery:
-    """Rows to sync: what each parameter of their bucket must be, in the order of the query's columns."""
+    """The rows to sync, with the operands of each bucket parameter in the order of the query's columns."""
 
     rows: RowQuery
     operands: tuple[tuple[Operand, ...], ...]
@@ -64,8 +64,14 @@ class _Token(NamedTuple):
     position: int
 
 
+def _unknown_column(table: str, column: _Token, known: Iterable[str]) -> QueryError:
+    return QueryError(
+        f"Unknown column {column.text!r} in {table}; expected one of: {', '.join(known)}.", column.position
+    )
+
+
 def data_query(sql: str, tables: Tables) -> DataQuery:
-    """`SELECT * FROM table [WHERE …]`. Raises QueryError for anything else."""
+    """Parse `SELECT * FROM table [WHERE …]`. Raises QueryError for anything else."""
     reader = _Reader(sql, tables)
     reader.keyword("SELECT")
     start = reader.next()
@@ -74,11 +80,11 @@ def data_query(sql: str, tables: Tables) -> DataQuery:
     else:
         star, start = start, None
     if star.text != "*":
-        raise QueryError("Whole rows are synced: write SELECT *, without a list of columns.", star.position)
+        raise QueryError("Only whole rows can be synced: use SELECT * instead of a list of columns.", star.position)
     reader.keyword("FROM")
     table = reader.table()
     if start is not None and start.text != table:
-        raise QueryError(f"{start.text!r} is not the table that is selected from.", start.position)
+        raise QueryError(f"{start.text!r} is not the table after FROM.", start.position)
     columns, constants = reader.conditions(table)
     reader.end()
     rows = RowQuery(table, tuple(columns), tuple(constants))
@@ -86,7 +92,7 @@ def data_query(sql: str, tables: Tables) -> DataQuery:
 
 
 def parameter_query(sql: str, tables: Tables) -> ParameterQuery:
-    """`SELECT request.user_id() AS name` or `SELECT column AS name FROM table [WHERE …]`.
+    """Parse `SELECT request.user_id() AS name` or `SELECT column AS name FROM table [WHERE …]`.
 
     Raises QueryError for anything else.
     """
@@ -104,7 +110,7 @@ def parameter_query(sql: str, tables: Tables) -> ParameterQuery:
         token = reader.peek()
         operand = reader.operand()
         if not isinstance(operand, UserId):
-            raise QueryError("A parameter is request.user_id() or a column of a table.", token.position)
+            raise QueryError("A parameter must be request.user_id() or a column of a table.", token.position)
         reader.keyword("AS")
         found[reader.next().text] = operand
         if not reader.accept_sign(","):
@@ -114,7 +120,7 @@ def parameter_query(sql: str, tables: Tables) -> ParameterQuery:
 
 
 class _Reader:
-    """The tokens of one query, taken from left to right."""
+    """Reads the tokens of one query from left to right."""
 
     def __init__(self, sql: str, tables: Tables) -> None:
         self._tables = tables
@@ -151,30 +157,32 @@ class _Reader:
     def keyword(self, word: str) -> None:
         if not self.accept_keyword(word):
             token = self.peek()
-            raise QueryError(f"{word} is expected, not {token.text!r}.", token.position)
+            raise QueryError(f"Expected {word}, not {token.text!r}.", token.position)
 
     def sign(self, sign: str) -> None:
         if not self.accept_sign(sign):
             token = self.peek()
-            raise QueryError(f"{sign!r} is expected, not {token.text!r}.", token.position)
+            raise QueryError(f"Expected {sign!r}, not {token.text!r}.", token.position)
 
     def end(self) -> None:
         self.accept_sign(";")
         token = self.peek()
         if token.kind != "end":
             raise QueryError(
-                f"{token.text!r} is not understood here; conditions are joined by AND, and nothing follows them.",
+                f"Unexpected {token.text!r}; conditions must be joined by AND, and nothing may follow them.",
                 token.position,
             )
 
     def table(self) -> str:
         token = self.next()
         if token.kind not in {"name", "quoted"} or token.text not in self._tables:
-            raise QueryError(f"There is no table {token.text!r}, only {', '.join(self._tables)}.", token.position)
+            raise QueryError(
+                f"Unknown table {token.text!r}; expected one of: {', '.join(self._tables)}.", token.position
+            )
         return token.text
 
     def is_column(self) -> bool:
-        """Whether a plain name follows, and not a function or a name with a dot."""
+        """Whether the next token is a plain name, not a function call or a qualified name."""
         after = self.peek(1)
         return self.peek().kind in {"name", "quoted"} and not (after.kind == "sign" and after.text in {".", "("})
 
@@ -184,11 +192,11 @@ class _Reader:
             token = self.next()
         columns = self._tables[table]
         if token.kind not in {"name", "quoted"} or token.text not in columns:
-            raise QueryError(f"{table} has no column {token.text!r}, only {', '.join(columns)}.", token.position)
+            raise _unknown_column(table, token, columns)
         return token.text
 
     def conditions(self, table: str) -> tuple[dict[str, list[Operand]], list[tuple[str, Value]]]:
-        """All after WHERE: what columns are compared with, and what is compared with a value of the config."""
+        """The WHERE clause: the operands that columns are compared with, and the columns compared with constants."""
         columns: dict[str, list[Operand]] = {}
         constants: list[tuple[str, Value]] = []
         if not self.accept_keyword("WHERE"):
@@ -200,7 +208,7 @@ class _Reader:
 
     def _condition(self, table: str, columns: dict[str, list[Operand]], constants: list[tuple[str, Value]]) -> None:
         if not (self.is_column() or (self.peek().text == table and self.peek(1).text == ".")):
-            # The other way round: value = column.
+            # The operands may be swapped: value = column.
             operand = self.operand()
             self._equals()
             column = self.column(table)
@@ -219,7 +227,7 @@ class _Reader:
     def _equals(self) -> None:
         if not (self.accept_sign("=") or self.accept_sign("==")):
             token = self.peek()
-            raise QueryError(f"{token.text!r} is not understood here; allowed are = and IN.", token.position)
+            raise QueryError(f"Unexpected {token.text!r}; only = and IN are supported.", token.position)
 
     def _membership(self) -> ListParameter | Lookup:
         if self.accept_sign("("):
@@ -232,27 +240,26 @@ class _Reader:
         token = self.peek()
         operand = self.operand()
         if not isinstance(operand, StreamParameter):
-            raise QueryError(f"This is not understood after IN; allowed are {_CONDITIONS}.", token.position)
+            raise QueryError(f"Unsupported value after IN; {_SUPPORTED}.", token.position)
         return ListParameter(operand.name)
 
     def lookup_of(self, column: _Token) -> Lookup:
-        """The rest of `SELECT column FROM`."""
+        """Parse the rest of `SELECT column FROM`."""
         table = self.table()
         if column.text not in self._tables[table]:
-            known = ", ".join(self._tables[table])
-            raise QueryError(f"{table} has no column {column.text!r}, only {known}.", column.position)
+            raise _unknown_column(table, column, self._tables[table])
         at = self.peek().position
         columns, constants = self.conditions(table)
         conditions: list[tuple[str, Scalar]] = []
         for name, operands in columns.items():
             for operand in operands:
                 if not isinstance(operand, UserId | StreamParameter):
-                    raise QueryError("Inside a SELECT in parentheses only = is allowed.", at)
+                    raise QueryError("Only = is supported in a subquery.", at)
                 conditions.append((name, operand))
         return Lookup(table, column.text, tuple(conditions), tuple(constants))
 
     def operand(self) -> UserId | StreamParameter | BucketParameter | str | int:
-        """A value of the request, or one that stands in the config."""
+        """Parse a value of the request or a constant."""
         token = self.next()
         if token.kind == "text":
             return token.text
@@ -273,5 +280,5 @@ class _Reader:
                 name += ")" if argument is None else "…)"
             if name in _USER_IDS:
                 return UserId()
-            raise QueryError(f"{name} is not understood; allowed are {_CONDITIONS}.", token.position)
-        raise QueryError(f"{token.text!r} is not understood here; allowed are {_CONDITIONS}.", token.position)
+            raise QueryError(f"{name} is not supported; {_SUPPORTED}.", token.position)
+        raise QueryError(f"Unexpected {token.text!r}; {_SUPPORTED}.", token.position)

@@ -1,7 +1,7 @@
-"""The tables that clients may write: their columns, and what a value of each must be.
+"""The tables that clients may write: their columns, and which values each column accepts.
 
-Pure checks on values; SQL and ownership are none of its business. The names here are the only
-identifiers that ever reach a statement.
+Only validates values and must not know SQL or ownership. The names defined here are the only identifiers that are ever
+put into a statement.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Row = dict[str, Value]
 def _text(value: Any) -> Value:
     if isinstance(value, str):
         return value
-    raise TypeError("a text")
+    raise TypeError("a string")
 
 
 def _timestamp(value: Any) -> Value:
@@ -31,7 +31,7 @@ def _timestamp(value: Any) -> Value:
             pass
         else:
             return value
-    raise TypeError("an ISO 8601 time")
+    raise TypeError("an ISO 8601 timestamp")
 
 
 def _boolean(value: Any) -> Value:
@@ -42,7 +42,7 @@ def _boolean(value: Any) -> Value:
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its name, the check that also normalises a value, whether null is refused, its type in PostgreSQL."""
+    """A column: its name, a check that also normalizes values, whether it is required, and its PostgreSQL type."""
 
     name: str
     check: Callable[[Any], Value]
@@ -52,7 +52,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table by name, with its columns in the order in which they are synced, after `id`."""
+    """A table: its name, and its columns in the order in which they are synced after `id`."""
 
     name: str
     columns: tuple[Column, ...]
@@ -62,15 +62,15 @@ class Table:
         return ("id", *(column.name for column in self.columns))
 
     def values(self, row_id: str, data: Mapping[str, Any]) -> Row:
-        """The named columns of `data`, checked and normalised; null is allowed throughout.
+        """The columns in `data`, checked and normalized; null is accepted for all of them.
 
-        A boolean becomes 0 or 1; a time stays the text that it was.
+        A boolean becomes 0 or 1; the text of a timestamp is kept as it is.
 
-        Raises RequestError 400 for an unknown column, a value of the wrong type, or an `id` in `data`
-        that differs from `row_id`.
+        Raises RequestError 400 for an unknown column, a value of the wrong type, or an `id` in `data` that differs
+        from `row_id`.
         """
         if "id" in data and data["id"] != row_id:
-            raise RequestError(400, "wrong_type", f"The id in the data of {self.name} differs from the row's id.")
+            raise RequestError(400, "wrong_type", f"The id in the data for {self.name} does not match the row's id.")
         columns = {column.name: column for column in self.columns}
         values: Row = {}
         for name, value in data.items():
@@ -79,7 +79,8 @@ class Table:
             column = columns.get(name)
             if column is None:
                 known = ", ".join(columns)
-                raise RequestError(400, "unknown_column", f"{self.name} has no column {name[:60]!r}, only {known}.")
+                description = f"Unknown column {name[:60]!r} in {self.name}; expected one of: {known}."
+                raise RequestError(400, "unknown_column", description)
             try:
                 values[name] = None if value is None else column.check(value)
             except TypeError as error:
@@ -90,7 +91,7 @@ class Table:
         """Raises RequestError 400 if a required column of `row` is missing or null."""
         for column in self.columns:
             if column.required and row.get(column.name) is None:
-                raise RequestError(400, "missing_field", f"{self.name}.{column.name} must not be missing or null.")
+                raise RequestError(400, "missing_field", f"{self.name}.{column.name} is required and must not be null.")
 
 
 LISTS = Table(
@@ -118,13 +119,14 @@ _TABLES = {table.name: table for table in (LISTS, TODOS)}
 
 
 def table_named(name: str) -> Table:
-    """The table called `name`. Raises RequestError 400 if there is none."""
+    """The table called `name`. Raises RequestError 400 if it does not exist."""
     table = _TABLES.get(name)
     if table is None:
-        raise RequestError(400, "unknown_table", f"There is no table {name[:60]!r}, only {', '.join(_TABLES)}.")
+        description = f"Unknown table {name[:60]!r}; expected one of: {', '.join(_TABLES)}."
+        raise RequestError(400, "unknown_table", description)
     return table
 
 
 def now() -> str:
-    """The present as the tables write it: UTC, microseconds, a closing Z."""
+    """The current time in the format of the tables: UTC with microseconds and a trailing Z."""
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -279,7 +279,7 @@ async def test_uuids_and_times_are_one_whatever_their_spelling(on_postgres: User
     ("entry", "sentence"),
     [
         (put("lists", "l1", name="x"), "lists.id must be a UUID."),
-        (put("lists", L1, name="x\0y"), "lists.name has a NUL, which PostgreSQL cannot store."),
+        (put("lists", L1, name="x\0y"), "lists.name contains a NUL character, which PostgreSQL cannot store."),
         (patch("todos", "'; DROP TABLE todos; --", description="x"), "todos.id must be a UUID."),
     ],
 )
@@ -401,7 +401,7 @@ def test_what_is_wrong_with_the_address_is_told_without_the_password(server: Pos
 def test_a_database_without_tables_is_refused_with_what_to_do(server: PostgresServer, tmp_path: Path):
     done = run_backend("--port", "0", "--database", server.url, TODO_TUI_DATA_DIR=str(tmp_path))
     assert done.returncode == 1
-    assert "make them with todo-tui backend --init-database" in done.stderr
+    assert "create them with todo-tui backend --init-database" in done.stderr
 
 
 async def test_opening_without_a_server_raises(config: BackendConfig):

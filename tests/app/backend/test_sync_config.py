@@ -30,33 +30,33 @@ def stream(query: str) -> str:
     ("text", "line", "words"),
     [
         ("", 1, "empty"),
-        ("streams: [", 1, "not YAML"),
+        ("streams: [", 1, "not valid YAML"),
         ("- a", 1, "mapping"),
         ("streams: {}\nbucket_definitions: {}", 1, "either"),
         ("config: {edition: 9}\nstreams: {}", 1, "edition"),
-        ("config:\n  edition: 3\nstream: {}", 3, "'stream' is not understood here; allowed are config, streams"),
-        ("streams:\n  s:\n    query: SELECT * FROM lists\n    auto: true", 4, "'auto' is not understood"),
-        ("streams:\n  s:\n    with: {x: y}\n    query: SELECT * FROM lists", 3, "'with' is not understood"),
+        ("config:\n  edition: 3\nstream: {}", 3, "Unsupported key 'stream'; expected one of: config, streams"),
+        ("streams:\n  s:\n    query: SELECT * FROM lists\n    auto: true", 4, "Unsupported key 'auto'"),
+        ("streams:\n  s:\n    with: {x: y}\n    query: SELECT * FROM lists", 3, "Unsupported key 'with'"),
         ("streams:\n  s:\n    priority: 4\n    query: SELECT * FROM lists", 3, "from 0 to 3"),
-        ("streams:\n  s:\n    auto_subscribe: maybe\n    query: SELECT * FROM lists", 3, "True or false"),
+        ("streams:\n  s:\n    auto_subscribe: maybe\n    query: SELECT * FROM lists", 3, "Expected true or false"),
         ("streams:\n  s: {}", 2, "either query or queries"),
-        ("streams:\n  s: {query: SELECT * FROM lists}\n  s: {query: SELECT * FROM lists}", 3, "twice"),
-        (stream("SELECT id FROM lists"), 3, "write SELECT *"),
-        (stream("SELECT * FROM notes"), 3, "no table 'notes', only lists, todos"),
-        (stream("SELECT * FROM lists WHERE colour = 'red'"), 3, "no column 'colour'"),
-        (stream("SELECT * FROM lists WHERE name > 'a'"), 3, "allowed are = and IN"),
-        (stream("SELECT * FROM lists WHERE name LIKE 'a'"), 3, "allowed are = and IN"),
+        ("streams:\n  s: {query: SELECT * FROM lists}\n  s: {query: SELECT * FROM lists}", 3, "Duplicate key 's'"),
+        (stream("SELECT id FROM lists"), 3, "use SELECT *"),
+        (stream("SELECT * FROM notes"), 3, "Unknown table 'notes'; expected one of: lists, todos"),
+        (stream("SELECT * FROM lists WHERE colour = 'red'"), 3, "Unknown column 'colour' in lists"),
+        (stream("SELECT * FROM lists WHERE name > 'a'"), 3, "only = and IN are supported"),
+        (stream("SELECT * FROM lists WHERE name LIKE 'a'"), 3, "only = and IN are supported"),
         (stream("SELECT * FROM lists WHERE name = 'a' OR name = 'b'"), 3, "joined by AND"),
-        (stream("SELECT * FROM lists WHERE name = auth.jwt()"), 3, "allowed are auth.user_id()"),
-        (stream("SELECT * FROM lists WHERE name = bucket.x"), 3, "belongs to bucket_definitions"),
+        (stream("SELECT * FROM lists WHERE name = auth.jwt()"), 3, "supported values are auth.user_id()"),
+        (stream("SELECT * FROM lists WHERE name = bucket.x"), 3, "can only be used in bucket_definitions"),
         (stream("SELECT * FROM lists WHERE id IN auth.user_id()"), 3, "after IN"),
-        (stream("SELECT * FROM lists JOIN todos"), 3, "'JOIN' is not understood"),
-        (stream("SELECT * FROM lists; DROP TABLE lists"), 3, "not understood"),
-        ("streams:\n  s:\n    query: |\n      SELECT * FROM lists\n      WHERE wrong = 1", 5, "no column 'wrong'"),
+        (stream("SELECT * FROM lists JOIN todos"), 3, "Unexpected 'JOIN'"),
+        (stream("SELECT * FROM lists; DROP TABLE lists"), 3, "Unexpected 'DROP'"),
+        ("streams:\n  s:\n    query: |\n      SELECT * FROM lists\n      WHERE wrong = 1", 5, "Unknown column 'wrong'"),
         (
             stream("SELECT * FROM todos WHERE list_id IN (SELECT id FROM lists WHERE id IN (SELECT id FROM lists))"),
             3,
-            "=",
+            "Only = is supported",
         ),
         ("bucket_definitions:\n  b: {parameters: SELECT request.user_id() AS u}", 2, "needs data"),
         (
@@ -291,4 +291,6 @@ async def test_the_command_tells_a_mistake_in_the_sync_config_in_one_sentence(tm
         async with asyncio.timeout(3 * WAIT_SECONDS):
             output, errors = await asyncio.to_thread(process.communicate)
     assert (process.returncode, output) == (1, "")
-    assert errors.splitlines()[1:] == [f"todo-tui: {path}, line 3: There is no table 'notes', only lists, todos."]
+    assert errors.splitlines()[1:] == [
+        f"todo-tui: {path}, line 3: Unknown table 'notes'; expected one of: lists, todos."
+    ]

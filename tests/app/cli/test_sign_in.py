@@ -18,13 +18,13 @@ def test_from_a_key_to_a_list(environment: dict[str, str], tmp_path: Path) -> No
     assert key.startswith("laptop:")
     assert "not shown again" in made.stderr
     sentence = refused(run(environment, "backend", "--database", database, "user", "add", "laptop"), 2)
-    assert "There is a user laptop already" in sentence
+    assert "The user laptop already exists" in sentence
     listed = run(environment, "backend", "--database", database, "user", "list")
     name, user_id = listed.stdout.split()
     assert name == "laptop"
     with backend_process(environment, "--port", 0, "--database", database) as (_, url):
         wrong = run(environment, "--data-dir", data_dir, "login", url, text="laptop:guess\n")
-        assert "not known here" in refused(wrong, 1)
+        assert "The sign-in key is unknown or has been removed" in refused(wrong, 1)
         assert "not a valid sign-in key" in refused(
             run(environment, "--data-dir", data_dir, "login", url, text="x\n"), 1
         )
@@ -46,7 +46,9 @@ def test_from_a_key_to_a_list(environment: dict[str, str], tmp_path: Path) -> No
         assert json.loads((data_dir / "backend.json").read_text())["user_id"] == user_id
         removed = run(environment, "backend", "--database", database, "user", "remove", "laptop")
         assert removed.returncode == 0
-        assert "not known here" in refused(run(environment, "--data-dir", data_dir, "login", url, text=f"{key}\n"), 1)
+        assert "The sign-in key is unknown or has been removed" in refused(
+            run(environment, "--data-dir", data_dir, "login", url, text=f"{key}\n"), 1
+        )
     log = (data_dir / "todo-tui.log").read_text()
     assert key.partition(":")[2] not in log
 
