@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from sync import PowerSyncDatabase, Row, RowWindow, WindowWatch
-from tests.sync.rig import within
+from tests.sync.rig import held_reads, within
 
 SQL = "SELECT id, name FROM lists WHERE owner_id = ?"
 
@@ -122,30 +119,12 @@ async def test_moving_does_not_wait_for_the_throttle(database: PowerSyncDatabase
         assert (await step(watch)).offset == offset
 
 
-@asynccontextmanager
-async def held_reads(database: PowerSyncDatabase) -> AsyncGenerator[Callable[[], Awaitable[object]]]:
-    """Hold reads that order rows until the end; gives what waits until there is one."""
-    reached, let_go = threading.Event(), threading.Event()
-
-    def hold(sql: str) -> None:
-        if "ORDER BY" in sql:
-            reached.set()
-            let_go.wait(10)
-
-    for reader in database._pool._readers:
-        await reader.set_trace_callback(hold)
-    try:
-        yield lambda: asyncio.to_thread(reached.wait, 10)
-    finally:
-        let_go.set()
-
-
 async def test_moving_while_rows_are_read_shows_the_new_ones(database: PowerSyncDatabase) -> None:
     await fill(database, 100)
     watch = database.watch_window(SQL, ["me"], order_by="id", size=5, throttle=0)
     await step(watch)
     await database.execute("UPDATE lists SET name = 'new' WHERE id = '00003'")
-    async with held_reads(database) as reached:
+    async with held_reads(database, "ORDER BY") as reached:
         waiting = asyncio.ensure_future(anext(watch))
         await reached()
         watch.move(2)
@@ -158,7 +137,7 @@ async def test_a_cancelled_step_does_not_forget_that_the_total_changed(database:
     watch = database.watch_window(SQL, ["me"], order_by="id", size=5, throttle=0)
     await step(watch)
     await database.execute("INSERT INTO lists(id, owner_id) VALUES ('x', 'me')")
-    async with held_reads(database) as reached:
+    async with held_reads(database, "ORDER BY") as reached:
         waiting = asyncio.ensure_future(anext(watch))
         await reached()
         waiting.cancel()
