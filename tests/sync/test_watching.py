@@ -336,6 +336,7 @@ async def test_changes_of_tables_are_told_by_the_names_of_the_app(database: Powe
 
 async def test_a_commit_of_another_process_is_told_for_all_tables(database: PowerSyncDatabase) -> None:
     some = database.on_change(["todos"], throttle=0)
+    own = database.on_change(["own"], throttle=0)
     all_of_them = database.watch_all_updates(throttle=0)
     counts = database.watch("SELECT count(*) FROM ps_data__todos", throttle=0)
     assert await result(counts) == [(0,)]
@@ -349,6 +350,7 @@ async def test_a_commit_of_another_process_is_told_for_all_tables(database: Powe
     assert await within(20, process.wait()) == 0
     assert await result(counts) == [(1,)]
     assert await changes(some) == {"todos"}
+    assert await changes(own) == {"own"}
     assert await changes(all_of_them) == {"lists", "todos"}
 
 
