@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Awaitable, Callable, Generator
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import Any, TypeVar
 
 from sync import BackendConnector, Column, Index, PowerSyncCredentials, PowerSyncDatabase, Schema, SyncOptions, Table
+from tests.kit import inside
 
 SCHEMA = Schema(
     [
@@ -66,6 +68,23 @@ def held_by_another_process(database: PowerSyncDatabase) -> Generator[None]:
     with contextlib.closing(sqlite3.connect(database.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield
+
+
+@contextlib.asynccontextmanager
+async def held_reads(database: PowerSyncDatabase, text: str) -> AsyncGenerator[Callable[[], Awaitable[object]]]:
+    """Hold reads in statements with this text, on the snapshot that they have; gives what waits until one is held."""
+    reached, let_go = threading.Event(), threading.Event()
+
+    def hold(sql: str) -> None:
+        if text in sql:
+            reached.set()
+            let_go.wait(10)
+
+    await inside.trace_readers(database, hold)
+    try:
+        yield lambda: asyncio.to_thread(reached.wait, 10)
+    finally:
+        let_go.set()
 
 
 async def within(seconds: float, awaitable: Awaitable[T]) -> T:

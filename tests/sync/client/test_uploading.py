@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sync import CrudEntry, NetworkError, PowerSyncDatabase, SyncOptions, UploadStalledError
+from sync import CrudEntry, NetworkError, PowerSyncDatabase, SyncOptions, UploadRetryError, UploadStalledError
 from tests.kit.service import Exchange, ScriptedService, scripted_service
 from tests.sync.rig import QUICK, ServiceConnector, rows, until_rows, within
 
@@ -292,6 +292,17 @@ async def test_a_failed_upload_is_tried_again_and_shown_meanwhile(database: Powe
         follower.cancel()
     assert [entry.id for entry in backend.taken] == ["a"]
     assert "backend away" in errors
+
+
+async def test_a_backend_that_refuses_the_credentials_has_new_ones_fetched(database: PowerSyncDatabase) -> None:
+    service, backend = Service(), Backend()
+    backend.failures = [UploadRetryError("Signed out", renew_credentials=True)]
+    await database.execute("INSERT INTO lists(id, name) VALUES ('a', 'x')")
+    async with scripted_service(service) as server:
+        await connected(database, server, service, backend)
+        await until_target(database, 1)
+        [asked] = [request for request in server.requests if request.path == "/sync/checkpoint-request"]
+        assert asked.headers["authorization"] == "Token token-2"
 
 
 async def test_a_new_write_cuts_the_wait_short(database: PowerSyncDatabase) -> None:

@@ -176,7 +176,7 @@ async def test_a_retry_of_an_insert_only_write_stores_nothing_and_holds_nothing_
         again = await database.next_crud_transaction()
         assert again is not None
         assert await rows(database, "SELECT * FROM log") == []
-        assert not await database._pool.read(upload_queue.is_gate_open)
+        assert not await inside.read(database, upload_queue.is_gate_open)
         await again.complete()
         assert await inside.read(database, upload_queue.is_gate_open)
         assert await rows(database, "SELECT * FROM ps_updated_rows") == []

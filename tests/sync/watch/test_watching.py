@@ -16,7 +16,7 @@ import pytest
 
 from sync import PowerSyncDatabase, Watch
 from tests.kit import inside
-from tests.sync.rig import held_by_another_process, within
+from tests.sync.rig import held_by_another_process, held_reads, within
 
 COUNTS = """
     WITH open AS (SELECT list_id, count(*) AS number FROM todos WHERE NOT completed GROUP BY list_id)
@@ -178,6 +178,18 @@ async def test_a_cancelled_step_loses_no_change(database: PowerSyncDatabase) -> 
     assert await result(watch) == [(51,)]
 
 
+async def test_what_a_cancelled_step_was_reading_comes_with_the_next(database: PowerSyncDatabase) -> None:
+    watch = database.watch("SELECT count(*) FROM lists", throttle=0)
+    assert await result(watch) == [(0,)]
+    await database.execute("INSERT INTO lists(id, name) VALUES (uuid(), 'x')")
+    async with held_reads(database, "FROM lists") as reached:
+        step = asyncio.ensure_future(anext(watch))
+        await reached()
+        step.cancel()
+    await asyncio.gather(step, return_exceptions=True)
+    assert await result(watch) == [(1,)]
+
+
 async def test_closing_the_database_ends_watches(tmp_path) -> None:
     from tests.sync.rig import SCHEMA
 
@@ -259,6 +271,40 @@ async def test_source_tables_are_found_again_after_the_schema_changed(database: 
     assert 1 <= sum("FROM both" in sql for sql in runs) <= 2
 
 
+@pytest.mark.parametrize("during_a_read", [False, True])
+async def test_a_commit_while_the_query_is_read_with_a_new_schema_is_seen(
+    database: PowerSyncDatabase, during_a_read: bool
+) -> None:
+    """Its source tables are known only once it was read, and from a read that the change did not overtake."""
+
+    async def change() -> None:
+        async with database.write_transaction() as transaction:
+            await transaction.execute("DROP VIEW both")
+            await transaction.execute("CREATE VIEW both AS SELECT a FROM two")
+
+    await database.execute("CREATE TABLE one(a)")
+    await database.execute("CREATE TABLE two(a)")
+    await database.execute("CREATE VIEW both AS SELECT a FROM one")
+    watch = database.watch("SELECT count(*) FROM both", throttle=0)
+    assert await result(watch) == [(0,)]
+    await database.execute("INSERT INTO one VALUES (1)")
+    if during_a_read:
+        async with held_reads(database, "FROM both") as reached:
+            step = asyncio.ensure_future(result(watch))
+            await reached()
+            await change()
+        assert await step == [(1,)]
+    else:
+        assert await result(watch) == [(1,)]
+        await change()
+    async with held_reads(database, "FROM both") as reached:
+        step = asyncio.ensure_future(result(watch))
+        await reached()
+        await database.execute("INSERT INTO two VALUES (1), (2)")
+    assert await step == [(0,)]
+    assert await result(watch) == [(2,)]
+
+
 async def query_runs(database: PowerSyncDatabase) -> list[str]:
     """From here on, the text of every statement that a reader runs."""
     runs: list[str] = []
@@ -290,6 +336,7 @@ async def test_changes_of_tables_are_told_by_the_names_of_the_app(database: Powe
 
 async def test_a_commit_of_another_process_is_told_for_all_tables(database: PowerSyncDatabase) -> None:
     some = database.on_change(["todos"], throttle=0)
+    own = database.on_change(["own"], throttle=0)
     all_of_them = database.watch_all_updates(throttle=0)
     counts = database.watch("SELECT count(*) FROM ps_data__todos", throttle=0)
     assert await result(counts) == [(0,)]
@@ -303,6 +350,7 @@ async def test_a_commit_of_another_process_is_told_for_all_tables(database: Powe
     assert await within(20, process.wait()) == 0
     assert await result(counts) == [(1,)]
     assert await changes(some) == {"todos"}
+    assert await changes(own) == {"own"}
     assert await changes(all_of_them) == {"lists", "todos"}
 
 

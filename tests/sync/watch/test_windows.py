@@ -10,7 +10,7 @@ import pytest
 
 from sync import PowerSyncDatabase, Row, RowWindow, WindowWatch
 from tests.kit import inside
-from tests.sync.rig import within
+from tests.sync.rig import held_reads, within
 
 SQL = "SELECT id, name FROM lists WHERE owner_id = ?"
 
@@ -54,8 +54,7 @@ async def test_a_result_shorter_than_the_window_is_read_once(database: PowerSync
     watch = database.watch_window(SQL, ["me"], order_by="name", size=20, throttle=0)
     first = await step(watch)
     runs: list[str] = []
-    for reader in database._pool._readers:
-        await reader.set_trace_callback(runs.append)
+    await inside.trace_readers(database, runs.append)
     watch.move(3)
     assert (await step(watch)).rows == first.rows
     assert runs == []
@@ -100,6 +99,49 @@ async def test_a_commit_between_a_move_and_its_step_is_seen(database: PowerSyncD
     await database.execute("UPDATE lists SET name = 'new' WHERE id = '00003'")
     await asyncio.sleep(0)  # the commit was told
     assert names(await step(watch))[:2] == ["n00002", "new"]
+
+
+async def test_a_row_behind_the_window_changes_the_total(database: PowerSyncDatabase) -> None:
+    await fill(database, 100)
+    watch = database.watch_window(SQL, ["me"], order_by="id", size=5, throttle=0)
+    await step(watch)
+    await database.execute("INSERT INTO lists(id, owner_id) VALUES ('x', 'me')")
+    assert (await step(watch)).total == 101
+
+
+async def test_moving_does_not_wait_for_the_throttle(database: PowerSyncDatabase) -> None:
+    await fill(database, 100)
+    watch = database.watch_window(SQL, ["me"], order_by="id", size=5, throttle=1000)
+    await step(watch)
+    for offset in (3, 90):
+        watch.move(offset)
+        assert (await step(watch)).offset == offset
+
+
+async def test_moving_while_rows_are_read_shows_the_new_ones(database: PowerSyncDatabase) -> None:
+    await fill(database, 100)
+    watch = database.watch_window(SQL, ["me"], order_by="id", size=5, throttle=0)
+    await step(watch)
+    await database.execute("UPDATE lists SET name = 'new' WHERE id = '00003'")
+    async with held_reads(database, "ORDER BY") as reached:
+        waiting = asyncio.ensure_future(anext(watch))
+        await reached()
+        watch.move(2)
+    assert names(await within(10, waiting))[3] == "new"
+    assert names(await step(watch))[:2] == ["n00002", "new"]
+
+
+async def test_a_cancelled_step_does_not_forget_that_the_total_changed(database: PowerSyncDatabase) -> None:
+    await fill(database, 100)
+    watch = database.watch_window(SQL, ["me"], order_by="id", size=5, throttle=0)
+    await step(watch)
+    await database.execute("INSERT INTO lists(id, owner_id) VALUES ('x', 'me')")
+    async with held_reads(database, "ORDER BY") as reached:
+        waiting = asyncio.ensure_future(anext(watch))
+        await reached()
+        waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert (await step(watch)).total == 101
 
 
 @pytest.mark.parametrize("order_by", ["name, id", "name DESC, id DESC", "name, id DESC"])
