@@ -168,7 +168,7 @@ async def test_two_terminals_one_list(tmp_path: Path) -> None:
 
         await one.store.edit.add_todo(list_id, "Bread")
         await shows([("Milk", False), ("Bread", False)])
-        await one.store.edit_todo(first, "Oat milk")
+        await one.store.edit.edit_todo(first, "Oat milk")
         await shows([("Oat milk", False), ("Bread", False)])
         await one.store.edit.set_completed([first], completed=True)
         await shows([("Bread", False), ("Oat milk", True)])
@@ -279,7 +279,7 @@ async def test_a_client_killed_by_force_loses_nothing_that_it_wrote(tmp_path: Pa
     program = f"""
 import asyncio
 from sync import PowerSyncDatabase
-from app.schema import APP_SCHEMA
+from app.store.schema import APP_SCHEMA
 
 async def main():
     async with PowerSyncDatabase({str(tmp_path / "one.db")!r}, APP_SCHEMA) as database:

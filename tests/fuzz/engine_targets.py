@@ -17,9 +17,12 @@ from typing import Any, Final
 import httpx
 
 from sync import PowerSyncCredentials, PowerSyncDatabase, SyncOptions
+from sync.client.context import SessionContext
 from sync.client.line_reader import lines_of
+from sync.client.mailbox import SyncMail
 from sync.client.service import SyncService
 from sync.client.stream_connection import StreamConnection
+from sync.client.streams_in_use import StreamsInUse
 from sync.errors import ChecksumError, NetworkError, ProtocolError, ServiceError
 from sync.protocol import CheckpointComplete, KeepAlive, StreamRequest, SubscriptionsRequest, decode_line
 from sync.sqlite.sql_connection import SqlConnection
@@ -84,15 +87,18 @@ class Client:
         async def keep_alive(_: KeepAlive) -> None:
             return
 
-        connection = StreamConnection(
-            inside.pool_of(database),
-            inside.board_of(database),
-            asyncio.Lock(),
-            lambda: (),
-            keep_alive,
-            self._completed.append,
+        context = SessionContext(
+            pool=inside.pool_of(database),
+            board=inside.board_of(database),
+            raw_tables=(),
+            streams=StreamsInUse(),
+            mail=SyncMail(),
+            options=SyncOptions(),
+            service=None,  # type: ignore[arg-type]
+            credentials=None,  # type: ignore[arg-type]
         )
-        await connection.prepare(SyncOptions(), ())
+        connection = StreamConnection(context, asyncio.Lock(), keep_alive, self._completed.append)
+        await connection.prepare()
         before = await self._rows(_PUBLISHED)
         try:
             for chunk in chunks:

@@ -58,14 +58,14 @@ async def test_lists_come_in_the_order_in_which_they_were_made(store: Store):
 
 
 async def test_a_store_knows_what_it_wrote_itself(store: Store, database: PowerSyncDatabase):
-    list_id = await store.add_list("Groceries")
+    list_id = await store.edit.add_list("Groceries")
     await database.execute("INSERT INTO todos (id, list_id) VALUES ('theirs', ?)", [list_id])
     assert store.edit.wrote_lately(list_id)
     assert not store.edit.wrote_lately("theirs")
 
 
 async def test_whatever_is_not_zero_is_completed(store: Store, database: PowerSyncDatabase):
-    list_id = await store.add_list("Groceries")
+    list_id = await store.edit.add_list("Groceries")
     await database.execute(
         "INSERT INTO todos (id, list_id, completed) VALUES ('a', ?1, 2), ('b', ?1, 0), ('c', ?1, NULL)", [list_id]
     )

@@ -97,7 +97,7 @@ async def test_orders(store: Store, sort: Sort, order: list[str]):
 
 
 async def test_the_priority_that_sorts_is_the_one_that_the_words_say(store: Store):
-    home = await store.add_list("Home")
+    home = await store.edit.add_list("Home")
     descriptions = [
         "a",
         "b p12",
@@ -113,7 +113,7 @@ async def test_the_priority_that_sorts_is_the_one_that_the_words_say(store: Stor
         "P3 l",
         "\np1",
     ]
-    await store.add_todos(home, descriptions)
+    await store.edit.add_todos(home, descriptions)
     by_words = sorted(descriptions, key=lambda description: todo_text.read(description).priority or 5)
     assert await texts(store, home, Arrangement(Sort.PRIORITY)) == by_words
 
@@ -171,7 +171,7 @@ def due_in_sql(description: str) -> str | None:
 
 
 async def test_a_word_that_only_ends_like_a_due_date_is_none(store: Store):
-    home = await store.add_list("Home")
-    await store.add_todos(home, ["Pay overdue:2026-03-15 due:2026-03-13", "Book overdue:2026-03-13"])
+    home = await store.edit.add_list("Home")
+    await store.edit.add_todos(home, ["Pay overdue:2026-03-15 due:2026-03-13", "Book overdue:2026-03-13"])
     assert await texts(store, SmartView.OVERDUE) == ["Pay overdue:2026-03-15 due:2026-03-13"]
     assert await first(store.watch_counts()) == ViewCounts(all=2, overdue=1)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from app.system.clock import NOW_VARIABLE, local_now
+from tests.app.commands import PROGRAM, Run, data, out
 
-from .commands import PROGRAM, Run, data, out
 from .test_cli import Terminal
 
 ROOT = Path(__file__).parents[2]

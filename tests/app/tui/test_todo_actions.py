@@ -120,7 +120,7 @@ async def test_a_new_day_moves_to_dos_between_views(store: Store, monkeypatch: p
         await run.until(lambda: run.title == "Today")
         assert run.texts == []
         monkeypatch.setattr(store, "_now", lambda: NOW.replace(day=15))
-        run.main._look_at_the_day()
+        run.main._check_day()
         await run.until(lambda: run.texts == ["Milk due:2026-03-15"])
         await run.until(lambda: painted(run.lists)[1].endswith(" 1"))
 

@@ -89,7 +89,7 @@ async def test_the_next_transaction_and_batches_of_entries(database: PowerSyncDa
     assert rest is not None
     assert [entry.id for entry in rest.crud] == ["0003"]
     assert not rest.have_more
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(ValueError, match="limit must be at least 1"):
         await database.crud_batch(0)
 
 

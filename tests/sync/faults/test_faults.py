@@ -396,7 +396,7 @@ async def test_being_offline_is_logged_once_and_as_no_more_than_information(
     assert all(record.levelno == logging.INFO for record in caplog.records)
     assert service.faults_left == 0
     assert [line for line in said if line.startswith("not connected")] == [
-        "not connected, it is tried again: The connection to the sync service broke."
+        "not connected, retrying: The connection to the sync service broke."
     ]
     assert sum(line.startswith("upload failed") for line in said) == 1
     assert (said.count("connected"), said.count("uploads work again")) == (2, 1)

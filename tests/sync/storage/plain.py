@@ -23,10 +23,10 @@ def make(path: str | Path, schema: Schema) -> None:
 def bring(connection: sqlite3.Connection, schema: Schema) -> None:
     """Bring a connection's database to the schema, in one transaction."""
     connection.row_factory = sqlite3.Row
-    connection = SqlConnection(connection)
-    connection.begin("IMMEDIATE")
-    prepare(connection, schema)
-    connection.commit()
+    engine = SqlConnection(connection)
+    engine.begin("IMMEDIATE")
+    prepare(engine, schema)
+    engine.commit()
     connection.set_authorizer(None)
     connection.row_factory = None
 

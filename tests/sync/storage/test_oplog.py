@@ -96,9 +96,9 @@ def test_many_operations_at_once_leave_what_one_by_one_leaves(
     runs: list[tuple[list[tuple[str, str, int]], bool]],
 ) -> None:
     """Each run is one transaction; after some of them the bucket counts as published."""
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        connection.row_factory = sqlite3.Row
-        connection = SqlConnection(connection)
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as raw:
+        raw.row_factory = sqlite3.Row
+        connection = SqlConnection(raw)
         create_tables(connection)
         model, op_id = Model(), 0
         for specification, is_published in runs:
@@ -117,7 +117,7 @@ def test_many_operations_at_once_leave_what_one_by_one_leaves(
                 connection.execute("DELETE FROM ps_updated_rows")
                 model.last_applied = model.last_op
                 model.updated.clear()
-        connection.set_authorizer(None)
+        raw.set_authorizer(None)
 
 
 async def test_more_keys_than_fit_one_statement_are_superseded(tmp_path: Path) -> None:

@@ -354,8 +354,8 @@ async def test_watches_see_what_the_engine_puts_and_deletes(tmp_path: Path) -> N
         ),
         (lambda: Schema([], raw_tables=[ITEMS, RawTable("ITEMS", RawTableSchema("other"))]), "'ITEMS' twice"),
         (lambda: Schema([Table("items", [])], raw_tables=[ITEMS]), "'items' twice"),
-        (lambda: Schema([], raw_tables=[ITEMS, RawTable("x", RawTableSchema("items"))]), "'x' is kept in 'items'"),
-        (lambda: Schema([Table("v", [])], raw_tables=[RawTable("x", RawTableSchema("V"))]), "'x' is kept in 'V'"),
+        (lambda: Schema([], raw_tables=[ITEMS, RawTable("x", RawTableSchema("items"))]), "'x' is stored in 'items'"),
+        (lambda: Schema([Table("v", [])], raw_tables=[RawTable("x", RawTableSchema("V"))]), "'x' is stored in 'V'"),
     ],
 )
 def test_a_bad_schema_is_refused(make: Any, message: str) -> None:

@@ -33,14 +33,14 @@ INDEXES = {"ps_oplog_row", "ps_oplog_opid", "ps_oplog_key"}
 
 @contextmanager
 def new_file() -> Generator[SqlConnection]:
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        connection.row_factory = sqlite3.Row
-        connection = SqlConnection(connection)
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as raw:
+        raw.row_factory = sqlite3.Row
+        connection = SqlConnection(raw)
         prepare(connection, Schema([]))
         connection.execute("CREATE TABLE ps_data__t(id TEXT PRIMARY KEY NOT NULL, data TEXT)")
         connection.execute("CREATE INDEX ps_data__t__data ON ps_data__t(data)")
         yield connection
-        connection.set_authorizer(None)
+        raw.set_authorizer(None)
 
 
 def contents(connection: SqlConnection) -> dict[str, list[Any]]:
