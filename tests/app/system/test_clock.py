@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 
 from app.system.clock import NOW_VARIABLE, local_now
+from tests.app.cli.test_cli import Terminal
 from tests.app.commands import PROGRAM, Run, data, out
 
-from .test_cli import Terminal
-
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 CALENDAR = re.compile(r"\b(?:datetime|date)\.today\(|\bdatetime\.now\(\)|\butcnow\(|\btime\.(?:local|c|gm|strf)time\(")
 
 
@@ -88,4 +87,4 @@ def test_views_repetitions_and_the_interface_go_by_the_stopped_clock(
 def test_the_calendar_is_looked_at_in_one_place() -> None:
     files = [path for room in ("app", "sync", "tests") for path in (ROOT / room).rglob("*.py")]
     looking = {str(path.relative_to(ROOT)) for path in files if CALENDAR.search(path.read_text("utf-8"))}
-    assert looking == {"app/clock.py"}
+    assert looking == {"app/system/clock.py"}

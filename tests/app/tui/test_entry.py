@@ -70,7 +70,7 @@ async def test_a_half_typed_text_is_not_lost_to_another_request(store: Store):
         await run.pilot.click(run.lists, offset=(6, 5))
         assert run.lists.has_focus
         await run.press("e")
-        await run.until(lambda: run.toasts == ["Save this text first, or press esc to drop it."])
+        await run.until(lambda: run.toasts == ["Save this text first, or press esc to discard it."])
         assert run.field.value == "half"
         assert run.field.has_focus
 
