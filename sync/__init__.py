@@ -141,3 +141,7 @@ __all__ = [
     "rescue",
     "verdict_for_status",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -275,6 +275,10 @@ def test_all_that_is_public_is_exported() -> None:
     assert errors <= set(sync.__all__)
 
 
+def test_only_what_is_public_shows() -> None:
+    assert dir(sync) == sorted([*sync.__all__, "__version__"])
+
+
 def loaded_by(statement: str) -> set[str]:
     program = f"{statement}\nimport sys; print('\\n'.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=30)
