@@ -267,6 +267,19 @@ def test_no_file_outgrows_its_room() -> None:
         assert len(path.read_text().splitlines()) <= 500, path
 
 
+def test_a_constructor_with_many_parameters_says_why() -> None:
+    for path in [*ENGINE, *APP]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ClassDef):
+                continue
+            for function in node.body:
+                if isinstance(function, ast.FunctionDef) and function.name == "__init__":
+                    parameters = [*function.args.args[1:], *function.args.kwonlyargs]
+                    written = [ast.unparse(each.annotation) for each in parameters if each.annotation is not None]
+                    if len(parameters) > 5 or sum("Callable" in annotation for annotation in written) > 2:
+                        assert "more than five" in (ast.get_docstring(node) or "").lower(), f"{path}: {node.name}"
+
+
 def test_all_that_is_public_is_exported() -> None:
     assert sync.__all__ == sorted(sync.__all__)
     for name in sync.__all__:

@@ -50,6 +50,8 @@ class Table:
             stored; and an update that sets `_deleted = TRUE, _metadata = …` is a delete that carries metadata.
         ignore_empty_updates: an update that changes nothing queues nothing.
 
+    More than five parameters: the options are those of the PowerSync SDKs, each with a default.
+
     Raises:
         SchemaError: a name is not allowed or used twice, an index or `track_previous_values` names an unknown
             column, or options contradict each other.

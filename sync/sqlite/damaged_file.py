@@ -96,6 +96,8 @@ class ReadableRows:
         first: the smallest number that a row may have.
         last: the greatest, if that is known.
 
+    More than five parameters: the table is described by four values that its one caller knows separately.
+
     Attributes:
         unread: once all were read, how many could not be; without a readable index the length of the gaps, that is at
             most so many.

@@ -112,7 +112,10 @@ class WindowWatch(Watch[RowWindow[T]]):
 
 
 class WindowQuery(Generic[T]):
-    """What a window runs. `order_by` are columns of `sql`, each alone or followed by ASC or DESC."""
+    """What a window runs. `order_by` are columns of `sql`, each alone or followed by ASC or DESC.
+
+    More than five parameters: they are those of `PowerSyncDatabase.watch_window`.
+    """
 
     def __init__(
         self,

@@ -139,7 +139,11 @@ def _data_line(page: Page) -> dict[str, Any]:
 
 
 class SyncStream:
-    """One connection of a client. `keepalive_seconds` is the mean interval between keepalive lines."""
+    """One connection of a client. `keepalive_seconds` is the mean interval between keepalive lines.
+
+    More than five parameters: three of the backend, three of the request, and two that say how to answer it. It is made
+    in one place.
+    """
 
     def __init__(
         self,
