@@ -8,20 +8,28 @@ the machine is.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
 
 import time_machine
 
+_REAL_SECONDS = 60.0
+
 
 class StoppedTime:
-    """The time of a test. A timer that is due runs at the next await."""
+    """The time of a test. A timer that is due runs at the next await.
+
+    Attributes:
+        is_flowing: it does not stand still any more.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, calendar: time_machine.Traveller) -> None:
         self._loop = loop
         self._calendar = calendar
         self._real = loop.time
+        self.is_flowing = False
         self._now = loop.time()
         loop.time = lambda: self._now
 
@@ -32,6 +40,9 @@ class StoppedTime:
 
     def flow(self) -> None:
         """Let the time of the event loop flow again. It goes on from here: it never goes back."""
+        if self.is_flowing:
+            return
+        self.is_flowing = True
         ahead = self._now - self._real()
         self._loop.time = lambda: self._real() + ahead
 
@@ -40,11 +51,27 @@ class StoppedTime:
 def stopped_time() -> Generator[StoppedTime]:
     """Stop the time of the running event loop at a whole second of the wall clock, until the block is left.
 
-    A deadline of the test's own does not end what waits for ever in it; that of pytest does.
+    Raises:
+        TimeoutError: the block was not left within a minute of real time. Deadlines in it are never met by themselves.
     """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
     with time_machine.travel(int(time.time()), tick=False) as calendar:
-        stopped = StoppedTime(asyncio.get_running_loop(), calendar)
+        stopped = StoppedTime(loop, calendar)
+
+        def give_up() -> None:
+            stopped.flow()
+            task.cancel()
+
+        guard = threading.Timer(_REAL_SECONDS, loop.call_soon_threadsafe, [give_up])
+        guard.start()
         try:
             yield stopped
+        except asyncio.CancelledError as error:
+            if stopped.is_flowing:
+                task.uncancel()
+                raise TimeoutError("what was waited for did not come while time stood still") from error
+            raise
         finally:
+            guard.cancel()
             stopped.flow()

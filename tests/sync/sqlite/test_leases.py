@@ -53,9 +53,9 @@ async def test_a_read_transaction_cannot_write(either: PowerSyncDatabase) -> Non
 async def test_more_read_transactions_than_readers_do_not_wait_for_each_other(database: PowerSyncDatabase) -> None:
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(8):
-            reading = await within(5, stack.enter_async_context(database.read_transaction()))
+            reading = await within(30, stack.enter_async_context(database.read_transaction()))
             await reading.get(COUNT)
-            await within(5, database.get(COUNT))
+            await within(30, database.get(COUNT))
     assert inside.spare_connections(database) == 3
     assert not inside.leased_connections(database)
 
@@ -64,10 +64,10 @@ async def test_in_memory_use_inside_a_read_transaction_is_refused() -> None:
     async with PowerSyncDatabase(":memory:", SCHEMA) as database:
         async with database.read_transaction():
             with pytest.raises(NestedUseError):
-                await within(5, database.execute(INSERT, ["x"]))
+                await within(30, database.execute(INSERT, ["x"]))
         async with database.reader():
             with pytest.raises(NestedUseError):
-                await within(5, database.get(COUNT))
+                await within(30, database.get(COUNT))
 
 
 async def test_rows_stream_from_one_state_while_others_write(either: PowerSyncDatabase) -> None:
@@ -84,7 +84,7 @@ async def test_a_stream_does_not_read_ahead(database: PowerSyncDatabase) -> None
     """Of a result without end, some rows can be had; the rest is given up."""
     stream = database.iterate(NUMBERS.format(-1))
     async with contextlib.aclosing(stream):
-        assert [(await within(5, anext(stream)))[0] for _ in range(1000)] == list(range(1, 1001))
+        assert [(await within(30, anext(stream)))[0] for _ in range(1000)] == list(range(1, 1001))
     assert not pins_the_log(database.path)
 
 
@@ -98,7 +98,7 @@ async def test_a_stream_that_is_left_or_dropped_returns_its_connection(database:
     await database.execute_many(INSERT, [["x"]] * 1000)
     async for _ in database.iterate("SELECT * FROM lists"):
         break
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while inside.leased_connections(database):
             await asyncio.sleep(0)
     assert not pins_the_log(database.path)
@@ -111,7 +111,7 @@ async def test_closing_ends_streams_and_read_transactions(tmp_path: Path) -> Non
     stream = database.iterate("SELECT * FROM lists")
     await anext(stream)
     async with database.read_transaction() as reading, database.reader() as raw:
-        await within(5, database.close())
+        await within(30, database.close())
         with pytest.raises(ValueError, match="no active connection"):
             await raw.execute("SELECT 1")
         with pytest.raises(DatabaseClosedError):
@@ -144,14 +144,14 @@ async def test_edits_by_the_raw_writer_are_queued_and_told(either: PowerSyncData
     watch = either.watch(COUNT, throttle=0)
     assert (await anext(watch))[0][0] == 0
     await either.execute(INSERT, ["prepared before"])  # SQLite keeps this statement, and would not tell its tables
-    assert (await within(5, anext(watch)))[0][0] == 1
+    assert (await within(30, anext(watch)))[0][0] == 1
     async with either.writer() as connection:
         await connection.execute(INSERT, ["a"])
         await connection.execute(INSERT, ["b"])
         await connection.execute("BEGIN")
         await connection.executemany(INSERT, [["c"], ["d"]])
         await connection.commit()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while (await anext(watch))[0][0] != 5:
             pass
     uploads = [len(transaction.crud) async for transaction in either.crud_transactions()]
@@ -180,7 +180,7 @@ async def test_inside_a_raw_writer_the_database_is_refused(either: PowerSyncData
     async with either.writer():
         for use in (either.execute("SELECT 1"), either.get_all("SELECT 1"), anext(either.watch("SELECT 1"))):
             with pytest.raises(NestedUseError):
-                await within(5, use)
+                await within(30, use)
     assert await rows(either, "SELECT 1") == [[1]]
 
 
@@ -190,9 +190,9 @@ async def test_two_databases_may_be_used_inside_each_other(database: PowerSyncDa
             async with other.write_transaction() as inner:
                 await inner.execute(INSERT, ["x"])
                 with pytest.raises(NestedUseError):
-                    await within(5, database.execute(INSERT, ["x"]))
+                    await within(30, database.execute(INSERT, ["x"]))
             with pytest.raises(NestedUseError):
-                await within(5, database.execute(INSERT, ["x"]))
+                await within(30, database.execute(INSERT, ["x"]))
             await outer.execute(INSERT, ["x"])
         assert await rows(database, COUNT) == await rows(other, COUNT) == [[1]]
 
