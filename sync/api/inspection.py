@@ -1,6 +1,7 @@
 """Looking at a database file from outside: `inspect`. Changes nothing, and needs no schema.
 
-Owns what is told of a file. What is in it is `sync.storage.inspection`'s, who has it open `sync.sqlite.openers`'.
+Owns what is reported about a file. Its content is read by `sync.storage.inspection`, who has it open by
+`sync.sqlite.openers`.
 """
 
 from __future__ import annotations
